@@ -1,0 +1,1 @@
+//! Apple's API to device change events.

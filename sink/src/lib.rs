@@ -1,0 +1,1 @@
+//! Asset records to collection stores.

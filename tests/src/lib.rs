@@ -1,0 +1,1 @@
+//! Tests of Windfall that need more than one stage.

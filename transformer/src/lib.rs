@@ -1,0 +1,1 @@
+//! Device change events to asset records.
