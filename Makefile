@@ -1,0 +1,45 @@
+# The whole daily life. `demo` and `test` also install what is missing, where they may (see scripts/prerequisites).
+.PHONY: demo test check kafka up down bless docs bench build-prerequisites test-prerequisites
+CARGO ?= cargo
+
+# The whole pipeline in one process, against a simulated organization: no account, no Kafka, no Docker.
+demo: build-prerequisites
+	$(CARGO) run --quiet -p windfall -- demo $(ARGS)
+
+# All tests, against real Apache Kafka, PostgreSQL and a schema registry, which are started for the run.
+test: test-prerequisites
+	$(CARGO) build --quiet -p windfall-services
+	target/debug/windfall-services with $(CARGO) test --workspace $(ARGS)
+
+# Format, lints, documentation: all warnings are errors.
+check: build-prerequisites
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+
+# A real local Kafka that stays until Ctrl-C; then: windfall run all -c examples/local.yaml
+kafka: test-prerequisites
+	$(CARGO) build --quiet -p windfall-services
+	target/debug/windfall-services kafka $(ARGS)
+
+# The same with containers.
+up:
+	docker compose up -d --build --wait
+down:
+	docker compose down
+
+# Rewrites what is generated or recorded: configuration reference, golden files, snapshots.
+bless: test-prerequisites
+	$(CARGO) build --quiet -p windfall-services
+	WINDFALL_BLESS=1 INSTA_UPDATE=always target/debug/windfall-services with $(CARGO) test --workspace
+docs: build-prerequisites
+	$(CARGO) doc --workspace --no-deps --open
+
+bench: test-prerequisites
+	$(CARGO) build --quiet -p windfall-services
+	target/debug/windfall-services with $(CARGO) bench -p windfall-producer -p windfall-transformer -p windfall-sink
+
+build-prerequisites:
+	@scripts/prerequisites build
+test-prerequisites:
+	@scripts/prerequisites test
