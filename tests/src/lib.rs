@@ -1,1 +1,4 @@
-//! Tests of Windfall that need more than one stage.
+//! What tests of more than one stage share: the product as processes, the topics as another client reads them, and the checker of the laws.
+
+pub mod process;
+pub mod topics;
