@@ -1,1 +1,50 @@
 //! The contract of Windfall's topics: schemas, keys, envelopes and the wire form.
+//!
+//! An `.avsc` file is the truth; the Rust type beside it is held to it by the tests of this crate. What is registered
+//! is the file's text as it stands, never a printed form of the parsed schema, which loses attributes.
+//!
+//! # Topics
+//!
+//! A change topic (`abm.devices`, `abm.servers`, `abm.coverages`) carries Debezium's envelope ([`envelope::Envelope`]):
+//! `before`, `after`, `source`, `op`, and what the readers of Debezium ignore: `kind`, `changed`, `evidence`, `event_id`,
+//! `fingerprint`. `abm.scans` holds what must survive of a scan, `abm.rejects` what never became a record. A collection
+//! (`assets.<collection>`) is flat, one row an asset, and its schema is generated from the collection
+//! ([`asset::Collection`]); `links`, `contributions` and `conflicts` beside it are what the transformer remembers.
+//! Names, partitions and settings: [`topic`].
+//!
+//! # Subjects and keys
+//!
+//! Subjects are `<topic>-key` and `<topic>-value`. A key is an Avro record whose fields stand in the value too. The
+//! partition is Java's murmur2 of the *framed* key ([`partition`]), and the frame holds the schema's id: key schemas are
+//! frozen, and a new registry that gives other ids would split keys.
+//!
+//! # Compatibility
+//!
+//! Values grow only at the end of `Value`, by nullable fields with default null; every version ever published stays in
+//! `history/` and is checked both ways against the current file. There are no enums: sets of values are open and listed
+//! in the field's `doc`.
+//!
+//! # Bytes
+//!
+//! [`wire::Codec`] is the only place that encodes and decodes: the frame, the limits, leftover bytes and truncation are
+//! looked after there.
+
+pub mod asset;
+pub mod conflict;
+pub mod contribution;
+pub mod coverage;
+pub mod device;
+pub mod envelope;
+pub mod fingerprint;
+pub mod identifiers;
+pub mod link;
+pub mod notification;
+pub mod partition;
+pub mod reject;
+mod row;
+pub mod scan;
+pub mod server;
+pub mod signal;
+pub mod timestamp;
+pub mod topic;
+pub mod wire;

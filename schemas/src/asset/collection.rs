@@ -1,0 +1,198 @@
+use std::{collections::HashMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// What an asset is: a name and its fields in order.
+///
+/// Everything about the collection's topics follows from it: [`Collection::value_schema`] and its neighbours print the
+/// schemas, [`Collection::encode_asset`] and its neighbours write the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collection {
+    name: String,
+    fields: Vec<Field>,
+    positions: HashMap<String, usize>,
+}
+
+/// One field of a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Name, `[a-z_][a-z0-9_]*`, also the column's.
+    pub name: String,
+    /// What it holds.
+    pub kind: FieldType,
+    /// What it means; becomes the schema's `doc`.
+    pub description: Option<String>,
+    /// A record without it is refused by the mapping. The schema's field is nullable all the same.
+    pub required: bool,
+    /// No two assets have the same; may name an asset.
+    pub unique: bool,
+}
+
+impl Field {
+    /// Makes an optional field without description.
+    pub fn new(name: impl Into<String>, kind: FieldType) -> Self {
+        Self { name: name.into(), kind, description: None, required: false, unique: false }
+    }
+}
+
+/// Type of a collection's field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldType {
+    /// Text.
+    String,
+    /// Whole number: Avro long.
+    Integer,
+    /// Number with a fraction: Avro double.
+    Decimal,
+    /// True or false.
+    Boolean,
+    /// Instant in milliseconds: Avro timestamp-millis.
+    Timestamp,
+}
+
+impl FieldType {
+    /// All types.
+    pub const ALL: [Self; 5] = [Self::String, Self::Integer, Self::Decimal, Self::Boolean, Self::Timestamp];
+
+    /// Name of the type, as collections write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Decimal => "decimal",
+            Self::Boolean => "boolean",
+            Self::Timestamp => "timestamp",
+        }
+    }
+}
+
+impl fmt::Display for FieldType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a collection has no schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CollectionError {
+    /// The collection's name cannot stand in a schema.
+    #[error("the collection cannot be named `{name}`: a name matches [a-z_][a-z0-9_]*")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A field's name cannot stand in a schema.
+    #[error("a field of `{collection}` cannot be named `{field}`: a name matches [a-z_][a-z0-9_]*")]
+    FieldName {
+        /// The collection.
+        collection: String,
+        /// The name.
+        field: String,
+    },
+    /// A field has the name of one that every record has.
+    #[error("a field of `{collection}` cannot be named `{field}`: every record has a field of its own by that name")]
+    Reserved {
+        /// The collection.
+        collection: String,
+        /// The name.
+        field: String,
+    },
+    /// Two fields have one name.
+    #[error("`{collection}` has two fields named `{field}`")]
+    Twice {
+        /// The collection.
+        collection: String,
+        /// The name.
+        field: String,
+    },
+    /// There is nothing to hold.
+    #[error("`{collection}` has no fields")]
+    Empty {
+        /// The collection.
+        collection: String,
+    },
+    /// A schema's text is not that of a collection.
+    #[error("the schema is not that of a collection: {why}")]
+    Foreign {
+        /// What does not fit.
+        why: String,
+    },
+}
+
+impl CollectionError {
+    /// The field at fault, where there is one.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::FieldName { field, .. } | Self::Reserved { field, .. } | Self::Twice { field, .. } => Some(field),
+            Self::Name { .. } | Self::Empty { .. } | Self::Foreign { .. } => None,
+        }
+    }
+
+    /// Returns what an operator can do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Name { .. } | Self::FieldName { .. } => "choose a name of lower-case letters, digits and underscores",
+            Self::Reserved { .. } => "choose another name; those that begin with two underscores are kept for Windfall",
+            Self::Twice { .. } => "rename or remove one of them",
+            Self::Empty { .. } => "give the collection at least the field that names an asset",
+            Self::Foreign { .. } => "check that the topic is that of a collection",
+        }
+    }
+}
+
+/// Names of fields that every flat record or contribution has without `__` in front.
+const RESERVED: [&str; 4] = ["collection", "asset_id", "source", "source_key"];
+
+impl Collection {
+    /// Checks the names and makes the collection.
+    pub fn new(name: impl Into<String>, fields: Vec<Field>) -> Result<Self, CollectionError> {
+        let name = name.into();
+        if !legal(&name) {
+            return Err(CollectionError::Name { name });
+        }
+        if fields.is_empty() {
+            return Err(CollectionError::Empty { collection: name });
+        }
+        let mut positions = HashMap::with_capacity(fields.len());
+        for (position, field) in fields.iter().enumerate() {
+            let (collection, field) = (name.clone(), field.name.clone());
+            if !legal(&field) {
+                return Err(CollectionError::FieldName { collection, field });
+            }
+            if field.starts_with("__") || RESERVED.contains(&field.as_str()) {
+                return Err(CollectionError::Reserved { collection, field });
+            }
+            if positions.insert(field.clone(), position).is_some() {
+                return Err(CollectionError::Twice { collection, field });
+            }
+        }
+        Ok(Self { name, fields, positions })
+    }
+
+    /// Name of the collection.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The fields in order; the values of a record stand in the same order.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Place of a field among [`Collection::fields`].
+    pub fn position(&self, field: &str) -> Option<usize> {
+        self.positions.get(field).copied()
+    }
+
+    /// The field of that name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.position(name).map(|position| &self.fields[position])
+    }
+}
+
+fn legal(name: &str) -> bool {
+    let mut letters = name.bytes();
+    letters.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
+        && letters.all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'_')
+}

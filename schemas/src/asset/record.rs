@@ -1,0 +1,123 @@
+use serde::{Deserialize, Serialize};
+
+use super::{Collection, FieldValue};
+use crate::{
+    row::{Cell, Row, RowReader},
+    wire::{Codec, WireError},
+};
+
+/// Key of `assets.<collection>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename = "Key")]
+pub struct AssetKey {
+    /// The unique identifier chosen for the collection.
+    pub asset_id: String,
+}
+
+/// The flat record of one asset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AssetRecord {
+    /// The unique identifier chosen for the collection.
+    pub asset_id: String,
+    /// The collection's fields, in its order.
+    pub fields: Vec<FieldValue>,
+    /// Written as `__deleted`: no source knows the asset any more. A tombstone follows.
+    pub deleted: bool,
+    /// Written as `__version`: grows with each record of the asset; 0 when unknown.
+    pub version: i64,
+    /// Where the record comes from.
+    pub meta: AssetMeta,
+}
+
+/// The remaining `__` fields of a flat record: of the contribution that is first in rank.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AssetMeta {
+    /// `op` of the source event.
+    pub op: Option<String>,
+    /// `kind` of the source event.
+    pub kind: Option<String>,
+    /// Organization of the source event.
+    pub org: Option<String>,
+    /// Id of the source record.
+    pub device_id: Option<String>,
+    /// `source.ts_ms` of the source event.
+    pub source_ts_ms: Option<i64>,
+    /// When the transformer made the record.
+    pub ts_ms: Option<i64>,
+    /// `event_id` of the source event.
+    pub event_id: Option<String>,
+    /// Fingerprint of the source event.
+    pub fingerprint: Option<String>,
+    /// Name of the field that the asset's id was taken from.
+    pub identifier: Option<String>,
+    /// Name and hash of the mapping.
+    pub mapping: Option<String>,
+    /// Sorted JSON: field to source key, where it is not that of `device_id`.
+    pub sources: Option<String>,
+}
+
+impl Collection {
+    /// Writes a flat record, framed. `codec` is that of this collection's value schema.
+    ///
+    /// A record has one value for each field of the collection, in its order.
+    pub fn encode_asset(&self, codec: &Codec, record: &AssetRecord) -> Result<Vec<u8>, WireError> {
+        let AssetRecord { asset_id, fields, deleted, version, meta } = record;
+        let AssetMeta {
+            op,
+            kind,
+            org,
+            device_id,
+            source_ts_ms,
+            ts_ms,
+            event_id,
+            fingerprint,
+            identifier,
+            mapping,
+            sources,
+        } = meta;
+        let mut row = Row::with_capacity(fields.len() + 15);
+        row.push("collection", Cell::Text(self.name()));
+        row.push("asset_id", Cell::Text(asset_id));
+        row.push_fields(self, fields, codec)?;
+        row.push("__deleted", Cell::Text(if *deleted { "true" } else { "false" }));
+        row.push("__op", Cell::text(op));
+        row.push("__kind", Cell::text(kind));
+        row.push("__org", Cell::text(org));
+        row.push("__device_id", Cell::text(device_id));
+        row.push("__source_ts_ms", Cell::MaybeLong(*source_ts_ms));
+        row.push("__ts_ms", Cell::MaybeLong(*ts_ms));
+        row.push("__event_id", Cell::text(event_id));
+        row.push("__fingerprint", Cell::text(fingerprint));
+        row.push("__version", Cell::MaybeLong(Some(*version)));
+        row.push("__identifier", Cell::text(identifier));
+        row.push("__mapping", Cell::text(mapping));
+        row.push("__sources", Cell::text(sources));
+        codec.encode(&row)
+    }
+
+    /// Reads a framed flat record that was written with the schema of `codec`, of this or another version.
+    ///
+    /// Fields that the schema lacks are null, fields that the collection lacks are left out.
+    pub fn decode_asset(&self, codec: &Codec, bytes: &[u8]) -> Result<AssetRecord, WireError> {
+        let mut row = RowReader::new(codec.decode(bytes)?, codec);
+        Ok(AssetRecord {
+            asset_id: row.required_text("asset_id")?,
+            fields: row.fields(self)?,
+            deleted: row.text("__deleted")?.as_deref() == Some("true"),
+            version: row.long("__version")?.unwrap_or(0),
+            meta: AssetMeta {
+                op: row.text("__op")?,
+                kind: row.text("__kind")?,
+                org: row.text("__org")?,
+                device_id: row.text("__device_id")?,
+                source_ts_ms: row.long("__source_ts_ms")?,
+                ts_ms: row.long("__ts_ms")?,
+                event_id: row.text("__event_id")?,
+                fingerprint: row.text("__fingerprint")?,
+                identifier: row.text("__identifier")?,
+                mapping: row.text("__mapping")?,
+                sources: row.text("__sources")?,
+            },
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Records whose fields are known only at run time, on their way to and from the one codec.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+    ser::SerializeMap,
+};
+
+use crate::{
+    asset::{Collection, FieldType, FieldValue},
+    wire::{Codec, WireError},
+};
+
+/// A record to be written: names and cells in the schema's order.
+pub(crate) struct Row<'a>(Vec<(&'a str, Cell<'a>)>);
+
+/// What one field is written as.
+pub(crate) enum Cell<'a> {
+    Text(&'a str),
+    Boolean(bool),
+    MaybeText(Option<&'a str>),
+    MaybeInt(Option<i32>),
+    MaybeLong(Option<i64>),
+    Field(&'a FieldValue),
+}
+
+impl<'a> Cell<'a> {
+    pub(crate) fn text(text: &'a Option<String>) -> Self {
+        Self::MaybeText(text.as_deref())
+    }
+}
+
+impl<'a> Row<'a> {
+    pub(crate) fn with_capacity(fields: usize) -> Self {
+        Self(Vec::with_capacity(fields))
+    }
+
+    pub(crate) fn push(&mut self, name: &'a str, cell: Cell<'a>) {
+        self.0.push((name, cell));
+    }
+
+    /// Adds the collection's own fields; there must be one value for each, of its type.
+    pub(crate) fn push_fields(
+        &mut self,
+        collection: &'a Collection,
+        values: &'a [FieldValue],
+        codec: &Codec,
+    ) -> Result<(), WireError> {
+        let fields = collection.fields();
+        let misfit = |why: String| WireError::Encode { name: codec.name().to_owned(), why };
+        if fields.len() != values.len() {
+            return Err(misfit(format!("{} values for {} fields", values.len(), fields.len())));
+        }
+        for (field, value) in fields.iter().zip(values) {
+            if let Some(kind) = value.kind().filter(|kind| *kind != field.kind) {
+                return Err(misfit(format!(
+                    "field `{}` is of type {}, the value of type {kind}",
+                    field.name, field.kind
+                )));
+            }
+            self.push(&field.name, Cell::Field(value));
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, cell) in &self.0 {
+            map.serialize_entry(name, cell)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Boolean(value) => serializer.serialize_bool(*value),
+            Self::MaybeText(text) => text.serialize(serializer),
+            Self::MaybeInt(number) => number.serialize(serializer),
+            Self::MaybeLong(number) => number.serialize(serializer),
+            Self::Field(value) => match value {
+                FieldValue::Null => serializer.serialize_none(),
+                FieldValue::String(text) => serializer.serialize_some(text),
+                FieldValue::Integer(number) | FieldValue::Timestamp(number) => serializer.serialize_some(number),
+                FieldValue::Decimal(number) => serializer.serialize_some(number),
+                FieldValue::Boolean(value) => serializer.serialize_some(value),
+            },
+        }
+    }
+}
+
+/// A record as it was read: names and scalars in the writer's order.
+pub(crate) struct RawRow(Vec<(String, Raw)>);
+
+/// A scalar before a collection says what it means.
+#[derive(Debug, Default)]
+enum Raw {
+    #[default]
+    Null,
+    Text(String),
+    Number(i64),
+    Decimal(f64),
+    Boolean(bool),
+    /// Something that no field of ours holds.
+    Foreign,
+}
+
+impl<'de> Deserialize<'de> for RawRow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RowVisitor)
+    }
+}
+
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = RawRow;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawRow, A::Error> {
+        let mut cells = Vec::with_capacity(entries.size_hint().unwrap_or(0).min(1024));
+        while let Some(entry) = entries.next_entry()? {
+            cells.push(entry);
+        }
+        Ok(RawRow(cells))
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Boolean(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Number(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Decimal(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
+        Ok(Raw::Text(value))
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Raw, E> {
+        Ok(Raw::Foreign)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Raw::Foreign)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Raw::Foreign)
+    }
+}
+
+/// Takes a read record apart by name. Asked in the writer's order, each answer is the next cell.
+pub(crate) struct RowReader<'c> {
+    cells: Vec<(String, Raw)>,
+    next: usize,
+    codec: &'c Codec,
+}
+
+impl<'c> RowReader<'c> {
+    pub(crate) fn new(row: RawRow, codec: &'c Codec) -> Self {
+        Self { cells: row.0, next: 0, codec }
+    }
+
+    pub(crate) fn required_text(&mut self, name: &str) -> Result<String, WireError> {
+        self.text(name)?.ok_or_else(|| self.misfit(name, "text"))
+    }
+
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, WireError> {
+        match self.take(name) {
+            Raw::Null => Ok(None),
+            Raw::Text(text) => Ok(Some(text)),
+            _ => Err(self.misfit(name, "text")),
+        }
+    }
+
+    pub(crate) fn long(&mut self, name: &str) -> Result<Option<i64>, WireError> {
+        match self.take(name) {
+            Raw::Null => Ok(None),
+            Raw::Number(number) => Ok(Some(number)),
+            _ => Err(self.misfit(name, "a whole number")),
+        }
+    }
+
+    pub(crate) fn int(&mut self, name: &str) -> Result<Option<i32>, WireError> {
+        match self.long(name)? {
+            None => Ok(None),
+            Some(number) => i32::try_from(number).map(Some).map_err(|_| self.misfit(name, "a small whole number")),
+        }
+    }
+
+    pub(crate) fn boolean(&mut self, name: &str) -> Result<Option<bool>, WireError> {
+        match self.take(name) {
+            Raw::Null => Ok(None),
+            Raw::Boolean(value) => Ok(Some(value)),
+            _ => Err(self.misfit(name, "true or false")),
+        }
+    }
+
+    /// Takes the collection's own fields, in its order.
+    pub(crate) fn fields(&mut self, collection: &Collection) -> Result<Vec<FieldValue>, WireError> {
+        collection
+            .fields()
+            .iter()
+            .map(|field| match (self.take(&field.name), field.kind) {
+                (Raw::Null, _) => Ok(FieldValue::Null),
+                (Raw::Text(text), FieldType::String) => Ok(FieldValue::String(text)),
+                (Raw::Number(number), FieldType::Integer) => Ok(FieldValue::Integer(number)),
+                (Raw::Number(number), FieldType::Timestamp) => Ok(FieldValue::Timestamp(number)),
+                (Raw::Decimal(number), FieldType::Decimal) => Ok(FieldValue::Decimal(number)),
+                (Raw::Boolean(value), FieldType::Boolean) => Ok(FieldValue::Boolean(value)),
+                (_, kind) => Err(self.misfit(&field.name, kind.as_str())),
+            })
+            .collect()
+    }
+
+    /// Takes the cell of that name; null when the writer had none.
+    fn take(&mut self, name: &str) -> Raw {
+        let expected = self.cells.get(self.next).filter(|(found, _)| found == name).map(|_| self.next);
+        let Some(place) = expected.or_else(|| self.cells.iter().position(|(found, _)| found == name)) else {
+            return Raw::Null;
+        };
+        self.next = place + 1;
+        std::mem::take(&mut self.cells[place].1)
+    }
+
+    fn misfit(&self, name: &str, wanted: &str) -> WireError {
+        WireError::Decode { name: self.codec.name().to_owned(), why: format!("field `{name}` is not {wanted}") }
+    }
+}

@@ -1,0 +1,426 @@
+//! Names, partitions and settings of all topics; subjects, groups, transactional ids, client ids.
+//!
+//! A name is a pure function of the prefix and of what the topic holds. The prefix goes in front of topics, subjects,
+//! groups and transactional ids as it is, and never into the schemas' names.
+
+use crate::asset::Collection;
+
+/// Partitions of change topics and of a collection's topics: 12 divides well and cannot be changed without moving keys.
+pub const CHANGE_PARTITIONS: i32 = 12;
+/// Partitions of rejects and dead letters.
+pub const REJECT_PARTITIONS: i32 = 3;
+/// Partitions of topics that need one order: servers, scans, signals, notifications, the registry.
+pub const SINGLE_PARTITION: i32 = 1;
+/// Partitions of `windfall.sources`: as many processes can share sources.
+pub const SOURCES_PARTITIONS: i32 = 64;
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+/// How long a log stays whole, so that a reader that was away as long misses nothing.
+pub const WHOLE_MS: u64 = 30 * DAY_MS;
+/// How long signals are kept.
+pub const SIGNALS_RETENTION_MS: u64 = 7 * DAY_MS;
+
+/// A table of Apple's that has a change topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// `abm.devices`.
+    Devices,
+    /// `abm.servers`.
+    Servers,
+    /// `abm.coverages`.
+    Coverages,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Self; 3] = [Self::Devices, Self::Servers, Self::Coverages];
+
+    /// Name of the table, as in `source.table`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Devices => "devices",
+            Self::Servers => "servers",
+            Self::Coverages => "coverages",
+        }
+    }
+
+    /// Name of the table's topic without prefix, as mappings, links and contributions write it.
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::Devices => "abm.devices",
+            Self::Servers => "abm.servers",
+            Self::Coverages => "abm.coverages",
+        }
+    }
+
+    /// Finds the table of a topic name without prefix.
+    pub fn from_topic(topic: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.topic() == topic)
+    }
+
+    /// Partitions of the table's topic.
+    pub fn partitions(self) -> i32 {
+        match self {
+            Self::Devices | Self::Coverages => CHANGE_PARTITIONS,
+            Self::Servers => SINGLE_PARTITION,
+        }
+    }
+
+    /// Text of the key's schema.
+    pub fn key_schema(self) -> &'static str {
+        match self {
+            Self::Devices => crate::device::KEY_SCHEMA,
+            Self::Servers => crate::server::KEY_SCHEMA,
+            Self::Coverages => crate::coverage::KEY_SCHEMA,
+        }
+    }
+
+    /// Text of the value's schema.
+    pub fn value_schema(self) -> &'static str {
+        match self {
+            Self::Devices => crate::device::VALUE_SCHEMA,
+            Self::Servers => crate::server::VALUE_SCHEMA,
+            Self::Coverages => crate::coverage::VALUE_SCHEMA,
+        }
+    }
+}
+
+/// What happens to old records of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    /// The last record of each key stays for ever; the last 30 days stay whole.
+    Compacted,
+    /// `abm.scans`: compacted at once and often, for it is small and read whole at each start.
+    CompactedSoon,
+    /// The last record of each key stays for ever, nothing else is asked.
+    CompactedPlain,
+    /// Records go after so many milliseconds.
+    Deleted {
+        /// How long a record stays.
+        retention_ms: u64,
+    },
+}
+
+/// A topic as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Full name, with prefix.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// What happens to old records.
+    pub cleanup: Cleanup,
+}
+
+impl TopicSpec {
+    fn new(name: String, partitions: i32, cleanup: Cleanup) -> Self {
+        Self { name, partitions, cleanup }
+    }
+
+    /// The settings that the topic is made with; replication and `min.insync.replicas` are the cluster's matter.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![
+            ("message.timestamp.type", "LogAppendTime".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            ("cleanup.policy", if self.is_compacted() { "compact" } else { "delete" }.to_owned()),
+        ];
+        match self.cleanup {
+            Cleanup::Compacted => settings.extend([
+                ("min.compaction.lag.ms", WHOLE_MS.to_string()),
+                ("delete.retention.ms", WHOLE_MS.to_string()),
+                ("segment.ms", DAY_MS.to_string()),
+            ]),
+            Cleanup::CompactedSoon => settings.extend([
+                ("min.compaction.lag.ms", "0".to_owned()),
+                ("delete.retention.ms", DAY_MS.to_string()),
+                ("segment.ms", HOUR_MS.to_string()),
+                ("segment.bytes", (64 * 1024 * 1024).to_string()),
+                ("min.cleanable.dirty.ratio", "0.1".to_owned()),
+            ]),
+            Cleanup::CompactedPlain => {}
+            Cleanup::Deleted { retention_ms } => settings.push(("retention.ms", retention_ms.to_string())),
+        }
+        settings
+    }
+
+    /// Tells whether the last record of a key stays for ever.
+    pub fn is_compacted(&self) -> bool {
+        !matches!(self.cleanup, Cleanup::Deleted { .. })
+    }
+}
+
+/// `min.insync.replicas` that goes with a replication factor: one replica may be away.
+pub fn min_insync_replicas(replication_factor: i32) -> i32 {
+    (replication_factor - 1).max(1)
+}
+
+/// A subject and the text that is registered under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectSchema {
+    /// Subject, with prefix.
+    pub subject: String,
+    /// Text of the schema, as it is sent.
+    pub text: String,
+}
+
+/// Subject of a topic's keys.
+pub fn key_subject(topic: &str) -> String {
+    format!("{topic}-key")
+}
+
+/// Subject of a topic's values.
+pub fn value_subject(topic: &str) -> String {
+    format!("{topic}-value")
+}
+
+/// What a collection needs topics for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionTopics<'a> {
+    /// Name of the collection.
+    pub collection: &'a str,
+    /// Topics without prefix that its mappings read, such as `abm.devices`.
+    pub sources: Vec<&'a str>,
+    /// Names of the sinks that read it.
+    pub sinks: Vec<&'a str>,
+}
+
+/// All names under one prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// Takes `kafka.topic_prefix` as it is, so it usually ends in a dot.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The prefix as it is.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `source.name` and the key of signals: the prefix without its dot, `windfall` when it is empty.
+    pub fn source_name(&self) -> &str {
+        match self.prefix.strip_suffix('.').unwrap_or(&self.prefix) {
+            "" => "windfall",
+            name => name,
+        }
+    }
+
+    /// Full name of a topic that is known without prefix.
+    pub fn topic(&self, bare: &str) -> String {
+        format!("{}{bare}", self.prefix)
+    }
+
+    /// Name without prefix of a full topic name; `None` when it has another prefix.
+    pub fn bare<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        topic.strip_prefix(&self.prefix)
+    }
+
+    /// Change topic of a table.
+    pub fn table(&self, table: Table) -> String {
+        self.topic(table.topic())
+    }
+
+    /// `abm.devices`.
+    pub fn devices(&self) -> String {
+        self.table(Table::Devices)
+    }
+
+    /// `abm.servers`.
+    pub fn servers(&self) -> String {
+        self.table(Table::Servers)
+    }
+
+    /// `abm.coverages`.
+    pub fn coverages(&self) -> String {
+        self.table(Table::Coverages)
+    }
+
+    /// `abm.scans`.
+    pub fn scans(&self) -> String {
+        self.topic("abm.scans")
+    }
+
+    /// `abm.rejects`.
+    pub fn rejects(&self) -> String {
+        self.topic("abm.rejects")
+    }
+
+    /// `windfall.signals`.
+    pub fn signals(&self) -> String {
+        self.topic("windfall.signals")
+    }
+
+    /// `windfall.notifications`.
+    pub fn notifications(&self) -> String {
+        self.topic("windfall.notifications")
+    }
+
+    /// `windfall.sources`.
+    pub fn sources(&self) -> String {
+        self.topic("windfall.sources")
+    }
+
+    /// Where the embedded registry keeps its schemas.
+    pub fn registry(&self) -> String {
+        self.topic("_windfall_schemas")
+    }
+
+    /// `assets.<collection>`: the flat records.
+    pub fn assets(&self, collection: &str) -> String {
+        format!("{}assets.{collection}", self.prefix)
+    }
+
+    /// What each source record contributes to.
+    pub fn links(&self, collection: &str) -> String {
+        format!("{}assets.{collection}.links", self.prefix)
+    }
+
+    /// What each source record says of an asset.
+    pub fn contributions(&self, collection: &str) -> String {
+        format!("{}assets.{collection}.contributions", self.prefix)
+    }
+
+    /// Who disagrees on an asset.
+    pub fn conflicts(&self, collection: &str) -> String {
+        format!("{}assets.{collection}.conflicts", self.prefix)
+    }
+
+    /// Dead letters of a group for one topic; both are full names, the prefix stands in front once.
+    pub fn dead_letters(&self, topic: &str, group: &str) -> String {
+        format!("{topic}.{}.dlq", self.bare(group).unwrap_or(group))
+    }
+
+    /// Group of a collection's map loop.
+    pub fn map_group(&self, collection: &str) -> String {
+        format!("{}windfall-map-{collection}", self.prefix)
+    }
+
+    /// Group of a collection's merge loop.
+    pub fn merge_group(&self, collection: &str) -> String {
+        format!("{}windfall-merge-{collection}", self.prefix)
+    }
+
+    /// Group of a sink.
+    pub fn sink_group(&self, sink: &str) -> String {
+        format!("{}windfall-sink-{sink}", self.prefix)
+    }
+
+    /// Transactional id of a source's producer: whoever takes the source over fences the one before.
+    pub fn producer_transactional_id(&self, source: &str) -> String {
+        format!("{}windfall-producer-{source}", self.prefix)
+    }
+
+    /// Transactional id of a map loop.
+    pub fn map_transactional_id(&self, collection: &str, instance: &str) -> String {
+        format!("{}windfall-map-{collection}-{instance}", self.prefix)
+    }
+
+    /// Transactional id of a merge loop.
+    pub fn merge_transactional_id(&self, collection: &str, instance: &str) -> String {
+        format!("{}windfall-merge-{collection}-{instance}", self.prefix)
+    }
+
+    /// The topics that Apple's side needs, whatever collections there are.
+    pub fn base_topics(&self) -> Vec<TopicSpec> {
+        let mut specs: Vec<TopicSpec> = Table::ALL
+            .into_iter()
+            .map(|table| TopicSpec::new(self.table(table), table.partitions(), Cleanup::Compacted))
+            .collect();
+        let deleted = |retention_ms| Cleanup::Deleted { retention_ms };
+        specs.extend([
+            TopicSpec::new(self.scans(), SINGLE_PARTITION, Cleanup::CompactedSoon),
+            TopicSpec::new(self.rejects(), REJECT_PARTITIONS, deleted(WHOLE_MS)),
+            TopicSpec::new(self.signals(), SINGLE_PARTITION, deleted(SIGNALS_RETENTION_MS)),
+            TopicSpec::new(self.notifications(), SINGLE_PARTITION, deleted(WHOLE_MS)),
+        ]);
+        specs
+    }
+
+    /// The topics of a collection, with the dead letters of all that read or write it.
+    pub fn collection_topics(&self, topics: &CollectionTopics<'_>) -> Vec<TopicSpec> {
+        let CollectionTopics { collection, sources, sinks } = topics;
+        let mut specs: Vec<TopicSpec> = [
+            self.assets(collection),
+            self.links(collection),
+            self.contributions(collection),
+            self.conflicts(collection),
+        ]
+        .map(|name| TopicSpec::new(name, CHANGE_PARTITIONS, Cleanup::Compacted))
+        .into();
+        let dead = |topic: &str, group: &str| {
+            let cleanup = Cleanup::Deleted { retention_ms: WHOLE_MS };
+            TopicSpec::new(self.dead_letters(topic, group), REJECT_PARTITIONS, cleanup)
+        };
+        specs.extend(sources.iter().map(|source| dead(&self.topic(source), &self.map_group(collection))));
+        specs.push(dead(&self.contributions(collection), &self.merge_group(collection)));
+        specs.extend(sinks.iter().map(|sink| dead(&self.assets(collection), &self.sink_group(sink))));
+        specs
+    }
+
+    /// All declared topics but the registry's, which exists only where the registry is embedded.
+    pub fn declared_topics(&self, collections: &[CollectionTopics<'_>]) -> Vec<TopicSpec> {
+        let mut specs = self.base_topics();
+        specs.extend(collections.iter().flat_map(|topics| self.collection_topics(topics)));
+        specs
+    }
+
+    /// The topic in which the embedded registry keeps its schemas.
+    pub fn registry_topic(&self) -> TopicSpec {
+        TopicSpec::new(self.registry(), SINGLE_PARTITION, Cleanup::CompactedPlain)
+    }
+
+    /// The topic whose partitions are shared out among producers; nothing is written into it but offsets.
+    pub fn sources_topic(&self) -> TopicSpec {
+        TopicSpec::new(self.sources(), SOURCES_PARTITIONS, Cleanup::Deleted { retention_ms: SIGNALS_RETENTION_MS })
+    }
+
+    /// The schemas that Apple's side writes.
+    pub fn base_schemas(&self) -> Vec<SubjectSchema> {
+        let mut schemas: Vec<SubjectSchema> = Table::ALL
+            .into_iter()
+            .flat_map(|table| pair(&self.table(table), table.key_schema(), table.value_schema()))
+            .collect();
+        schemas.extend(pair(&self.scans(), crate::scan::KEY_SCHEMA, crate::scan::VALUE_SCHEMA));
+        schemas.push(SubjectSchema {
+            subject: value_subject(&self.rejects()),
+            text: crate::reject::VALUE_SCHEMA.to_owned(),
+        });
+        schemas.extend(pair(&self.notifications(), crate::notification::KEY_SCHEMA, crate::notification::VALUE_SCHEMA));
+        schemas
+    }
+
+    /// The schemas of a collection: flat record, links, contributions, conflicts.
+    pub fn collection_schemas(&self, collection: &Collection) -> Vec<SubjectSchema> {
+        let name = collection.name();
+        [
+            pair(&self.assets(name), &collection.key_schema(), &collection.value_schema()),
+            pair(&self.links(name), &collection.links_key_schema(), &collection.links_value_schema()),
+            pair(
+                &self.contributions(name),
+                &collection.contributions_key_schema(),
+                &collection.contributions_value_schema(),
+            ),
+            pair(&self.conflicts(name), &collection.conflicts_key_schema(), &collection.conflicts_value_schema()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+fn pair(topic: &str, key: &str, value: &str) -> [SubjectSchema; 2] {
+    [
+        SubjectSchema { subject: key_subject(topic), text: key.to_owned() },
+        SubjectSchema { subject: value_subject(topic), text: value.to_owned() },
+    ]
+}
+
+/// Client id of a stage's instance.
+pub fn client_id(stage: &str, instance: &str) -> String {
+    format!("windfall-{stage}-{instance}")
+}
