@@ -1,0 +1,168 @@
+//! Apple's API: what can be asked of it, behind a trait that tests and the demo can stand in for.
+//!
+//! One method is one request. Waiting for the rate limit happens inside; a refusal comes back as a
+//! [`DirectoryError`], whose [`DirectoryError::retry`] says whether, and when, the same request is worth sending again.
+//! Nothing is retried behind the caller's back but a single 401, with a new token.
+
+mod error;
+mod paging;
+
+use std::future::Future;
+
+use chrono::{DateTime, Utc};
+use windfall_schemas::device::DeviceValue;
+use windfall_schemas::identifiers::DeviceId;
+use windfall_schemas::server::ServerValue;
+
+pub use error::{DirectoryError, Retry, TokenError};
+pub use paging::{PagingError, Trail};
+
+use crate::budget::{LimiterState, Pace};
+
+/// What Windfall reads of an organization: its devices, its management services and who is assigned to which.
+///
+/// Every method waits until the organization's budget admits its request, sends one, and reads the answer to its end.
+pub trait DeviceDirectory: Send + Sync {
+    /// Fetches one page of the listing; `None` asks for the first.
+    fn page(&self, cursor: Option<&Cursor>) -> impl Future<Output = Result<Page, DirectoryError>> + Send;
+
+    /// Looks up one device by Apple's id, released or not.
+    fn device(&self, id: &DeviceId) -> impl Future<Output = Result<Lookup, DirectoryError>> + Send;
+
+    /// Fetches one page of the management services; `None` asks for the first.
+    fn servers(&self, cursor: Option<&Cursor>) -> impl Future<Output = Result<ServerList, DirectoryError>> + Send;
+
+    /// Fetches one page of the devices that are assigned to a management service; `None` asks for the first.
+    fn linkage(
+        &self,
+        server_id: &str,
+        cursor: Option<&Cursor>,
+    ) -> impl Future<Output = Result<Linkage, DirectoryError>> + Send;
+
+    /// Reads which management service one device is assigned to.
+    fn assigned_server(&self, id: &DeviceId) -> impl Future<Output = Result<AssignedServer, DirectoryError>> + Send;
+
+    /// Returns what must be made durable before the next request is sent, if it is not yet.
+    ///
+    /// The next request may wait for a `Retry-After`, or ask for a token: both must outlive a crash. Whoever calls the
+    /// other methods writes this into the part `limiter` of `abm.scans` first, then says [`DeviceDirectory::saved`].
+    fn unsaved(&self) -> Option<LimiterState> {
+        None
+    }
+
+    /// Notes that `state` is durable.
+    fn saved(&self, _state: &LimiterState) {}
+
+    /// Tells how fast requests are let through now, and what the next one waits for.
+    fn pace(&self) -> Pace {
+        Pace::default()
+    }
+}
+
+/// A place in a listing, as Apple names it: opaque, and good only for the same query.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Cursor(String);
+
+/// Longest cursor that is taken for one; Apple's samples have 40 to 60 characters.
+const MAX_CURSOR_BYTES: usize = 4096;
+
+impl Cursor {
+    /// Takes a cursor from Apple, or from a checkpoint; `None` for an empty, an oversized or an unprintable one.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let good = !text.is_empty() && text.len() <= MAX_CURSOR_BYTES && !text.chars().any(char::is_control);
+        good.then_some(Self(text))
+    }
+
+    /// Returns the text, for a checkpoint.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The circumstances of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Place of the request among all that this directory has sent, from 1.
+    pub number: u64,
+    /// Path and query of the request, without its origin.
+    pub path: String,
+    /// Apple's `X-Apple-Request-Uuid`.
+    pub request_id: Option<String>,
+    /// When the answer had been read, by our clock.
+    pub received_at: DateTime<Utc>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PageOf<T> {
+    /// What could be read, in Apple's order.
+    pub items: Vec<Item<T>>,
+    /// What could not.
+    pub rejected: Vec<Rejected>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<Cursor>,
+    /// How many there are in all, where Apple says so.
+    pub total: Option<u64>,
+    /// The circumstances of the answer.
+    pub answer: Answer,
+}
+
+/// One page of the devices.
+pub type Page = PageOf<DeviceValue>;
+/// One page of the management services.
+pub type ServerList = PageOf<ServerValue>;
+/// One page of the ids of the devices that are assigned to one management service.
+pub type Linkage = PageOf<DeviceId>;
+
+/// An item that could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item<T> {
+    /// Place on the page, from 0.
+    pub index: usize,
+    /// The item.
+    pub value: T,
+}
+
+/// An item that never becomes a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Place on the page, from 0.
+    pub index: usize,
+    /// Its id, else its serial number; `None` means that nobody can say which device was seen.
+    pub id: Option<String>,
+    /// Short code: see [`crate::apple::wire`].
+    pub reason: &'static str,
+    /// What is wrong with it, for people.
+    pub message: String,
+    /// The item as it came, cut to 256 KiB.
+    pub raw: Vec<u8>,
+}
+
+/// What a single read says of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lookup {
+    /// 200. Whether it is released, its release date says; a released device has no management service.
+    Found {
+        /// The device.
+        device: Box<DeviceValue>,
+        /// The circumstances of the answer.
+        answer: Answer,
+    },
+    /// 404 with Apple's own error document. A 404 of any other shape is a [`DirectoryError`].
+    NotFound {
+        /// The circumstances of the answer.
+        answer: Answer,
+    },
+}
+
+/// What a single read says of a device's management service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssignedServer {
+    /// The id of the service; `None` when there is none (or when Apple does not know the device).
+    pub server_id: Option<String>,
+    /// The circumstances of the answer.
+    pub answer: Answer,
+}
