@@ -1,1 +1,10 @@
 //! Asset records to collection stores.
+//!
+//! A sink reads `assets.<collection>` and keeps one row per asset in a store of its own. Its truth is the store: each
+//! row carries the guard of the record it was written from, and the position of each partition is a row beside it,
+//! moved in the same transaction. Kafka's committed offsets are for display.
+
+pub mod asset;
+pub mod config;
+pub mod store;
+pub mod table;

@@ -1,0 +1,47 @@
+//! One change of one asset, as a store takes it.
+
+use chrono::{DateTime, Utc};
+
+/// One record of `assets.<collection>`, ready to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssetChange {
+    /// The asset's key: the identifier the collection chose for it.
+    pub asset_id: String,
+    /// Partition of `assets.<collection>` that the record lies in; with the offset, half of the guard.
+    pub partition: i32,
+    /// Offset of the record in its partition.
+    pub offset: i64,
+    /// What the record says.
+    pub content: Content,
+}
+
+/// What a record says of its asset.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// The whole asset. `deleted` is the record's `__deleted`.
+    Record {
+        /// One value for each of the table's columns, in their order.
+        fields: Vec<Field>,
+        /// True when the asset is gone and this is its last image.
+        deleted: bool,
+    },
+    /// No value: the asset is gone.
+    Tombstone,
+}
+
+/// One value of one column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Field {
+    /// No value.
+    Null,
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Long(i64),
+    /// A decimal number.
+    Double(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A moment.
+    Timestamp(DateTime<Utc>),
+}

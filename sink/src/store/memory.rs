@@ -1,0 +1,246 @@
+//! The reference store: the contract in ordinary maps, and a stand-in for tests that need no database.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use super::fold::{Folded, fold};
+use super::{Applied, AssetStore, Cause, Claimed, Refusal, Span, StoreError};
+use crate::asset::{AssetChange, Field};
+
+/// A row of the reference store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The values, in the order of the table's columns.
+    pub fields: Vec<Field>,
+    /// Whether the asset is gone.
+    pub deleted: bool,
+    /// Generation, partition and offset of the record that the row was last written from.
+    pub guard: (i64, i32, i64),
+}
+
+/// A position of the reference store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Position {
+    generation: i64,
+    epoch: i64,
+    next_offset: i64,
+    as_of: Option<DateTime<Utc>>,
+}
+
+/// A fault to happen at the next call that would change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call fails and changes nothing.
+    Refuse(Cause),
+    /// The call takes effect and its answer is lost.
+    LoseAnswer(Cause),
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    owner: Option<(String, String)>,
+    rows: BTreeMap<String, Row>,
+    positions: BTreeMap<i32, Position>,
+    poison: Option<Field>,
+    faults: VecDeque<Fault>,
+    calls: u64,
+}
+
+/// What several [`MemoryStore`]s share: the table and its positions.
+#[derive(Debug, Clone, Default)]
+pub struct Memory(Arc<Mutex<Contents>>);
+
+impl Memory {
+    /// Opens the table for a sink that reads `topic`.
+    #[must_use]
+    pub fn open(&self, sink: &str, topic: &str) -> MemoryStore {
+        MemoryStore { memory: self.clone(), sink: sink.to_owned(), topic: topic.to_owned(), epochs: BTreeMap::new() }
+    }
+
+    /// Returns the rows by asset.
+    #[must_use]
+    pub fn rows(&self) -> BTreeMap<String, Row> {
+        self.contents().rows.clone()
+    }
+
+    /// Returns the position of a partition that was claimed once.
+    #[must_use]
+    pub fn next_offset(&self, partition: i32) -> Option<i64> {
+        self.contents().positions.get(&partition).map(|position| position.next_offset)
+    }
+
+    /// Returns up to when every deletion of a partition is known.
+    #[must_use]
+    pub fn as_of(&self, partition: i32) -> Option<DateTime<Utc>> {
+        self.contents().positions.get(&partition).and_then(|position| position.as_of)
+    }
+
+    /// Sets up to when every deletion of a partition is known.
+    pub fn set_as_of(&self, partition: i32, as_of: DateTime<Utc>) {
+        if let Some(position) = self.contents().positions.get_mut(&partition) {
+            position.as_of = Some(as_of);
+        }
+    }
+
+    /// Refuses from now on every record that holds `value`.
+    pub fn poison(&self, value: Field) {
+        self.contents().poison = Some(value);
+    }
+
+    /// Queues a fault for the next call that would change something.
+    pub fn fault(&self, fault: Fault) {
+        self.contents().faults.push_back(fault);
+    }
+
+    /// Returns how many batches were tried.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.contents().calls
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One sink's handle on a [`Memory`].
+#[derive(Debug)]
+pub struct MemoryStore {
+    memory: Memory,
+    sink: String,
+    topic: String,
+    epochs: BTreeMap<i32, i64>,
+}
+
+impl MemoryStore {
+    fn take_table(&self, contents: &mut Contents) -> Result<(), StoreError> {
+        let (owner, topic) = contents.owner.get_or_insert_with(|| (self.sink.clone(), self.topic.clone()));
+        if *owner != self.sink {
+            let (owner, sink) = (owner.clone(), self.sink.clone());
+            return Err(Refusal::TakenTable { table: "memory".to_owned(), owner, sink }.into());
+        }
+        if *topic != self.topic {
+            let (owner, topic) = (topic.clone(), self.topic.clone());
+            return Err(Refusal::OtherTopic { table: "memory".to_owned(), owner, topic }.into());
+        }
+        Ok(())
+    }
+
+    fn claim_now(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
+        let memory = self.memory.clone();
+        let mut contents = memory.contents();
+        let lost = before(&mut contents)?;
+        self.take_table(&mut contents)?;
+        let mut claimed = Vec::with_capacity(partitions.len());
+        for &partition in partitions {
+            let fresh = Position { generation: 1, epoch: 0, next_offset: 0, as_of: None };
+            let position = contents.positions.entry(partition).or_insert(fresh);
+            position.epoch += 1;
+            let Position { generation, epoch, next_offset, as_of } = *position;
+            self.epochs.insert(partition, epoch);
+            claimed.push(Claimed { partition, generation, next_offset, as_of });
+        }
+        after(lost, claimed)
+    }
+
+    fn apply_now(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
+        let mut contents = self.memory.contents();
+        contents.calls += 1;
+        let lost = before(&mut contents)?;
+        for span in spans {
+            self.fits(&contents, span)?;
+        }
+        let folded = fold(batch);
+        if let Some(poison) = &contents.poison
+            && folded.upserts.iter().any(|upsert| upsert.fields.contains(poison))
+        {
+            return Err(StoreError::Record { code: "poison".to_owned(), source: "the record holds the poison".into() });
+        }
+        let applied = write(&mut contents, &folded);
+        for span in spans {
+            if let Some(position) = contents.positions.get_mut(&span.partition) {
+                position.next_offset = span.to;
+                position.as_of = position.as_of.max(Some(span.as_of));
+            }
+        }
+        after(lost, applied)
+    }
+
+    fn fits(&self, contents: &Contents, span: &Span) -> Result<(), StoreError> {
+        let Span { partition, from, .. } = *span;
+        let ours = contents
+            .positions
+            .get(&partition)
+            .filter(|position| self.epochs.get(&partition) == Some(&position.epoch))
+            .ok_or(StoreError::Fenced { partition })?;
+        if ours.next_offset == from {
+            Ok(())
+        } else {
+            Err(StoreError::Advanced { partition, expected: from, found: ours.next_offset })
+        }
+    }
+}
+
+/// Meets the next fault, if one waits: an error, or the cause with which the answer will be lost.
+fn before(contents: &mut Contents) -> Result<Option<Cause>, StoreError> {
+    match contents.faults.pop_front() {
+        None => Ok(None),
+        Some(Fault::LoseAnswer(cause)) => Ok(Some(cause)),
+        Some(Fault::Refuse(cause)) => Err(StoreError::environment(cause, "a fault was asked for")),
+    }
+}
+
+fn after<T>(lost: Option<Cause>, answer: T) -> Result<T, StoreError> {
+    lost.map_or(Ok(answer), |cause| Err(StoreError::environment(cause, "the answer was lost")))
+}
+
+fn write(contents: &mut Contents, folded: &Folded<'_>) -> Applied {
+    let mut applied = Applied { folded: folded.overtaken, ..Applied::default() };
+    let generations: BTreeMap<i32, i64> =
+        contents.positions.iter().map(|(partition, position)| (*partition, position.generation)).collect();
+    let guard = |partition: i32, offset: i64| (generations.get(&partition).copied().unwrap_or(1), partition, offset);
+    for upsert in &folded.upserts {
+        let guard = guard(upsert.partition, upsert.offset);
+        if contents.rows.get(upsert.asset_id).is_some_and(|row| row.guard >= guard) {
+            applied.stale += 1;
+            continue;
+        }
+        let row = Row { fields: upsert.fields.to_vec(), deleted: upsert.deleted, guard };
+        contents.rows.insert(upsert.asset_id.to_owned(), row);
+        *(if upsert.deleted { &mut applied.deleted } else { &mut applied.applied }) += 1;
+    }
+    for tombstone in &folded.tombstones {
+        let guard = guard(tombstone.partition, tombstone.offset);
+        match contents.rows.get_mut(tombstone.asset_id) {
+            Some(row) if !row.deleted && row.guard < guard => {
+                (row.deleted, row.guard) = (true, guard);
+                applied.deleted += 1;
+            }
+            Some(_) | None => applied.unchanged += 1,
+        }
+    }
+    applied
+}
+
+impl AssetStore for MemoryStore {
+    fn claim(&mut self, partitions: &[i32]) -> impl Future<Output = Result<Vec<Claimed>, StoreError>> + Send {
+        std::future::ready(self.claim_now(partitions))
+    }
+
+    fn apply(
+        &mut self,
+        batch: &[AssetChange],
+        spans: &[Span],
+    ) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        std::future::ready(self.apply_now(batch, spans))
+    }
+
+    fn check(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let memory = self.memory.clone();
+        let outcome = self.take_table(&mut memory.contents());
+        std::future::ready(outcome)
+    }
+}

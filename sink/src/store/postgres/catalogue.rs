@@ -1,0 +1,131 @@
+//! Makes or checks the tables on a new connection, as the sink's `schema` setting says.
+
+use tracing::info;
+
+use super::session::Session;
+use super::shape::{self, Existing};
+use super::sqlstate::classify;
+use super::statements::qualified;
+use crate::config::SchemaMode;
+use crate::store::{Cause, Identity, Refusal, StoreError};
+use crate::table::Table;
+
+/// Advisory lock under which sinks look at and change tables, one after the other: the bytes of `windfall`.
+const DDL_LOCK: i64 = 0x7769_6e64_6661_6c6c;
+
+const COLUMNS: &str = "select a.attname::text, pg_catalog.format_type(a.atttypid, null), \
+    a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '' \
+    from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid \
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+    where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped order by a.attnum";
+
+const KEYED: &str = "select exists (select 1 from pg_catalog.pg_index i \
+    join pg_catalog.pg_class c on c.oid = i.indrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] \
+    where n.nspname = $1 and c.relname = $2 and i.indisunique and i.indisvalid and i.indimmediate \
+    and i.indpred is null and i.indexprs is null and i.indnkeyatts = 1 and a.attname = 'asset_id')";
+
+impl Session {
+    /// Takes the table for this sink and makes it fit, or refuses; in one transaction, so that nothing half-made stays.
+    pub(super) async fn settle(&self, identity: &Identity, table: &Table, mode: SchemaMode) -> Result<(), StoreError> {
+        self.within(self.client.batch_execute("begin")).await?;
+        let lock = format!("select pg_catalog.pg_advisory_xact_lock({DDL_LOCK})");
+        self.within(self.client.batch_execute(&lock)).await?;
+        let outcome = self.settle_tables(identity, table, mode).await;
+        let end = if outcome.is_ok() { "commit" } else { "rollback" };
+        self.within(self.client.batch_execute(end)).await?;
+        outcome
+    }
+
+    async fn settle_tables(&self, identity: &Identity, table: &Table, mode: SchemaMode) -> Result<(), StoreError> {
+        self.settle_bookkeeping(table, mode).await?;
+        let known = self.take_table(identity, table).await?;
+        if mode == SchemaMode::None {
+            return Ok(());
+        }
+        let existing = self.columns(table, table.name.table.as_str()).await?;
+        if existing.is_empty() && known {
+            return Err(Refusal::Vanished { table: table.name.to_string() }.into());
+        }
+        if existing.is_empty() {
+            return self.change(table, mode, vec!["the table is missing".to_owned()], shape::create(table)).await;
+        }
+        let keyed = self.is_keyed(table).await?;
+        let difference = shape::compare(table, &existing, keyed);
+        if !difference.clashes.is_empty() {
+            let (table, faults) = (table.name.to_string(), difference.faults());
+            return Err(Refusal::Shape { table, faults, remedy: String::new() }.into());
+        }
+        if difference.missing.is_empty() {
+            return Ok(());
+        }
+        self.change(table, mode, difference.faults(), shape::add(table, &difference.missing)).await
+    }
+
+    async fn settle_bookkeeping(&self, table: &Table, mode: SchemaMode) -> Result<(), StoreError> {
+        for (name, statement) in
+            ["windfall_sinks", "windfall_positions"].iter().zip(shape::create_bookkeeping(&table.name.schema))
+        {
+            if self.columns(table, name).await?.is_empty() {
+                self.change(table, mode, vec![format!("the table `{name}` is missing beside it")], statement).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the table is this sink's; answers whether it was before.
+    async fn take_table(&self, identity: &Identity, table: &Table) -> Result<bool, StoreError> {
+        let sinks = qualified(&table.name.schema, "windfall_sinks");
+        let name = table.name.table.as_str();
+        let taken = format!("select table_name, sink, topic from {sinks} where table_name = $1 or sink = $2");
+        for row in self.within(self.client.query(&taken, &[&name, &identity.sink])).await? {
+            let column = |index: usize| row.try_get::<_, String>(index).map_err(classify);
+            let (owned, sink, topic) = (column(0)?, column(1)?, column(2)?);
+            let asked = table.name.to_string();
+            if owned == name && sink != identity.sink {
+                return Err(Refusal::TakenTable { table: asked, owner: sink, sink: identity.sink.clone() }.into());
+            }
+            if owned != name {
+                let owner = format!("{}.{owned}", table.name.schema);
+                return Err(Refusal::OtherTable { sink, owner, table: asked }.into());
+            }
+            if topic != identity.topic {
+                return Err(Refusal::OtherTopic { table: asked, owner: topic, topic: identity.topic.clone() }.into());
+            }
+            return Ok(true);
+        }
+        let take = format!("insert into {sinks} (table_name, sink, topic) values ($1, $2, $3)");
+        self.within(self.client.execute(&take, &[&name, &identity.sink, &identity.topic])).await?;
+        Ok(false)
+    }
+
+    /// Runs a statement that changes tables, shown first, or refuses with it as the remedy.
+    async fn change(
+        &self,
+        table: &Table,
+        mode: SchemaMode,
+        faults: Vec<String>,
+        ddl: String,
+    ) -> Result<(), StoreError> {
+        if mode != SchemaMode::Evolve {
+            return Err(Refusal::Shape { table: table.name.to_string(), faults, remedy: ddl }.into());
+        }
+        info!(table = %table.name, %ddl, "changing the store's tables");
+        self.within(self.client.batch_execute(&ddl)).await
+    }
+
+    /// Whether `asset_id` alone is unique, which the upsert rests on.
+    async fn is_keyed(&self, table: &Table) -> Result<bool, StoreError> {
+        let (schema, name) = (table.name.schema.as_str(), table.name.table.as_str());
+        let row = self.within(self.client.query_one(KEYED, &[&schema, &name])).await?;
+        row.try_get(0).map_err(classify)
+    }
+
+    async fn columns(&self, table: &Table, name: &str) -> Result<Vec<Existing>, StoreError> {
+        let rows = self.within(self.client.query(COLUMNS, &[&table.name.schema.as_str(), &name])).await?;
+        rows.iter()
+            .map(|row| Ok(Existing { name: row.try_get(0)?, sql_type: row.try_get(1)?, demanding: row.try_get(2)? }))
+            .collect::<Result<_, tokio_postgres::Error>>()
+            .map_err(|error| StoreError::environment(Cause::Internal, error))
+    }
+}

@@ -1,0 +1,109 @@
+//! PostgreSQL: arrays through UNNEST, one guarded upsert, and the positions in the same transaction.
+
+mod address;
+mod catalogue;
+mod session;
+mod shape;
+mod sqlstate;
+mod statements;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use self::session::{Batch, Session};
+use super::{Applied, AssetStore, Claim, Claimed, Identity, Span, StoreError};
+use crate::asset::AssetChange;
+use crate::config::SchemaMode;
+use crate::table::Table;
+
+pub use address::Address;
+
+/// How long the server may take, and how long we wait beyond that.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// For a lock that another session holds.
+    pub lock: Duration,
+    /// For one statement, locks included.
+    pub statement: Duration,
+    /// For the network, on top of the statement: the driver has no time-outs of its own.
+    pub grace: Duration,
+}
+
+impl Default for Deadlines {
+    /// A batch takes tens of milliseconds: what takes ten seconds waits for someone.
+    fn default() -> Self {
+        Self { lock: Duration::from_secs(10), statement: Duration::from_secs(30), grace: Duration::from_secs(5) }
+    }
+}
+
+/// A PostgreSQL table as a store.
+///
+/// Connects when first asked, and again after each environment error: whatever the old connection may still commit
+/// holds the lock on the position's row, so that the new one finds out before it writes.
+pub struct PostgresStore {
+    address: Address,
+    identity: Identity,
+    table: Table,
+    mode: SchemaMode,
+    deadlines: Deadlines,
+    session: Option<Session>,
+    claims: BTreeMap<i32, Claim>,
+}
+
+impl PostgresStore {
+    /// Makes a store that is not connected yet.
+    #[must_use]
+    pub fn new(address: Address, identity: Identity, table: Table, mode: SchemaMode) -> Self {
+        Self { address, identity, table, mode, deadlines: Deadlines::default(), session: None, claims: BTreeMap::new() }
+    }
+
+    /// Sets other deadlines.
+    #[must_use]
+    pub fn with_deadlines(mut self, deadlines: Deadlines) -> Self {
+        self.deadlines = deadlines;
+        self
+    }
+
+    /// Takes the session out, or opens one: a call that is dropped half-way leaves none behind.
+    async fn session(&mut self) -> Result<Session, StoreError> {
+        if let Some(session) = self.session.take().filter(|session| !session.client.is_closed()) {
+            return Ok(session);
+        }
+        let mut session = Session::open(&self.address, &self.deadlines).await?;
+        session.settle(&self.identity, &self.table, self.mode).await?;
+        session.prepare(&self.table).await?;
+        Ok(session)
+    }
+}
+
+impl AssetStore for PostgresStore {
+    async fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
+        let session = self.session().await?;
+        let mut rows = session.claim(&self.identity, partitions).await?;
+        self.session = Some(session);
+        let mut claimed = Vec::with_capacity(partitions.len());
+        for &partition in partitions {
+            if let Some((claim, next_offset, as_of)) = rows.remove(&partition) {
+                self.claims.insert(partition, claim);
+                claimed.push(Claimed { partition, generation: claim.generation, next_offset, as_of });
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
+        let session = self.session().await?;
+        let outcome = session.apply(&self.identity, &self.claims, &Batch::of(&self.table, batch, spans)).await;
+        if !matches!(outcome, Err(StoreError::Environment { .. })) {
+            self.session = Some(session);
+        }
+        outcome
+    }
+
+    async fn check(&mut self) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        session.settle(&self.identity, &self.table, self.mode).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+//! The thread that owns a SQLite file.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::SqliteFile;
+use super::classify::classify;
+use super::statements::{self, moment};
+use crate::asset::AssetChange;
+use crate::config::SchemaMode;
+use crate::store::fold::{Folded, Tombstone, Upsert, fold};
+use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
+use crate::table::Table;
+
+/// What the thread can be asked to do. A dropped `answer` is no reason to stop half-way.
+pub(super) enum Job {
+    Claim { partitions: Vec<i32>, answer: oneshot::Sender<Result<Vec<Claimed>, StoreError>> },
+    Apply { batch: Vec<AssetChange>, spans: Vec<Span>, answer: oneshot::Sender<Result<Applied, StoreError>> },
+    Check { answer: oneshot::Sender<Result<(), StoreError>> },
+}
+
+/// A handle on the thread; the thread ends when it is dropped.
+pub(super) struct Worker {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Worker {
+    /// Starts the thread. The file is opened by the first job.
+    pub(super) fn start(file: SqliteFile) -> Result<Self, StoreError> {
+        let (jobs, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("windfall-sqlite".to_owned())
+            .spawn(move || Owner { file, connection: None, claims: BTreeMap::new() }.serve(&inbox))
+            .map_err(|error| StoreError::environment(Cause::Resources, error))?;
+        Ok(Self { jobs })
+    }
+
+    pub(super) fn send(&self, job: Job) -> Result<(), ()> {
+        self.jobs.send(job).map_err(|_| ())
+    }
+}
+
+struct Owner {
+    file: SqliteFile,
+    connection: Option<Connection>,
+    claims: BTreeMap<i32, Claim>,
+}
+
+impl Owner {
+    fn serve(mut self, inbox: &mpsc::Receiver<Job>) {
+        while let Ok(job) = inbox.recv() {
+            match job {
+                Job::Claim { partitions, answer } => drop(answer.send(self.claim(&partitions))),
+                Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
+                Job::Check { answer } => {
+                    self.connection = None;
+                    drop(answer.send(self.in_transaction(|_, _, _| Ok(()))));
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
+        let rows = self.in_transaction(|transaction, file, _| {
+            partitions
+                .iter()
+                .map(|partition| claim_one(transaction, &file.identity, *partition))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        for (claimed, claim) in &rows {
+            self.claims.insert(claimed.partition, *claim);
+        }
+        Ok(rows.into_iter().map(|(claimed, _)| claimed).collect())
+    }
+
+    fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
+        self.in_transaction(|transaction, file, claims| {
+            for span in spans {
+                advance(transaction, &file.identity, claims, span)?;
+            }
+            write(transaction, &file.table, claims, &fold(batch))
+        })
+    }
+
+    /// Runs `work` in one transaction, on a file that is opened anew after each environment error.
+    fn in_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &SqliteFile, &BTreeMap<i32, Claim>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => open(&self.file)?,
+        };
+        let outcome = begin(&mut connection).and_then(|transaction| {
+            let answer = work(&transaction, &self.file, &self.claims)?;
+            windfall_runtime::failpoint!("sink.commit.before");
+            transaction.commit().map_err(classify)?;
+            windfall_runtime::failpoint!("sink.commit.after");
+            Ok(answer)
+        });
+        if !matches!(outcome, Err(StoreError::Environment { .. })) {
+            self.connection = Some(connection);
+        }
+        outcome
+    }
+}
+
+/// Takes the write lock at once, so that nothing read in the transaction can be overtaken.
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)
+}
+
+/// Opens the file and makes its tables fit, or refuses.
+fn open(file: &SqliteFile) -> Result<Connection, StoreError> {
+    if let Some(folder) = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| StoreError::environment(Cause::Connection, error))?;
+    }
+    let mut connection = Connection::open(&file.path).map_err(classify)?;
+    connection.busy_timeout(file.busy_timeout).map_err(classify)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(classify)?;
+    connection.pragma_update(None, "synchronous", "normal").map_err(classify)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let transaction = begin(&mut connection)?;
+    settle(&transaction, file)?;
+    transaction.commit().map_err(classify)?;
+    Ok(connection)
+}
+
+fn settle(transaction: &Transaction<'_>, file: &SqliteFile) -> Result<(), StoreError> {
+    let table = &file.table;
+    if columns(transaction, "windfall_sinks")?.is_empty() || columns(transaction, "windfall_positions")?.is_empty() {
+        change(
+            transaction,
+            file,
+            vec!["`windfall_sinks` or `windfall_positions` is missing".to_owned()],
+            statements::BOOKKEEPING,
+        )?;
+    }
+    let known = take_table(transaction, &file.identity, table)?;
+    let existing = columns(transaction, table.name.table.as_str())?;
+    match (file.mode, existing.is_empty(), known) {
+        (SchemaMode::None, ..) => Ok(()),
+        (_, true, true) => Err(Refusal::Vanished { table: table.name.table.to_string() }.into()),
+        (_, true, false) => {
+            change(transaction, file, vec!["the table is missing".to_owned()], &statements::create(table))
+        }
+        (_, false, _) => evolve(transaction, file, &existing),
+    }
+}
+
+fn evolve(
+    transaction: &Transaction<'_>,
+    file: &SqliteFile,
+    existing: &BTreeMap<String, String>,
+) -> Result<(), StoreError> {
+    let wanted = statements::wanted(&file.table);
+    let bare = |kind: &str| kind.split(' ').next().unwrap_or_default().to_ascii_lowercase();
+    let clash = |(name, kind): &(String, &'static str)| {
+        let there = existing.get(name).map(|there| bare(there))?;
+        (there != bare(kind)).then(|| format!("column `{name}` is {there}, the collection asks for {}", bare(kind)))
+    };
+    let clashes: Vec<String> = wanted.iter().filter_map(clash).collect();
+    if !clashes.is_empty() {
+        let table = file.table.name.table.to_string();
+        return Err(Refusal::Shape { table, faults: clashes, remedy: String::new() }.into());
+    }
+    for (name, kind) in wanted.iter().filter(|(name, _)| !existing.contains_key(name)) {
+        let faults = vec![format!("column `{name}` ({kind}) is missing")];
+        change(transaction, file, faults, &statements::add(&file.table, name, kind))?;
+    }
+    Ok(())
+}
+
+/// Runs a statement that changes tables, shown first, or refuses with it as the remedy.
+fn change(transaction: &Transaction<'_>, file: &SqliteFile, faults: Vec<String>, ddl: &str) -> Result<(), StoreError> {
+    let table = file.table.name.table.to_string();
+    if file.mode != SchemaMode::Evolve {
+        return Err(Refusal::Shape { table, faults, remedy: ddl.to_owned() }.into());
+    }
+    info!(table, ddl, "changing the store's tables");
+    transaction.execute_batch(ddl).map_err(classify)
+}
+
+/// Notes that the table is this sink's; answers whether it was before.
+fn take_table(transaction: &Transaction<'_>, identity: &Identity, table: &Table) -> Result<bool, StoreError> {
+    let name = table.name.table.as_str();
+    let taken = transaction
+        .query_row(
+            "select table_name, sink, topic from windfall_sinks where table_name = ?1 or sink = ?2",
+            params![name, identity.sink],
+            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)),
+        )
+        .optional()
+        .map_err(classify)?;
+    let asked = name.to_owned();
+    match taken {
+        None => {
+            let take = "insert into windfall_sinks (table_name, sink, topic, claimed_at) values (?1, ?2, ?3, ?4)";
+            let values = params![name, identity.sink, identity.topic, moment(Utc::now())];
+            transaction.execute(take, values).map_err(classify)?;
+            Ok(false)
+        }
+        Some((owned, sink, _)) if owned == name && sink != identity.sink => {
+            Err(Refusal::TakenTable { table: asked, owner: sink, sink: identity.sink.clone() }.into())
+        }
+        Some((owner, sink, _)) if owner != name => Err(Refusal::OtherTable { sink, owner, table: asked }.into()),
+        Some((_, _, topic)) if topic != identity.topic => {
+            Err(Refusal::OtherTopic { table: asked, owner: topic, topic: identity.topic.clone() }.into())
+        }
+        Some(_) => Ok(true),
+    }
+}
+
+fn columns(transaction: &Transaction<'_>, table: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut statement = transaction.prepare("select name, type from pragma_table_info(?1)").map_err(classify)?;
+    let rows = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?))).map_err(classify)?;
+    rows.collect::<Result<_, _>>().map_err(classify)
+}
+
+fn claim_one(
+    transaction: &Transaction<'_>,
+    identity: &Identity,
+    partition: i32,
+) -> Result<(Claimed, Claim), StoreError> {
+    let mut statement = transaction.prepare_cached(statements::CLAIM).map_err(classify)?;
+    let row = statement.query_row(params![identity.sink, identity.topic, partition], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Option<String>>(3)?))
+    });
+    let (generation, epoch, next_offset, as_of) = row.map_err(classify)?;
+    let as_of = as_of.and_then(|text| DateTime::parse_from_rfc3339(&text).ok()).map(|at| at.with_timezone(&Utc));
+    Ok((Claimed { partition, generation, next_offset, as_of }, Claim { generation, epoch }))
+}
+
+fn advance(
+    transaction: &Transaction<'_>,
+    identity: &Identity,
+    claims: &BTreeMap<i32, Claim>,
+    span: &Span,
+) -> Result<(), StoreError> {
+    let Span { partition, from, to, as_of } = *span;
+    let claim = claims.get(&partition).ok_or(StoreError::Fenced { partition })?;
+    let values = params![identity.sink, identity.topic, partition, claim.epoch, from, to, moment(as_of)];
+    let moved = transaction.prepare_cached(statements::ADVANCE).and_then(|mut advance| advance.execute(values));
+    if moved.map_err(classify)? == 1 {
+        return Ok(());
+    }
+    let row = transaction
+        .query_row(statements::POSITION, params![identity.sink, identity.topic, partition], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()
+        .map_err(classify)?;
+    match row {
+        Some((epoch, found)) if epoch == claim.epoch => Err(StoreError::Advanced { partition, expected: from, found }),
+        Some(_) | None => Err(StoreError::Fenced { partition }),
+    }
+}
+
+fn write(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    claims: &BTreeMap<i32, Claim>,
+    folded: &Folded<'_>,
+) -> Result<Applied, StoreError> {
+    let now = moment(Utc::now());
+    let generation = |partition: i32| claims.get(&partition).map_or(1, |claim| claim.generation);
+    let mut applied = Applied { folded: folded.overtaken, ..Applied::default() };
+    let mut upsert = transaction.prepare_cached(&statements::upsert(table)).map_err(classify)?;
+    for row in &folded.upserts {
+        match write_row(&mut upsert, row, generation(row.partition), &now)? {
+            0 => applied.stale += 1,
+            _ if row.deleted => applied.deleted += 1,
+            _ => applied.applied += 1,
+        }
+    }
+    let mut bury = transaction.prepare_cached(&statements::bury(table)).map_err(classify)?;
+    for Tombstone { asset_id, partition, offset } in &folded.tombstones {
+        let values = params![asset_id, generation(*partition), partition, offset, now];
+        let buried = bury.execute(values).map_err(classify)? as u64;
+        applied.deleted += buried;
+        applied.unchanged += 1 - buried;
+    }
+    Ok(applied)
+}
+
+fn write_row(
+    upsert: &mut rusqlite::CachedStatement<'_>,
+    row: &Upsert<'_>,
+    generation: i64,
+    now: &str,
+) -> Result<usize, StoreError> {
+    let Upsert { asset_id, fields, deleted, partition, offset } = row;
+    let deleted = if *deleted { "true" } else { "false" };
+    let mut values: Vec<&dyn ToSql> = Vec::with_capacity(fields.len() + 6);
+    values.push(asset_id);
+    values.extend(fields.iter().map(|field| field as &dyn ToSql));
+    let own: [&dyn ToSql; 5] = [&deleted, &generation, partition, offset, &now];
+    values.extend(own);
+    upsert.execute(values.as_slice()).map_err(classify)
+}
