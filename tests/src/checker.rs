@@ -48,7 +48,8 @@ pub fn ordered(changes: &[Entry]) -> Vec<Breach> {
     for (entry, event) in events(changes) {
         let place = format!("{} {}@{}", entry.key, entry.partition, entry.offset);
         let sequence = text(&event["source"], "sequence");
-        let number = serde_json::from_str::<Vec<String>>(sequence).ok().and_then(|parts| parts.first()?.parse::<u64>().ok());
+        let number =
+            serde_json::from_str::<Vec<String>>(sequence).ok().and_then(|parts| parts.first()?.parse::<u64>().ok());
         let (known, before) = last.remove(&entry.key.to_string()).unwrap_or((0, Json::Null));
         if number != Some(known + 1) || sequence.len() != 24 {
             breaches.push(format!("L4: {place} has the number {sequence} after {known}"));
@@ -79,8 +80,11 @@ pub fn fold(flat: &[Entry]) -> BTreeMap<String, Json> {
 pub fn store_equals_log(flat: &[Entry], rows: &BTreeMap<String, BTreeMap<String, Json>>) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let expected = fold(flat);
-    let positions: HashMap<&str, (i32, i64)> =
-        flat.iter().filter(|e| e.value.is_some()).map(|e| (text(&e.key, "asset_id"), (e.partition, e.offset))).collect();
+    let positions: HashMap<&str, (i32, i64)> = flat
+        .iter()
+        .filter(|e| e.value.is_some())
+        .map(|e| (text(&e.key, "asset_id"), (e.partition, e.offset)))
+        .collect();
     for id in rows.keys().filter(|id| !expected.contains_key(*id)) {
         breaches.push(format!("L6: the store has a row {id} that no record made"));
     }
@@ -96,7 +100,10 @@ pub fn store_equals_log(flat: &[Entry], rows: &BTreeMap<String, BTreeMap<String,
         }
         let (partition, offset) = positions[id.as_str()];
         if row["__partition"] != Json::from(partition) || row["__offset"] != Json::from(offset) {
-            breaches.push(format!("L6: {id} carries the guard {}@{}, its record lies at {partition}@{offset}", row["__partition"], row["__offset"]));
+            breaches.push(format!(
+                "L6: {id} carries the guard {}@{}, its record lies at {partition}@{offset}",
+                row["__partition"], row["__offset"]
+            ));
         }
     }
     breaches
@@ -116,7 +123,8 @@ pub fn offsets_move_with_rows(snapshots: &[StoreSnapshot]) -> Vec<Breach> {
     for (at, snapshot) in snapshots.iter().enumerate() {
         for (partition, (row, next)) in &snapshot.partitions {
             if row >= next {
-                breaches.push(format!("L7: snapshot {at}: partition {partition} has a row at {row} and goes on at {next}"));
+                breaches
+                    .push(format!("L7: snapshot {at}: partition {partition} has a row at {row} and goes on at {next}"));
             }
         }
     }
@@ -157,9 +165,11 @@ pub fn nothing_invented(changes: &[Entry], served: &Served) -> Vec<Breach> {
         let id = text(&entry.key, "device_id").to_owned();
         let image = attributes(&event["after"]);
         let known = served.devices.get(&id).is_some_and(|images| images.contains(&image));
-        let repeated = event["kind"] == "released" && last.get(&id).is_some_and(|before| without_release(before) == without_release(&image));
+        let repeated = event["kind"] == "released"
+            && last.get(&id).is_some_and(|before| without_release(before) == without_release(&image));
         if !event["after"].is_null() && !known && !repeated {
-            breaches.push(format!("L1: {id} {}@{} shows what was never served: {image}", entry.partition, entry.offset));
+            breaches
+                .push(format!("L1: {id} {}@{} shows what was never served: {image}", entry.partition, entry.offset));
         }
         last.insert(id, image);
     }
@@ -169,13 +179,17 @@ pub fn nothing_invented(changes: &[Entry], served: &Served) -> Vec<Breach> {
 /// The fields of a device's image that an answer of the API shows by itself, as comparable text.
 #[must_use]
 pub fn attributes(image: &Json) -> String {
-    let mut kept: BTreeMap<&str, &Json> = BTreeMap::new();
+    let mut kept: BTreeMap<String, Json> = BTreeMap::new();
     for (name, value) in image.as_object().into_iter().flatten() {
         let ours = matches!(name.as_str(), "org" | "device_id" | "mdm_server_id" | "mdm_server_name")
             || name.starts_with("coverage_")
             || name.starts_with("releaser_");
-        if !ours && !value.is_null() {
-            kept.insert(name, value);
+        if name == "unmapped" {
+            let members: BTreeMap<String, Json> =
+                serde_json::from_str(value.as_str().unwrap_or("{}")).unwrap_or_default();
+            kept.extend(members.into_iter().map(|(member, value)| (format!("unmapped.{member}"), value)));
+        } else if !ours && !value.is_null() {
+            kept.insert(name.clone(), value.clone());
         }
     }
     serde_json::to_string(&kept).unwrap_or_default()
@@ -199,8 +213,13 @@ mod tests {
             "before": before, "after": after, "source": {"sequence": format!("[\"{number:020}\"]")},
         });
         Entry {
-            topic: "abm.devices".into(), partition: 0, offset, timestamp: 0, key: json!({"org": "acme", "device_id": "D1"}),
-            value: Some(event), headers: BTreeMap::new(),
+            topic: "abm.devices".into(),
+            partition: 0,
+            offset,
+            timestamp: 0,
+            key: json!({"org": "acme", "device_id": "D1"}),
+            value: Some(event),
+            headers: BTreeMap::new(),
         }
     }
 

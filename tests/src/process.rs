@@ -36,7 +36,11 @@ impl Windfall {
     /// # Errors
     /// When it cannot be started.
     pub fn start(start: &Start<'_>) -> anyhow::Result<Self> {
-        let output = File::options().create(true).append(true).open(&start.log).with_context(|| start.log.display().to_string())?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&start.log)
+            .with_context(|| start.log.display().to_string())?;
         let mut command = Command::new(start.program);
         command.args(&start.arguments).env_remove("FAILPOINTS").stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output);

@@ -77,7 +77,12 @@ impl TopicReader {
             Isolation::Uncommitted => "read_uncommitted",
         };
         let output = Command::new("java")
-            .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp"])
+            .args([
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+                "-cp",
+            ])
             .arg(jars.join("*"))
             .args([program, &self.bootstrap, level])
             .args(topics)
@@ -86,7 +91,8 @@ impl TopicReader {
         ensure!(output.status.success(), "the reader failed: {}", String::from_utf8_lossy(&output.stderr));
         let mut entries = Vec::new();
         for line in String::from_utf8(output.stdout)?.lines() {
-            let line: Line = serde_json::from_str(line).with_context(|| format!("not a line of the reader: {line:.200}"))?;
+            let line: Line =
+                serde_json::from_str(line).with_context(|| format!("not a line of the reader: {line:.200}"))?;
             entries.push(self.entry(line)?);
         }
         entries.sort_by(|a, b| (&a.topic, a.partition, a.offset).cmp(&(&b.topic, b.partition, b.offset)));
@@ -96,7 +102,8 @@ impl TopicReader {
     fn entry(&mut self, line: Line) -> anyhow::Result<Entry> {
         let place = format!("{} {} @{}", line.topic, line.partition, line.offset);
         let key = line.key.map(|key| self.decode(&key)).transpose().with_context(|| format!("key of {place}"))?;
-        let value = line.value.map(|value| self.decode(&value)).transpose().with_context(|| format!("value of {place}"))?;
+        let value =
+            line.value.map(|value| self.decode(&value)).transpose().with_context(|| format!("value of {place}"))?;
         let mut headers = BTreeMap::new();
         for (name, value) in line.headers {
             let bytes = BASE64_STANDARD.decode(value.unwrap_or_default())?;
@@ -149,7 +156,9 @@ fn json(value: Value) -> anyhow::Result<Json> {
         Value::Bytes(it) => BASE64_STANDARD.encode(it).into(),
         Value::Union(_, inner) => json(*inner)?,
         Value::Array(items) => Json::Array(items.into_iter().map(json).collect::<anyhow::Result<_>>()?),
-        Value::Map(items) => Json::Object(items.into_iter().map(|(name, it)| Ok((name, json(it)?))).collect::<anyhow::Result<_>>()?),
+        Value::Map(items) => {
+            Json::Object(items.into_iter().map(|(name, it)| Ok((name, json(it)?))).collect::<anyhow::Result<_>>()?)
+        }
         Value::Record(fields) => {
             Json::Object(fields.into_iter().map(|(name, it)| Ok((name, json(it)?))).collect::<anyhow::Result<_>>()?)
         }
