@@ -1,0 +1,94 @@
+//! The mass-change breaker: how many devices may leave before a person is asked.
+
+use std::collections::BTreeSet;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Releases in a sliding day that pass in any fleet.
+const ALWAYS_ALLOWED: usize = 10;
+/// Share of the live fleet that may leave in a sliding day, in hundredths.
+const ALLOWED_PERCENT: usize = 5;
+/// Fleet size from which a halved list is held.
+const HALF_RULE_FROM: usize = 4;
+/// Window in which releases are counted, in milliseconds.
+pub const WINDOW: i64 = 24 * 60 * 60 * 1000;
+/// Ids in one record of a held plan; keeps a record far below the size that a broker takes.
+pub const CHUNK: usize = 5_000;
+
+/// What the breaker looks at, over all channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// Releases of the last day, those of an operator left out.
+    pub released_lately: usize,
+    /// Devices that this scan missed and that no plan holds.
+    pub suspects: usize,
+    /// Devices that are not released, the suspects included.
+    pub live: usize,
+    /// Devices that the scan listed.
+    pub listed: usize,
+}
+
+/// Why suspects are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The list is empty and the fleet is not.
+    EmptyList,
+    /// More than half of the fleet is missing.
+    HalfMissing,
+    /// Too many would leave within a day.
+    TooMany {
+        /// How many may leave within a day.
+        allowed: usize,
+    },
+}
+
+impl Held {
+    /// Says why, for the report and the plan.
+    #[must_use]
+    pub fn reason(&self, case: &Case) -> String {
+        match self {
+            Held::EmptyList => format!("the list is empty and the fleet has {} devices", case.live),
+            Held::HalfMissing => format!("{} of {} devices are missing, more than half", case.suspects, case.live),
+            Held::TooMany { allowed } => format!(
+                "{} devices are missing and {} were released in the last 24 hours; {allowed} may leave in a day",
+                case.suspects, case.released_lately
+            ),
+        }
+    }
+}
+
+/// Decides whether the suspects are held; asked before any look-up.
+///
+/// Held when the list is empty and the fleet is not, when more than half of a fleet of four or more is missing, or when
+/// the suspects and the releases of the last day are more than the larger of 10 and 5 % of the live fleet.
+#[must_use]
+pub fn ask(case: &Case) -> Option<Held> {
+    if case.suspects == 0 {
+        return None;
+    }
+    if case.listed == 0 && case.live > 0 {
+        return Some(Held::EmptyList);
+    }
+    if case.live >= HALF_RULE_FROM && case.suspects * 2 > case.live {
+        return Some(Held::HalfMissing);
+    }
+    let allowed = allowed(case.live);
+    (case.released_lately + case.suspects > allowed).then_some(Held::TooMany { allowed })
+}
+
+/// Returns how many devices of a fleet may leave within a day.
+#[must_use]
+pub fn allowed(live: usize) -> usize {
+    ALWAYS_ALLOWED.max(live * ALLOWED_PERCENT / 100)
+}
+
+/// Hashes the ids that a plan holds now; an approval names this hash, so that a stale one is refused.
+#[must_use]
+pub fn plan_hash(ids: &BTreeSet<String>) -> String {
+    let mut buffer = Vec::new();
+    for id in ids {
+        buffer.extend_from_slice(id.as_bytes());
+        buffer.push(0);
+    }
+    format!("{:032x}", xxh3_128(&buffer))
+}

@@ -1,0 +1,267 @@
+//! The header of a scan: where it stands, what it counted, and what keeps it from being complete.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use windfall_schemas::scan::{ScanPart, ScanValue};
+
+use super::{Part, value};
+
+/// Share of rejected items, in hundredths, above which absence proves nothing.
+const TOLERATED_REJECTS_PERCENT: u64 = 1;
+
+/// Where a scan stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Pages are still to be read.
+    Running,
+    /// Every list was read to its end.
+    Complete,
+    /// Something was left out; the reasons say what.
+    Incomplete,
+    /// Complete, and its suspects wait for a person.
+    Held,
+}
+
+impl State {
+    /// Returns the word that stands in the record.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Complete => "complete",
+            State::Incomplete => "incomplete",
+            State::Held => "held",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "running" => State::Running,
+            "complete" => State::Complete,
+            "held" => State::Held,
+            _ => State::Incomplete,
+        }
+    }
+}
+
+/// What a reason touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The device pages: absence proves nothing.
+    Devices,
+    /// The servers and their linkage lists: nothing is unassigned, absence still counts.
+    Servers,
+}
+
+/// Why a scan is not complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// What it touches.
+    pub scope: Scope,
+    /// The page on which it was found, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
+    /// The reason, for people.
+    pub why: String,
+}
+
+/// What only the header knows; kept as JSON in `detail`, fields may be added.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Detail {
+    instance: String,
+    /// Whether a scan of this table ever read its last page: until then unknown records are `r`.
+    read_to_end: bool,
+    /// Scans begun anew in a row because their cursor had expired.
+    restarts: u32,
+    rejects: u64,
+    totals: Vec<u64>,
+    reasons: Vec<Reason>,
+    disagreeing: Vec<String>,
+    disagreed_before: Vec<String>,
+}
+
+/// The newest scan of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// Id of the scan.
+    pub scan_id: String,
+    /// Number of the scan in the organization's life.
+    pub number: u64,
+    /// Where it stands.
+    pub state: State,
+    /// Where the next page begins; `None` before the first and after the last.
+    pub cursor: Option<String>,
+    /// Pages done.
+    pub page: u32,
+    /// When it began.
+    pub started_at: i64,
+    /// When it last moved.
+    pub updated_at: i64,
+    /// When it ended.
+    pub finished_at: Option<i64>,
+    /// Requests made so far.
+    pub requests: u64,
+    /// Devices seen so far, rejected ones included.
+    pub devices: u64,
+    /// Kind to number of events.
+    pub counts: BTreeMap<String, u64>,
+    /// Instance that runs it.
+    pub instance: String,
+    /// Whether a scan of this table ever read its last page.
+    pub read_to_end: bool,
+    /// Scans begun anew in a row because their cursor had expired.
+    pub restarts: u32,
+    /// Items rejected so far.
+    pub rejects: u64,
+    /// Why it is not complete.
+    pub reasons: Vec<Reason>,
+    /// Devices whose status and linkage contradicted each other in this scan.
+    pub disagreeing: Vec<String>,
+    /// Devices whose status and linkage contradicted each other in the scan before.
+    pub disagreed_before: Vec<String>,
+    /// Smallest and largest total that Apple gave.
+    pub totals: Vec<u64>,
+}
+
+impl Header {
+    /// Begins the scan that follows `last`.
+    #[must_use]
+    pub fn begin(org: &str, last: Option<&Header>, instance: &str, at: i64) -> Self {
+        let number = last.map_or(0, |last| last.number) + 1;
+        Self {
+            scan_id: format!("{org}-{number}"),
+            number,
+            state: State::Running,
+            cursor: None,
+            page: 0,
+            started_at: at,
+            updated_at: at,
+            finished_at: None,
+            requests: 0,
+            devices: 0,
+            counts: BTreeMap::new(),
+            instance: instance.to_owned(),
+            read_to_end: last.is_some_and(|last| last.read_to_end),
+            restarts: 0,
+            rejects: 0,
+            reasons: Vec::new(),
+            disagreeing: Vec::new(),
+            disagreed_before: last.map(|last| last.disagreeing.clone()).unwrap_or_default(),
+            totals: Vec::new(),
+        }
+    }
+
+    /// Tells whether a scan may go on where it stopped: a page of it is done, and the last one is younger than `within`.
+    #[must_use]
+    pub fn resumable(&self, at: i64, within: i64) -> bool {
+        self.state == State::Running && self.page > 0 && at - self.updated_at <= within
+    }
+
+    /// Tells whether the last page is done and only the end of the scan is missing.
+    #[must_use]
+    pub fn pages_done(&self) -> bool {
+        self.state == State::Running && self.page > 0 && self.cursor.is_none()
+    }
+
+    /// Notes a reason once for each page.
+    pub fn note(&mut self, scope: Scope, page: Option<u32>, why: impl Into<String>) {
+        let reason = Reason { scope, page, why: why.into() };
+        if !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
+    }
+
+    /// Counts an event.
+    pub fn count(&mut self, kind: &str) {
+        *self.counts.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Notes the total that a page gave.
+    pub fn note_total(&mut self, total: u64) {
+        let smallest = self.totals.first().copied().unwrap_or(total).min(total);
+        let largest = self.totals.last().copied().unwrap_or(total).max(total);
+        self.totals = vec![smallest, largest];
+    }
+
+    /// Judges the scan after its last page, `distinct` being the ids seen on all pages.
+    pub fn judge(&mut self, distinct: u64) {
+        if self.rejects * 100 > distinct.max(self.devices) * TOLERATED_REJECTS_PERCENT {
+            let why = format!("{} of {} items were rejected, more than 1 %", self.rejects, self.devices);
+            self.note(Scope::Devices, None, why);
+        }
+        if let [smallest, largest] = self.totals[..]
+            && (distinct < smallest || distinct > largest)
+        {
+            let why = format!("the list gave a total of {largest}, and {distinct} devices were read");
+            self.note(Scope::Devices, None, why);
+        }
+    }
+
+    /// Tells whether absence from this scan counts.
+    #[must_use]
+    pub fn absence_counts(&self) -> bool {
+        !self.reasons.iter().any(|reason| reason.scope == Scope::Devices)
+    }
+
+    /// Writes the header as the record that goes last into its transaction.
+    #[must_use]
+    pub fn part(&self, org: &str, table: &str) -> Part {
+        let mut value = value(org, table, &ScanPart::Header, &self.scan_id);
+        value.scan_number = i64::try_from(self.number).ok();
+        value.state = Some(self.state.as_str().to_owned());
+        value.cursor.clone_from(&self.cursor);
+        value.page = i32::try_from(self.page).ok();
+        value.started_at = Some(self.started_at);
+        value.updated_at = Some(self.updated_at);
+        value.finished_at = self.finished_at;
+        value.requests = i64::try_from(self.requests).ok();
+        value.devices = i64::try_from(self.devices).ok();
+        value.counts = serde_json::to_string(&self.counts).ok();
+        let detail = Detail {
+            instance: self.instance.clone(),
+            read_to_end: self.read_to_end,
+            restarts: self.restarts,
+            rejects: self.rejects,
+            totals: self.totals.clone(),
+            reasons: self.reasons.clone(),
+            disagreeing: self.disagreeing.clone(),
+            disagreed_before: self.disagreed_before.clone(),
+        };
+        value.detail = serde_json::to_string(&detail).ok();
+        Part::set(value)
+    }
+
+    pub(super) fn read(value: &ScanValue) -> Self {
+        let detail: Detail =
+            value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Self {
+            scan_id: value.scan_id.clone(),
+            number: unsigned(value.scan_number),
+            state: State::parse(value.state.as_deref().unwrap_or_default()),
+            cursor: value.cursor.clone(),
+            page: value.page.and_then(|page| u32::try_from(page).ok()).unwrap_or(0),
+            started_at: value.started_at.unwrap_or(0),
+            updated_at: value.updated_at.unwrap_or(0),
+            finished_at: value.finished_at,
+            requests: unsigned(value.requests),
+            devices: unsigned(value.devices),
+            counts: value.counts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
+            instance: detail.instance,
+            read_to_end: detail.read_to_end,
+            restarts: detail.restarts,
+            rejects: detail.rejects,
+            reasons: detail.reasons,
+            disagreeing: detail.disagreeing,
+            disagreed_before: detail.disagreed_before,
+            totals: detail.totals,
+        }
+    }
+}
+
+fn unsigned(number: Option<i64>) -> u64 {
+    number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+}

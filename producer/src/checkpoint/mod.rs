@@ -1,0 +1,191 @@
+//! What must survive of a scan: the fold of `abm.scans`, and the records that move it.
+//!
+//! Every change of this state is a list of records that go into the transaction of the thing they stand for, the header
+//! last. Memory is moved by applying these records after the commit, by the same function that folds the topic, so that
+//! memory and fold cannot drift apart.
+
+mod header;
+mod plan;
+mod suspect;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
+
+pub use header::{Header, Reason, Scope, State};
+pub use plan::{Origin as PlanOrigin, Plan};
+pub use suspect::Suspect;
+
+use crate::budget::LimiterState;
+
+/// Table whose scans list devices.
+pub const DEVICES: &str = "devices";
+/// Table whose scans list management services.
+pub const SERVERS: &str = "servers";
+
+/// A record of `abm.scans` to be written: a part with its value, or its tombstone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// The key.
+    pub key: ScanKey,
+    /// The value; `None` is a tombstone.
+    pub value: Option<ScanValue>,
+}
+
+impl Part {
+    /// Makes a record that sets a part.
+    #[must_use]
+    pub fn set(value: ScanValue) -> Self {
+        Self { key: value.key(), value: Some(value) }
+    }
+
+    /// Makes a record that removes a part of the devices table.
+    #[must_use]
+    pub fn remove(org: &str, part: &ScanPart) -> Self {
+        Self { key: key(org, DEVICES, part), value: None }
+    }
+}
+
+fn key(org: &str, table: &str, part: &ScanPart) -> ScanKey {
+    ScanKey { org: org.to_owned(), table: table.to_owned(), part: part.to_string() }
+}
+
+fn value(org: &str, table: &str, part: &ScanPart, scan_id: &str) -> ScanValue {
+    ScanValue {
+        org: org.to_owned(),
+        table: table.to_owned(),
+        part: part.to_string(),
+        scan_id: scan_id.to_owned(),
+        ..ScanValue::default()
+    }
+}
+
+/// The scan state of one organization.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scans {
+    /// The newest scan of the devices.
+    pub devices: Option<Header>,
+    /// The newest scan of the management services.
+    pub servers: Option<Header>,
+    seen: BTreeMap<u32, (String, Vec<String>)>,
+    /// Devices that complete scans lack, by id.
+    pub suspects: BTreeMap<String, Suspect>,
+    /// Plans that wait for a person, by name.
+    pub plans: BTreeMap<String, Plan>,
+    /// What the limiter must remember.
+    pub limiter: Option<LimiterState>,
+    /// The next offset to read in `windfall.signals`.
+    pub signals: Option<i64>,
+}
+
+impl Scans {
+    /// Applies one record; parts that this version does not know are left alone.
+    pub fn apply(&mut self, part: &Part) {
+        let Part { key, value } = part;
+        let devices = key.table == DEVICES;
+        match ScanPart::parse(&key.part) {
+            ScanPart::Header if devices => self.devices = value.as_ref().map(Header::read),
+            ScanPart::Header if key.table == SERVERS => self.servers = value.as_ref().map(Header::read),
+            ScanPart::Seen(page) if devices => match value {
+                Some(value) => {
+                    self.seen.insert(page, (value.scan_id.clone(), value.ids.clone().unwrap_or_default()));
+                }
+                None => {
+                    self.seen.remove(&page);
+                }
+            },
+            ScanPart::Suspect(device) if devices => match value {
+                Some(value) => {
+                    self.suspects.insert(device, Suspect::read(value));
+                }
+                None => {
+                    self.suspects.remove(&device);
+                }
+            },
+            ScanPart::Held { plan, chunk } if devices => self.apply_chunk(plan, chunk, value.as_ref()),
+            ScanPart::Limiter => {
+                self.limiter = value.as_ref().and_then(|value| serde_json::from_str(value.detail.as_deref()?).ok());
+            }
+            ScanPart::Signals => {
+                self.signals = value.as_ref().and_then(|value| value.detail.as_deref()?.parse().ok());
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_chunk(&mut self, name: String, chunk: u32, value: Option<&ScanValue>) {
+        match value {
+            Some(value) => self.plans.entry(name).or_default().set_chunk(chunk, value),
+            None => {
+                if let Some(plan) = self.plans.get_mut(&name) {
+                    plan.remove_chunk(chunk);
+                    if plan.is_empty() {
+                        self.plans.remove(&name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the ids seen in the scan of the header; what another scan left behind is ignored.
+    #[must_use]
+    pub fn seen(&self) -> BTreeSet<&str> {
+        let Some(header) = &self.devices else { return BTreeSet::new() };
+        let mine = self.seen.values().filter(|(scan_id, _)| *scan_id == header.scan_id);
+        mine.flat_map(|(_, ids)| ids.iter().map(String::as_str)).collect()
+    }
+
+    /// Lists the pages whose `seen` parts are still in the topic.
+    #[must_use]
+    pub fn seen_pages(&self) -> Vec<u32> {
+        self.seen.keys().copied().collect()
+    }
+
+    /// Tells whether a plan holds the device.
+    #[must_use]
+    pub fn held(&self, device_id: &str) -> bool {
+        self.plans.values().any(|plan| plan.contains(device_id))
+    }
+
+    /// Makes the record of the ids seen on a page.
+    #[must_use]
+    pub fn seen_part(org: &str, scan_id: &str, page: u32, ids: Vec<String>, at: i64) -> Part {
+        let mut value = value(org, DEVICES, &ScanPart::Seen(page), scan_id);
+        value.page = i32::try_from(page).ok();
+        value.updated_at = Some(at);
+        value.ids = Some(ids);
+        Part::set(value)
+    }
+
+    /// Makes the record of what the limiter must remember.
+    #[must_use]
+    pub fn limiter_part(org: &str, state: &LimiterState, at: i64) -> Part {
+        let mut value = value(org, DEVICES, &ScanPart::Limiter, "");
+        value.updated_at = Some(at);
+        value.detail = serde_json::to_string(state).ok();
+        Part::set(value)
+    }
+
+    /// Makes the record of the next offset to read in `windfall.signals`.
+    #[must_use]
+    pub fn signals_part(org: &str, next_offset: i64, at: i64) -> Part {
+        let mut value = value(org, DEVICES, &ScanPart::Signals, "");
+        value.updated_at = Some(at);
+        value.detail = Some(next_offset.to_string());
+        Part::set(value)
+    }
+
+    /// Makes the records that take a device, listed again or settled, out of suspicion and out of every plan.
+    #[must_use]
+    pub fn clear(&self, org: &str, device_ids: &BTreeSet<&str>, at: i64) -> Vec<Part> {
+        let mut parts: Vec<Part> = device_ids
+            .iter()
+            .filter(|id| self.suspects.contains_key(**id))
+            .map(|id| Part::remove(org, &ScanPart::Suspect((*id).to_owned())))
+            .collect();
+        for (name, plan) in &self.plans {
+            parts.extend(plan.without(org, name, device_ids, at));
+        }
+        parts
+    }
+}

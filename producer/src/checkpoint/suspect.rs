@@ -1,0 +1,88 @@
+//! A device that complete scans lack and that no evidence has settled yet.
+
+use serde::{Deserialize, Serialize};
+use windfall_schemas::scan::{ScanPart, ScanValue};
+
+use super::{DEVICES, Part, value};
+use crate::release::Absence;
+
+/// First wait after a look-up that settled nothing, in milliseconds.
+const FIRST_WAIT: i64 = 60_000;
+/// Longest wait between look-ups of one device, in milliseconds.
+const LONGEST_WAIT: i64 = 60 * 60_000;
+
+/// A device that is missing and may have been released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// The complete scans that missed it.
+    pub absence: Absence,
+    /// Look-ups that settled nothing.
+    pub tries: u32,
+    /// When the next look-up may be made, in epoch milliseconds.
+    pub next_try_at: i64,
+    /// What the last look-up said, for people.
+    pub last_answer: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Detail {
+    first_scan: u64,
+    first_ended_at: i64,
+    last_scan: u64,
+    last_ended_at: i64,
+    tries: u32,
+    next_try_at: i64,
+    last_answer: Option<String>,
+}
+
+impl Suspect {
+    /// Begins a suspicion with the first complete scan that missed the device.
+    #[must_use]
+    pub fn new(scan: u64, ended_at: i64) -> Self {
+        let absence = Absence { first_scan: scan, first_ended_at: ended_at, last_scan: scan, last_ended_at: ended_at };
+        Self { absence, tries: 0, next_try_at: ended_at, last_answer: None }
+    }
+
+    /// Notes another complete scan that missed the device.
+    #[must_use]
+    pub fn missed_again(&self, scan: u64, ended_at: i64) -> Self {
+        let absence = Absence { last_scan: scan, last_ended_at: ended_at, ..self.absence };
+        Self { absence, ..self.clone() }
+    }
+
+    /// Notes a look-up that settled nothing: the next one waits twice as long, an hour at most.
+    #[must_use]
+    pub fn tried(&self, why: String, at: i64) -> Self {
+        let wait = FIRST_WAIT.saturating_mul(1 << self.tries.min(16)).min(LONGEST_WAIT);
+        Self { absence: self.absence, tries: self.tries + 1, next_try_at: at + wait, last_answer: Some(why) }
+    }
+
+    /// Writes the suspicion as a record.
+    #[must_use]
+    pub fn part(&self, org: &str, device_id: &str, scan_id: &str, at: i64) -> Part {
+        let Absence { first_scan, first_ended_at, last_scan, last_ended_at } = self.absence;
+        let mut value = value(org, DEVICES, &ScanPart::Suspect(device_id.to_owned()), scan_id);
+        value.started_at = Some(first_ended_at);
+        value.updated_at = Some(at);
+        let detail = Detail {
+            first_scan,
+            first_ended_at,
+            last_scan,
+            last_ended_at,
+            tries: self.tries,
+            next_try_at: self.next_try_at,
+            last_answer: self.last_answer.clone(),
+        };
+        value.detail = serde_json::to_string(&detail).ok();
+        Part::set(value)
+    }
+
+    pub(super) fn read(value: &ScanValue) -> Self {
+        let detail: Detail =
+            value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let Detail { first_scan, first_ended_at, last_scan, last_ended_at, tries, next_try_at, last_answer } = detail;
+        let absence = Absence { first_scan, first_ended_at, last_scan, last_ended_at };
+        Self { absence, tries, next_try_at, last_answer }
+    }
+}

@@ -1,0 +1,177 @@
+//! The comparison in which every channel ends: what is known against what one answer shows.
+
+use windfall_schemas::device::DeviceValue;
+use windfall_schemas::envelope::Kind;
+use windfall_schemas::server::ServerValue;
+
+use crate::fields::{self, Group, Row};
+use crate::fleet::{Fleet, Known, Servers};
+use crate::observation::{Observation, Reads};
+
+/// What became of a record: the images on both sides, and which fields differ.
+///
+/// | before | after | what it is |
+/// | --- | --- | --- |
+/// | none | some | first seen |
+/// | some | some | changed; `changed` names at least one field |
+/// | some | none | gone for good |
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<V> {
+    /// What happened, the first that applies in the order of [`Kind`].
+    pub kind: Kind,
+    /// Every field that differs, in name order; empty when one side is missing.
+    pub changed: Vec<&'static str>,
+    /// The record as it was last published.
+    pub before: Option<V>,
+    /// The record as it is now.
+    pub after: Option<V>,
+    /// The number of the event in its record's life.
+    pub number: u64,
+    /// The hash of the present fields of `after`, of `before` where there is no after.
+    pub fingerprint: String,
+}
+
+/// A change of a device.
+pub type DeviceChange = Change<DeviceValue>;
+/// A change of a management service.
+pub type ServerChange = Change<ServerValue>;
+
+/// Compares a device with the last known one, group by group; equal after normalising is no change.
+///
+/// Groups that the observation did not read, or that a later request has read, stay as known. Empties are one thing,
+/// MAC addresses are compared by their digits and lists in their order; the texts published are Apple's.
+#[must_use]
+pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
+    let Observation { value: mut after, reads } = observation;
+    let Some(known) = fleet.get(&after.device_id) else {
+        let fingerprint = after.fingerprint();
+        return Some(first_seen(fleet.last_number(&after.device_id), after, fingerprint));
+    };
+    let changed = fields::differing(&fields::of_device(&known.value), &fields::of_device(&after), |group| {
+        reads.supersedes(&known.reads, group)
+    });
+    if changed.is_empty() {
+        return None;
+    }
+    keep_unread_groups(&mut after, &known.value, &reads, &known.reads);
+    Some(Change {
+        kind: kind_of(&known.value, &after, &changed),
+        changed,
+        number: known.number + 1,
+        fingerprint: after.fingerprint(),
+        before: Some(known.value.clone()),
+        after: Some(after),
+    })
+}
+
+/// Compares a management service with the last known one; device count and last connection alone are no change.
+#[must_use]
+pub fn diff_server(servers: &Servers, seen: ServerValue) -> Option<ServerChange> {
+    let Some(known) = servers.get(&seen.server_id) else {
+        let fingerprint = seen.fingerprint();
+        return Some(first_seen(servers.last_number(&seen.server_id), seen, fingerprint));
+    };
+    let changed = fields::differing(&fields::of_server(&known.value), &fields::of_server(&seen), |group| {
+        group == Group::Attributes
+    });
+    if changed.is_empty() {
+        return None;
+    }
+    Some(Change {
+        kind: Kind::Updated,
+        changed,
+        number: known.number + 1,
+        fingerprint: seen.fingerprint(),
+        before: Some(known.value.clone()),
+        after: Some(seen),
+    })
+}
+
+/// Makes the change of a management service that a complete list no longer holds.
+#[must_use]
+pub fn removed_server(known: &Known<ServerValue>) -> ServerChange {
+    Change {
+        kind: Kind::Removed,
+        changed: Vec::new(),
+        number: known.number + 1,
+        fingerprint: known.value.fingerprint(),
+        before: Some(known.value.clone()),
+        after: None,
+    }
+}
+
+fn first_seen<V>(last_number: u64, after: V, fingerprint: String) -> Change<V> {
+    Change {
+        kind: Kind::Added,
+        changed: Vec::new(),
+        before: None,
+        after: Some(after),
+        number: last_number + 1,
+        fingerprint,
+    }
+}
+
+fn keep_unread_groups(after: &mut DeviceValue, known: &DeviceValue, reads: &Reads, known_reads: &Reads) {
+    if !reads.supersedes(known_reads, Group::Attributes) {
+        let read = std::mem::replace(after, known.clone());
+        after.mdm_server_id = read.mdm_server_id;
+        after.mdm_server_name = read.mdm_server_name;
+        after.released_from_org_date_time = read.released_from_org_date_time;
+        after.releaser_entity_type = read.releaser_entity_type;
+        after.releaser_id = read.releaser_id;
+        after.coverage_status = read.coverage_status;
+        after.coverage_description = read.coverage_description;
+        after.coverage_end_date_time = read.coverage_end_date_time;
+    }
+    if !reads.supersedes(known_reads, Group::Server) {
+        after.mdm_server_id.clone_from(&known.mdm_server_id);
+        after.mdm_server_name.clone_from(&known.mdm_server_name);
+    }
+    if !reads.supersedes(known_reads, Group::Release) {
+        after.released_from_org_date_time = known.released_from_org_date_time;
+        after.releaser_entity_type.clone_from(&known.releaser_entity_type);
+        after.releaser_id.clone_from(&known.releaser_id);
+    }
+    if !reads.supersedes(known_reads, Group::Coverage) {
+        after.coverage_status.clone_from(&known.coverage_status);
+        after.coverage_description.clone_from(&known.coverage_description);
+        after.coverage_end_date_time = known.coverage_end_date_time;
+    }
+}
+
+/// The first that applies: released, readded, reassigned, assigned, unassigned, status-changed, coverage-changed, updated.
+fn kind_of(before: &DeviceValue, after: &DeviceValue, changed: &[&'static str]) -> Kind {
+    match (before.released_from_org_date_time, after.released_from_org_date_time) {
+        (None, Some(_)) => return Kind::Released,
+        (Some(_), None) => return Kind::Readded,
+        _ => {}
+    }
+    let server = (present(&before.mdm_server_id), present(&after.mdm_server_id));
+    let status = (present(&before.status), present(&after.status));
+    if let (Some(old), Some(new)) = server
+        && old != new
+    {
+        return Kind::Reassigned;
+    }
+    if status == (Some("UNASSIGNED"), Some("ASSIGNED")) || matches!(server, (None, Some(_))) {
+        return Kind::Assigned;
+    }
+    if status == (Some("ASSIGNED"), Some("UNASSIGNED")) || matches!(server, (Some(_), None)) {
+        return Kind::Unassigned;
+    }
+    if status.0 != status.1 {
+        return Kind::StatusChanged;
+    }
+    if only_coverage(&fields::of_device(after), changed) {
+        return Kind::CoverageChanged;
+    }
+    Kind::Updated
+}
+
+fn present(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn only_coverage(rows: &[Row<'_>], changed: &[&'static str]) -> bool {
+    rows.iter().filter(|(name, ..)| changed.contains(name)).all(|(_, group, _)| *group == Group::Coverage)
+}

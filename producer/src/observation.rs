@@ -1,0 +1,94 @@
+//! What one answer of Apple's shows of a device, and by which request each group of fields was read.
+
+use windfall_schemas::device::DeviceValue;
+
+use crate::fields::Group;
+
+/// The place of a request among all requests that this process made for one organization.
+///
+/// Order is taken from here and never from a clock, so a clock that is set back hides no change. What was folded from
+/// the topic counts as 0: it was read before this process took the organization over.
+pub type RequestNumber = u64;
+
+/// Which groups were read, each with its request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The request that read the attributes.
+    pub attributes: Option<RequestNumber>,
+    /// The request that read the management service.
+    pub server: Option<RequestNumber>,
+    /// The request that showed whether the device is released.
+    pub release: Option<RequestNumber>,
+    /// The request that read the cover.
+    pub coverage: Option<RequestNumber>,
+}
+
+impl Reads {
+    /// Returns the request that read `group`; `None` where it was not read.
+    #[must_use]
+    pub fn of(&self, group: Group) -> Option<RequestNumber> {
+        match group {
+            Group::Attributes => self.attributes,
+            Group::Server => self.server,
+            Group::Release => self.release,
+            Group::Coverage => self.coverage,
+            Group::Identity | Group::Volatile => None,
+        }
+    }
+
+    /// Tells whether this reading of `group` may stand over the one already `known`.
+    #[must_use]
+    pub fn supersedes(&self, known: &Reads, group: Group) -> bool {
+        self.of(group).is_some_and(|mine| mine >= known.of(group).unwrap_or(0))
+    }
+
+    /// Keeps of each group the later reading.
+    pub fn merge(&mut self, later: &Reads) {
+        self.attributes = self.attributes.max(later.attributes);
+        self.server = self.server.max(later.server);
+        self.release = self.release.max(later.release);
+        self.coverage = self.coverage.max(later.coverage);
+    }
+}
+
+/// What one answer shows of a device. Groups without a request in `reads` are empty in `value` and mean nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// The device as it was shown.
+    pub value: DeviceValue,
+    /// Which groups of `value` were read.
+    pub reads: Reads,
+}
+
+impl Observation {
+    /// Takes a device as a listing shows it: its attributes, and that it is not released.
+    #[must_use]
+    pub fn listed(mut value: DeviceValue, request: RequestNumber) -> Self {
+        value.released_from_org_date_time = None;
+        value.releaser_entity_type = None;
+        value.releaser_id = None;
+        Self { value, reads: Reads { attributes: Some(request), release: Some(request), ..Reads::default() } }
+    }
+
+    /// Takes a device as a single read shows it: attributes and release, and nothing of its management service.
+    ///
+    /// A release date before the date on which the device was added belongs to an earlier stay and is no release.
+    #[must_use]
+    pub fn looked_up(mut value: DeviceValue, request: RequestNumber) -> Self {
+        if !crate::release::counts(value.released_from_org_date_time, value.added_to_org_date_time) {
+            value.released_from_org_date_time = None;
+            value.releaser_entity_type = None;
+            value.releaser_id = None;
+        }
+        Self { value, reads: Reads { attributes: Some(request), release: Some(request), ..Reads::default() } }
+    }
+
+    /// Adds what is known of the management service: its id and name, or `None` for no service.
+    #[must_use]
+    pub fn with_server(mut self, server: Option<(&str, Option<&str>)>, request: RequestNumber) -> Self {
+        self.value.mdm_server_id = server.map(|(id, _)| id.to_owned());
+        self.value.mdm_server_name = server.and_then(|(_, name)| name.map(str::to_owned));
+        self.reads.server = Some(request);
+        self
+    }
+}

@@ -1,0 +1,139 @@
+//! Whether a device that no list shows any more has left its organization.
+
+use windfall_schemas::device::DeviceValue;
+
+/// What a single read of a missing device answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LookUp {
+    /// 200: Apple knows the device.
+    Found(Box<DeviceValue>),
+    /// 404, with what the control read of the same minute said.
+    NotFound {
+        /// Whether a device seen in this scan answered 200 within a minute of the 404.
+        control: bool,
+    },
+    /// 403: we may not read it.
+    Forbidden,
+    /// Any other answer, or none.
+    Failed {
+        /// What went wrong, for people.
+        why: String,
+    },
+}
+
+/// What a complete scan that misses a device adds to the case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absence {
+    /// Number of the first complete scan that missed the device.
+    pub first_scan: u64,
+    /// When that scan ended, in epoch milliseconds.
+    pub first_ended_at: i64,
+    /// Number of the newest complete scan that missed it.
+    pub last_scan: u64,
+    /// When that scan ended, in epoch milliseconds.
+    pub last_ended_at: i64,
+}
+
+/// What to make of a missing device.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It has left; the record after it, and why we say so.
+    Released {
+        /// The record after the release.
+        after: Box<DeviceValue>,
+        /// What the verdict rests on.
+        evidence: Vec<String>,
+    },
+    /// It is there: the listing missed it.
+    Present {
+        /// The answer.
+        found: Box<DeviceValue>,
+    },
+    /// Nothing is proved; it stays suspected.
+    Open {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// How far two complete scans must lie apart to stand for a read that is forbidden, in milliseconds.
+pub const FORBIDDEN_NEEDS: i64 = 24 * 60 * 60 * 1000;
+
+/// Judges a missing device by the answer of its look-up, made at `at` (epoch milliseconds).
+///
+/// | answer | verdict | record after |
+/// | --- | --- | --- |
+/// | 200 with a release date | released | the answer, without a server |
+/// | 200 without one | present | - |
+/// | 404 and the control read answered | released | the last record without its server, released at the time of the look-up |
+/// | 403, absent from two complete scans a day apart | released | the same, released at the end of the second scan |
+/// | anything else | open | - |
+///
+/// A failed read is no answer, and a 404 without its control read may be Apple's outage.
+#[must_use]
+pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) -> Verdict {
+    match answer {
+        LookUp::Found(mut found) => {
+            if !counts(found.released_from_org_date_time, found.added_to_org_date_time) {
+                return Verdict::Present { found };
+            }
+            found.mdm_server_id = None;
+            found.mdm_server_name = None;
+            found.coverage_status.clone_from(&last.coverage_status);
+            found.coverage_description.clone_from(&last.coverage_description);
+            found.coverage_end_date_time = last.coverage_end_date_time;
+            let date = found.released_from_org_date_time.unwrap_or(at);
+            let evidence = vec![absent(absence), format!("lookup {}: 200, released {}", text(at), text(date))];
+            Verdict::Released { after: found, evidence }
+        }
+        LookUp::NotFound { control: true } => Verdict::Released {
+            after: Box::new(left(last, at)),
+            evidence: vec![absent(absence), format!("lookup {}: 404, control read 200", text(at))],
+        },
+        LookUp::NotFound { control: false } => {
+            Verdict::Open { why: "the look-up answered 404, and so did the control read or it failed".to_owned() }
+        }
+        LookUp::Forbidden if absence.last_ended_at - absence.first_ended_at >= FORBIDDEN_NEEDS => Verdict::Released {
+            after: Box::new(left(last, absence.last_ended_at)),
+            evidence: vec![
+                format!("scan {}: absent", absence.first_scan),
+                format!("scan {}: absent", absence.last_scan),
+                format!("lookup {}: 403", text(at)),
+            ],
+        },
+        LookUp::Forbidden => Verdict::Open {
+            why: "the look-up is forbidden, and no two complete scans a day apart missed it".to_owned(),
+        },
+        LookUp::Failed { why } => Verdict::Open { why },
+    }
+}
+
+/// Returns the record after a release that was not read: without its server, released at `at`.
+#[must_use]
+pub fn left(last: &DeviceValue, at: i64) -> DeviceValue {
+    let mut after = last.clone();
+    after.mdm_server_id = None;
+    after.mdm_server_name = None;
+    after.released_from_org_date_time = Some(at);
+    after
+}
+
+/// Tells whether a release date is one: one before the device was added belongs to an earlier stay.
+#[must_use]
+pub fn counts(released_at: Option<i64>, added_at: Option<i64>) -> bool {
+    match (released_at, added_at) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(released), Some(added)) => released >= added,
+    }
+}
+
+fn absent(absence: &Absence) -> String {
+    format!("scan {}: absent", absence.last_scan)
+}
+
+/// Writes epoch milliseconds as people write them.
+pub(crate) fn text(at: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(at)
+        .map_or_else(|| at.to_string(), |at| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+}

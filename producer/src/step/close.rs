@@ -1,0 +1,112 @@
+//! The end of a scan: who is missing, and whether so many may be.
+
+use std::collections::BTreeSet;
+
+use windfall_schemas::scan::ScanPart;
+
+use super::Step;
+use crate::breaker::{self, Case};
+use crate::checkpoint::{DEVICES, Header, Part, Plan, PlanOrigin, Scope, State, Suspect};
+use crate::event::Origin;
+use crate::memory::Memory;
+use crate::notice;
+
+/// Plans the transaction that ends a scan whose last page is read: suspects or a held plan, then the header.
+///
+/// Suspects are the live devices last observed before the scan began and not seen in it. The breaker counts them before
+/// any look-up is made. Where absence proves nothing, suspicions and plans stay as they are.
+#[must_use]
+pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> (Step, Header) {
+    let mut header = header.clone();
+    let seen = memory.scans.seen();
+    header.judge(seen.len() as u64);
+    header.finished_at = Some(at);
+    header.updated_at = at;
+    let mut step = Step::default();
+    header.state = State::Complete;
+    if header.absence_counts() {
+        let missing = missing(memory, &header, &seen);
+        let case = Case {
+            released_lately: memory.fleet.releases_since(at - breaker::WINDOW),
+            suspects: missing.len(),
+            live: memory.fleet.live(),
+            listed: seen.len(),
+        };
+        match breaker::ask(&case) {
+            Some(held) => {
+                hold(origin, memory, &header, &missing, held.reason(&case), at, &mut step);
+                header.state = State::Held;
+            }
+            None => suspect(origin, memory, &header, &missing, at, &mut step),
+        }
+    }
+    if header.state == State::Complete && !header.reasons.is_empty() {
+        header.state = State::Incomplete;
+    }
+    step.parts.push(header.part(&origin.org, DEVICES));
+    (step, header)
+}
+
+/// Plans the transaction that ends a scan which cannot go on.
+#[must_use]
+pub fn give_up(origin: &Origin, header: &Header, why: &str, at: i64) -> (Step, Header) {
+    let mut header = header.clone();
+    header.note(Scope::Devices, Some(header.page + 1), why);
+    header.state = State::Incomplete;
+    header.finished_at = Some(at);
+    header.updated_at = at;
+    let mut step = Step::default();
+    step.parts.push(header.part(&origin.org, DEVICES));
+    step.notifications.push(notice::aborted(origin, &header, why, at));
+    (step, header)
+}
+
+/// Plans the transaction that forgets the ids seen, once the scan has ended.
+#[must_use]
+pub fn forget_seen(origin: &Origin, memory: &Memory) -> Step {
+    let pages = memory.scans.seen_pages();
+    let parts = pages.into_iter().map(|page| Part::remove(&origin.org, &ScanPart::Seen(page))).collect();
+    Step { parts, ..Step::default() }
+}
+
+fn missing(memory: &Memory, header: &Header, seen: &BTreeSet<&str>) -> BTreeSet<String> {
+    let unseen = memory
+        .fleet
+        .live_devices()
+        .filter(|(id, known)| known.observed_at < header.started_at && !seen.contains(id) && !memory.scans.held(id));
+    unseen.map(|(id, _)| id.to_owned()).collect()
+}
+
+fn hold(
+    origin: &Origin,
+    memory: &Memory,
+    header: &Header,
+    missing: &BTreeSet<String>,
+    reason: String,
+    at: i64,
+    step: &mut Step,
+) {
+    for id in memory.scans.suspects.keys().filter(|id| missing.contains(*id)) {
+        step.parts.push(Part::remove(&origin.org, &ScanPart::Suspect(id.clone())));
+    }
+    let facts = PlanOrigin {
+        reason: reason.clone(),
+        scan: header.number,
+        started_at: header.started_at,
+        ended_at: at,
+        count: missing.len(),
+    };
+    let plan = Plan::new(&header.scan_id, facts, missing);
+    step.notifications.push(notice::held(origin, header, &plan, &reason, at));
+    step.parts.extend(plan.parts(&origin.org, &header.scan_id, at));
+}
+
+fn suspect(origin: &Origin, memory: &Memory, header: &Header, missing: &BTreeSet<String>, at: i64, step: &mut Step) {
+    for id in missing {
+        let suspect = match memory.scans.suspects.get(id) {
+            Some(known) => known.missed_again(header.number, at),
+            None => Suspect::new(header.number, at),
+        };
+        step.parts.push(suspect.part(&origin.org, id, &header.scan_id, at));
+    }
+}

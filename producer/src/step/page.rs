@@ -1,0 +1,196 @@
+//! One page of the listing.
+
+use std::collections::{BTreeSet, HashSet};
+
+use windfall_schemas::envelope::{Channel, Snapshot};
+use windfall_schemas::reject::RejectValue;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Step;
+use crate::apple::{Page, Rejected};
+use crate::assignment::{Assignments, Contradiction};
+use crate::checkpoint::{DEVICES, Header, Scans, Scope};
+use crate::diff::{DeviceChange, diff};
+use crate::event::{self, Origin, ScanPage, Seen, Telling};
+use crate::fleet::Fleet;
+use crate::memory::Memory;
+use crate::notice;
+use crate::observation::Observation;
+
+/// Most ids that a header keeps of devices which contradict themselves: a linkage list that fails as a whole would
+/// fill it, and single reads could not settle so many anyway.
+const MOST_DISAGREEING: usize = 1_000;
+
+/// Lists the devices of a page whose management service only a single read can tell.
+#[must_use]
+pub fn in_doubt(memory: &Memory, header: &Header, assignments: &Assignments, page: &Page) -> Vec<String> {
+    let mut doubtful = Vec::new();
+    for item in &page.items {
+        let known = memory.fleet.get(&item.value.device_id).map(|known| &known.value);
+        let listed = Observation::listed(item.value.clone(), page.answer.number);
+        let single = match assignments.join(known, listed).contradiction {
+            None => false,
+            Some(Contradiction::SeveralServers) => true,
+            Some(Contradiction::StatusAgainstLists) => header.disagreed_before.contains(&item.value.device_id),
+        };
+        if single {
+            doubtful.push(item.value.device_id.clone());
+        }
+    }
+    doubtful
+}
+
+/// Plans the transaction of a page: its changes, its rejects, the ids seen, and last the header, moved on.
+///
+/// A device that stands on the page twice counts once, as it came first. Unknown devices are `r` until a scan of the
+/// table has read its last page, `c` afterwards.
+#[must_use]
+pub fn page(
+    origin: &Origin,
+    memory: &Memory,
+    header: &Header,
+    assignments: &Assignments,
+    page: Page,
+    at: i64,
+) -> (Step, Header) {
+    let mut header = header.clone();
+    header.page += 1;
+    let number = header.page;
+    let Page { items, rejected, next, total, answer } = page;
+    let read_at = answer.received_at.timestamp_millis();
+    let mut step = Step { observed_at: read_at, ..Step::default() };
+    let mut met: HashSet<String> = HashSet::with_capacity(items.len());
+    let mut changes: Vec<(DeviceChange, u32)> = Vec::new();
+
+    for item in items {
+        let device_id = item.value.device_id.clone();
+        if !met.insert(device_id.clone()) {
+            continue;
+        }
+        let known = memory.fleet.get(&device_id).map(|known| &known.value);
+        let joined = assignments.join(known, Observation::listed(item.value, answer.number));
+        if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
+            header.disagreeing.push(device_id.clone());
+        }
+        step.observed.push((device_id, joined.observation.reads));
+        match diff(&memory.fleet, joined.observation) {
+            Some(change) => changes.push((change, u32::try_from(item.index).unwrap_or(u32::MAX))),
+            None => step.unchanged += 1,
+        }
+    }
+
+    let last_page = next.is_none();
+    let seen = Seen {
+        channel: Channel::Scan,
+        scan: Some(ScanPage { scan_id: header.scan_id.clone(), started_at: header.started_at, page: Some(number) }),
+        read_at,
+        made_at: at,
+        request_id: answer.request_id.clone(),
+        url: Some(answer.path.clone()),
+    };
+    let marks = snapshot_marks(&memory.fleet, &header, &changes, last_page);
+    for ((change, index), snapshot) in changes.into_iter().zip(marks) {
+        header.count(change.kind.as_str());
+        let telling = Telling { snapshot, page_index: Some(index), ..Telling::shown() };
+        step.devices.push(event::envelope(origin, &seen, change, telling));
+    }
+    step.rejects = reject(origin, &mut header, &seen, rejected, &mut met);
+    step.traceparent = event::traceparent(&header.scan_id, &format!("page {number}"));
+
+    header.devices += met.len() as u64;
+    if let Some(total) = total {
+        header.note_total(total);
+    }
+    header.cursor = next.map(|next| next.as_str().to_owned());
+    header.read_to_end |= last_page;
+    header.requests += 1;
+    header.updated_at = at;
+    finish_parts(origin, &memory.scans, &header, met, &mut step, at);
+    (step, header)
+}
+
+/// The parts of a page: suspicions and plans that its devices leave, the ids seen, and last the header.
+fn finish_parts(origin: &Origin, scans: &Scans, header: &Header, met: HashSet<String>, step: &mut Step, at: i64) {
+    let ids: BTreeSet<&str> = met.iter().map(String::as_str).collect();
+    step.parts = scans.clear(&origin.org, &ids, at);
+    let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
+    step.parts.push(Scans::seen_part(&origin.org, &header.scan_id, header.page, ids, at));
+    step.parts.push(header.part(&origin.org, DEVICES));
+    step.notifications.push(notice::in_progress(origin, header, at));
+}
+
+/// Marks the records of a first scan.
+///
+/// | record | mark |
+/// | --- | --- |
+/// | changed, or first seen after a scan has read its last page | `false` |
+/// | the last one first seen on the last page | `last` |
+/// | the first one of an empty table | `first` |
+/// | any other one first seen | `true` |
+fn snapshot_marks(fleet: &Fleet, header: &Header, changes: &[(DeviceChange, u32)], last_page: bool) -> Vec<Snapshot> {
+    let mut marks = vec![Snapshot::False; changes.len()];
+    if header.read_to_end {
+        return marks;
+    }
+    let first_seen: Vec<usize> = (0..changes.len()).filter(|at| changes[*at].0.before.is_none()).collect();
+    for at in &first_seen {
+        marks[*at] = Snapshot::True;
+    }
+    if let Some(first) = first_seen.first().filter(|_| fleet.is_empty()) {
+        marks[*first] = Snapshot::First;
+    }
+    if let Some(last) = first_seen.last().filter(|_| last_page) {
+        marks[*last] = Snapshot::Last;
+    }
+    marks
+}
+
+fn reject(
+    origin: &Origin,
+    header: &mut Header,
+    seen: &Seen,
+    rejected: Vec<Rejected>,
+    met: &mut HashSet<String>,
+) -> Vec<RejectValue> {
+    let mut records = Vec::with_capacity(rejected.len());
+    for item in rejected {
+        header.rejects += 1;
+        match &item.id {
+            Some(id) => {
+                met.insert(id.clone());
+            }
+            None => {
+                let why = "an item was rejected that nobody can name";
+                header.note(Scope::Devices, Some(header.page), why);
+            }
+        }
+        records.push(reject_record(origin, header, seen, item));
+    }
+    records
+}
+
+fn reject_record(origin: &Origin, header: &Header, seen: &Seen, item: Rejected) -> RejectValue {
+    let name = format!("{}/{}/{}/{}", origin.org, header.scan_id, header.page, item.index);
+    RejectValue {
+        reject_id: format!("{:032x}", xxh3_128(name.as_bytes())),
+        rejected_at: seen.made_at,
+        stage: "decode".to_owned(),
+        reason: item.reason.to_owned(),
+        message: item.message,
+        retriable: false,
+        org: Some(origin.org.clone()),
+        resource: Some(DEVICES.to_owned()),
+        resource_id: item.id,
+        scan_id: Some(header.scan_id.clone()),
+        page: i32::try_from(header.page).ok(),
+        page_index: i32::try_from(item.index).ok(),
+        url: seen.url.clone(),
+        request_id: seen.request_id.clone(),
+        http_status: Some(200),
+        payload: Some(item.raw),
+        content_type: Some("application/json".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        trace_id: None,
+    }
+    .cut()
+}
