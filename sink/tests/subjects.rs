@@ -1,0 +1,217 @@
+//! The stores under test, each made empty and looked into by means other than its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::NoTls;
+use windfall_sink::asset::Field;
+use windfall_sink::config::SchemaMode;
+use windfall_sink::store::memory::{Memory, MemoryStore};
+use windfall_sink::store::postgres::{Address, Deadlines, PostgresStore};
+use windfall_sink::store::sqlite::SqliteStore;
+use windfall_sink::store::{AssetStore, Identity};
+use windfall_sink::table::{ColumnKind, Table, TableName};
+
+/// The topic that the tests read.
+pub(crate) const TOPIC: &str = "assets.devices";
+
+/// A row as a test sees it: the colour, whether it is deleted, and the guard.
+pub(crate) type Seen = (Option<String>, bool, (i64, i32, i64));
+
+/// A store that can be opened several times and looked into.
+pub(crate) trait Subject {
+    type Store: AssetStore;
+
+    /// Opens the table for a sink.
+    fn open(&self, sink: &str) -> Self::Store;
+    /// Makes every record with this colour one that the store refuses; the table exists by now.
+    async fn poison(&self, color: &str);
+    /// Returns all rows by asset.
+    async fn rows(&self) -> BTreeMap<String, Seen>;
+}
+
+/// The table of the tests: a colour and a version, and one column of every type.
+pub(crate) fn table(name: &str) -> Table {
+    let fields = [
+        ("collection", ColumnKind::Text),
+        ("asset_id", ColumnKind::Text),
+        ("color", ColumnKind::Text),
+        ("cost", ColumnKind::Double),
+        ("supervised", ColumnKind::Boolean),
+        ("ordered_at", ColumnKind::Timestamp),
+        ("__deleted", ColumnKind::Text),
+        ("__version", ColumnKind::Long),
+    ];
+    Table::of_fields(TableName::parse(name).unwrap(), fields).unwrap()
+}
+
+/// Values for [`table`], all but the colour the same.
+pub(crate) fn fields(color: &str) -> Vec<Field> {
+    vec![
+        Field::Text(color.to_owned()),
+        Field::Double(12.5),
+        Field::Boolean(true),
+        Field::Timestamp("2026-11-21T09:14:03.250Z".parse().unwrap()),
+        Field::Long(7),
+    ]
+}
+
+pub(crate) fn identity(sink: &str) -> Identity {
+    Identity { sink: sink.to_owned(), topic: TOPIC.to_owned() }
+}
+
+/// Returns a name that no other test of any run has.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
+    format!("{prefix}_{}_{since}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) struct MemorySubject(Memory);
+
+impl MemorySubject {
+    pub(crate) async fn new() -> Self {
+        Self(Memory::default())
+    }
+}
+
+impl Subject for MemorySubject {
+    type Store = MemoryStore;
+
+    fn open(&self, sink: &str) -> MemoryStore {
+        self.0.open(sink, TOPIC)
+    }
+
+    async fn poison(&self, color: &str) {
+        self.0.poison(Field::Text(color.to_owned()));
+    }
+
+    async fn rows(&self) -> BTreeMap<String, Seen> {
+        let color = |fields: &[Field]| match &fields[0] {
+            Field::Text(color) => Some(color.clone()),
+            _ => None,
+        };
+        self.0.rows().into_iter().map(|(id, row)| (id, (color(&row.fields), row.deleted, row.guard))).collect()
+    }
+}
+
+pub(crate) struct SqliteSubject {
+    _folder: Arc<tempfile::TempDir>,
+    pub(crate) path: PathBuf,
+}
+
+impl SqliteSubject {
+    pub(crate) async fn new() -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let path = folder.path().join("deep").join("assets.db");
+        Self { _folder: folder, path }
+    }
+
+    pub(crate) fn with(&self, sink: &str, table: Table, mode: SchemaMode) -> SqliteStore {
+        SqliteStore::new(self.path.clone(), identity(sink), table, mode).with_busy_timeout(Duration::from_millis(200))
+    }
+}
+
+impl Subject for SqliteSubject {
+    type Store = SqliteStore;
+
+    fn open(&self, sink: &str) -> SqliteStore {
+        self.with(sink, table("assets"), SchemaMode::Evolve)
+    }
+
+    async fn poison(&self, color: &str) {
+        let connection = rusqlite::Connection::open(&self.path).unwrap();
+        connection
+            .execute_batch(&format!(
+                "create trigger poison before insert on assets when new.color = '{color}' \
+                 begin select raise(abort, 'poison'); end"
+            ))
+            .unwrap();
+    }
+
+    async fn rows(&self) -> BTreeMap<String, Seen> {
+        let connection = rusqlite::Connection::open(&self.path).unwrap();
+        let mut statement = connection
+            .prepare("select asset_id, color, __deleted, __generation, __partition, __offset from assets")
+            .unwrap();
+        let rows = statement.query_map([], |row| {
+            let deleted = row.get::<_, String>(2)? == "true";
+            Ok((row.get(0)?, (row.get(1)?, deleted, (row.get(3)?, row.get(4)?, row.get(5)?))))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+}
+
+pub(crate) struct PostgresSubject {
+    pub(crate) schema: String,
+    pub(crate) url: String,
+    pub(crate) client: tokio_postgres::Client,
+}
+
+impl PostgresSubject {
+    pub(crate) async fn new() -> Self {
+        let url = tokio::task::spawn_blocking(windfall_services::postgres).await.unwrap();
+        Self::at(url).await
+    }
+
+    pub(crate) async fn at(url: &str) -> Self {
+        let schema = unique("sink");
+        let client = connect(url).await;
+        client.batch_execute(&format!("create schema {schema}")).await.unwrap();
+        Self { schema, url: url.to_owned(), client }
+    }
+
+    pub(crate) fn table(&self) -> Table {
+        table(&format!("{}.assets", self.schema))
+    }
+
+    pub(crate) fn with(&self, sink: &str, table: Table, mode: SchemaMode) -> PostgresStore {
+        let deadlines = Deadlines {
+            lock: Duration::from_millis(200),
+            statement: Duration::from_secs(5),
+            grace: Duration::from_secs(2),
+        };
+        PostgresStore::new(Address::parse(&self.url).unwrap(), identity(sink), table, mode).with_deadlines(deadlines)
+    }
+
+    /// Runs statements by hand, with `$` standing for the table.
+    pub(crate) async fn by_hand(&self, statements: &str) {
+        let table = format!("{}.assets", self.schema);
+        self.client.batch_execute(&statements.replace('$', &table)).await.unwrap();
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+impl Subject for PostgresSubject {
+    type Store = PostgresStore;
+
+    fn open(&self, sink: &str) -> PostgresStore {
+        self.with(sink, self.table(), SchemaMode::Evolve)
+    }
+
+    async fn poison(&self, color: &str) {
+        self.by_hand(&format!("alter table $ add constraint no_poison check (color <> '{color}')")).await;
+    }
+
+    async fn rows(&self) -> BTreeMap<String, Seen> {
+        let text = format!(
+            "select asset_id, color, __deleted, __generation, __partition, __offset from {}.assets",
+            self.schema
+        );
+        let rows = self.client.query(&text, &[]).await.unwrap();
+        rows.iter()
+            .map(|row| {
+                let deleted = row.get::<_, &str>(2) == "true";
+                (row.get(0), (row.get(1), deleted, (row.get(3), row.get(4), row.get(5))))
+            })
+            .collect()
+    }
+}
