@@ -1,0 +1,143 @@
+//! The tests that a mapping carries: an input record, and what it is to become.
+
+use std::fmt;
+
+use windfall_schemas::asset::FieldValue;
+
+use crate::collection::CompiledCollection;
+use crate::mapping::literal::literal;
+use crate::mapping::parse::{MappingFile, TestForm};
+use crate::mapping::program::Program;
+use crate::mapping::source::Row;
+use crate::mapping::yaml::Node;
+use crate::problem::{At, Place, Problems, did_you_mean};
+use crate::value::Value;
+
+/// A test of a mapping, checked against source and collection.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// What the test says.
+    pub name: String,
+    /// The mapping's file.
+    pub file: String,
+    /// Where the test stands in it.
+    pub place: Place,
+    input: Row,
+    /// Place, name and value of each field that is looked at; `None`: the record is to be left out.
+    expect: Option<Vec<(usize, String, FieldValue)>>,
+}
+
+/// A test that did not come out as it should.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The mapping's file and the test's place in it.
+    pub file: String,
+    /// Where the test stands.
+    pub place: Place,
+    /// What the test says.
+    pub name: String,
+    /// What differs, one line each.
+    pub differences: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, place, name, differences } = self;
+        write!(f, "{file}:{}:{}: test `{name}` failed: {}", place.line, place.column, differences.join("; "))
+    }
+}
+
+/// Checks a mapping's tests; the values are read by the types of source and collection.
+pub(crate) fn compile(
+    file: &str,
+    mapping: &MappingFile,
+    program: &Program,
+    collection: &CompiledCollection,
+) -> Result<Vec<Example>, Problems> {
+    let mut problems = Problems::default();
+    let examples = mapping.tests.iter().map(|test| example(file, test, program, collection, &mut problems)).collect();
+    problems.or(examples)
+}
+
+fn example(
+    file: &str,
+    test: &TestForm,
+    program: &Program,
+    collection: &CompiledCollection,
+    problems: &mut Problems,
+) -> Example {
+    let table = &program.table;
+    let mut input = Row::empty(table);
+    for (name, value) in &test.input {
+        let Some(position) = table.position(&name.value) else {
+            let hint = did_you_mean(&name.value, table.fields.iter().map(|field| field.name.as_str()));
+            problems.push(file, name.place, format!("`{}` is not a field of `{}`{hint}", name.value, table.name));
+            continue;
+        };
+        match expected(value, table.fields[position].kind) {
+            Some(value) => input.set(position, value),
+            None => problems.push(
+                file,
+                value.place,
+                format!("`{}` is a {}, not {}", name.value, table.fields[position].kind, value.value.kind()),
+            ),
+        }
+    }
+    let expect = test.expect.as_ref().map(|entries| {
+        let mut fields = Vec::new();
+        for (name, value) in entries {
+            let Some(position) = collection.targets.iter().position(|target| target.name == name.value) else {
+                let hint = did_you_mean(&name.value, collection.targets.iter().map(|target| target.name.as_str()));
+                problems.push(
+                    file,
+                    name.place,
+                    format!("`{}` is not a field of the collection `{}`{hint}", name.value, collection.name),
+                );
+                continue;
+            };
+            let kind = collection.targets[position].kind;
+            match expected(value, kind) {
+                Some(value) => fields.push((position, name.value.clone(), value.into_field())),
+                None => problems.push(
+                    file,
+                    value.place,
+                    format!("`{}` is a {kind}, not {}", name.value, value.value.kind()),
+                ),
+            }
+        }
+        fields
+    });
+    Example { name: test.name.value.clone(), file: file.to_owned(), place: test.name.place, input, expect }
+}
+
+fn expected(node: &At<Node>, kind: crate::mapping::source::Kind) -> Option<Value> {
+    if node.value == Node::Null { Some(Value::Null) } else { literal(&node.value, kind) }
+}
+
+impl Example {
+    /// Runs the test; `None` when it comes out as it should.
+    #[must_use]
+    pub fn run(&self, program: &Program) -> Option<Failure> {
+        let mapped = program.evaluate(&self.input);
+        let differences = match (&self.expect, mapped) {
+            (None, None) => Vec::new(),
+            (None, Some(_)) => vec!["the record was mapped, and was to be left out by `where`".to_owned()],
+            (Some(_), None) => vec!["the record was left out by `where`".to_owned()],
+            (Some(expect), Some(mapped)) => expect
+                .iter()
+                .filter(|(field, _, wanted)| mapped.values[*field] != *wanted)
+                .map(|(field, name, wanted)| {
+                    format!("`{name}` is {}, expected {}", shown(&mapped.values[*field]), shown(wanted))
+                })
+                .collect(),
+        };
+        if differences.is_empty() {
+            return None;
+        }
+        Some(Failure { file: self.file.clone(), place: self.place, name: self.name.clone(), differences })
+    }
+}
+
+fn shown(value: &FieldValue) -> String {
+    if value.is_null() { "empty".to_owned() } else { format!("`{value}`") }
+}

@@ -1,0 +1,176 @@
+//! A compiled mapping and its evaluation, which is total: whatever the record holds, there is an answer.
+
+use std::sync::Arc;
+
+use windfall_schemas::asset::FieldValue;
+
+use crate::identity::{self, Identity, Rules};
+use crate::mapping::format::Format;
+use crate::mapping::lookup::Table;
+use crate::mapping::parse::Take;
+use crate::mapping::source::{Kind, Row, SourceTable};
+use crate::value::Value;
+
+/// A mapping, checked against its source and its collection, ready to run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) table: Arc<SourceTable>,
+    pub(crate) conditions: Vec<Test>,
+    /// One for each field of the collection, in its order; a field that the mapping leaves out is `Const(Null)`.
+    pub(crate) fields: Vec<Expr>,
+    pub(crate) identity: Arc<Rules>,
+}
+
+/// What a mapping makes of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mapped {
+    /// A value for each field of the collection, in its order.
+    pub values: Vec<FieldValue>,
+    /// The asset that the record speaks of; `None` when it has no identifier that can be used.
+    pub identity: Option<Identity>,
+    /// Whether the source has let the device go.
+    pub released: bool,
+}
+
+impl Program {
+    /// The mapping's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Name and hash of the mapping, as `__mapping` holds it.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The source table that the mapping reads.
+    #[must_use]
+    pub fn table(&self) -> &SourceTable {
+        &self.table
+    }
+
+    /// Maps a record; `None` when `where` leaves it out.
+    #[must_use]
+    pub fn evaluate(&self, row: &Row) -> Option<Mapped> {
+        if !self.conditions.iter().all(|test| test.holds(row)) {
+            return None;
+        }
+        let mut values: Vec<FieldValue> = self.fields.iter().map(|field| field.evaluate(row).into_field()).collect();
+        let identity = identity::identify(&self.identity, &mut values);
+        Some(Mapped { values, identity, released: self.table.released(row) })
+    }
+}
+
+/// A condition on one source field.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Test {
+    pub(crate) field: usize,
+    pub(crate) any_of: Vec<Value>,
+}
+
+impl Test {
+    fn holds(&self, row: &Row) -> bool {
+        match row.value(self.field) {
+            Value::List(items) => self.any_of.iter().any(|wanted| match wanted {
+                Value::Text(text) => items.contains(text),
+                _ => false,
+            }),
+            value => self.any_of.contains(value),
+        }
+    }
+}
+
+/// How one value comes about.
+#[derive(Debug, Clone)]
+pub(crate) enum Expr {
+    Field(usize),
+    Const(Value),
+    Take(Box<Expr>, Take),
+    Lookup(Box<Expr>, Arc<Table>),
+    Format(Box<Expr>, Format),
+    Convert(Box<Expr>, Kind),
+    Coalesce(Vec<Expr>),
+    Template(Vec<Part>),
+    When { only_if: Vec<Test>, unless: Vec<Test>, then: Box<Expr> },
+    Default(Box<Expr>, Value),
+}
+
+/// A piece of a template.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    Text(String),
+    Field(usize),
+}
+
+/// What stands between the items of a list that `take: join` makes one text of.
+pub(crate) const JOINED_BY: &str = ", ";
+
+impl Expr {
+    pub(crate) fn evaluate(&self, row: &Row) -> Value {
+        match self {
+            Self::Field(field) => row.value(*field).clone(),
+            Self::Const(value) => value.clone(),
+            Self::Take(list, take) => taken(list.evaluate(row), *take),
+            Self::Lookup(key, table) => match key.evaluate(row) {
+                Value::Text(key) => table.get(&key).map_or(Value::Null, Value::text),
+                _ => Value::Null,
+            },
+            Self::Format(value, format) => format.apply(value.evaluate(row)),
+            Self::Convert(value, kind) => converted(value.evaluate(row), *kind),
+            Self::Coalesce(operands) => {
+                operands.iter().map(|operand| operand.evaluate(row)).find(|value| !value.is_null()).unwrap_or_default()
+            }
+            Self::Template(parts) => template(parts, row),
+            Self::When { only_if, unless, then } => {
+                let excluded = !unless.is_empty() && unless.iter().all(|test| test.holds(row));
+                if excluded || !only_if.iter().all(|test| test.holds(row)) { Value::Null } else { then.evaluate(row) }
+            }
+            Self::Default(value, default) => match value.evaluate(row) {
+                Value::Null => default.clone(),
+                value => value,
+            },
+        }
+    }
+}
+
+fn taken(value: Value, take: Take) -> Value {
+    let Value::List(mut items) = value else { return Value::Null };
+    let item = match take {
+        Take::First => items.into_iter().next(),
+        Take::Last => items.pop(),
+        Take::Nth(place) => place.checked_sub(1).and_then(|index| items.into_iter().nth(index)),
+        Take::Join => Some(items.join(JOINED_BY)),
+    };
+    item.map_or(Value::Null, Value::Text)
+}
+
+fn converted(value: Value, kind: Kind) -> Value {
+    match (kind, value) {
+        // Whole numbers beyond 2^53 lose digits as decimals; that is what the collection asked for.
+        #[allow(clippy::cast_precision_loss)]
+        (Kind::Decimal, Value::Integer(number)) => Value::Decimal(number as f64),
+        (Kind::Text, Value::Null) => Value::Null,
+        (Kind::Text, value @ Value::Text(_)) => value,
+        (Kind::Text, value) => Value::text(&value.to_text()),
+        (_, value) => value,
+    }
+}
+
+/// A template is empty as soon as one of its fields is: half a label misleads.
+fn template(parts: &[Part], row: &Row) -> Value {
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            Part::Text(piece) => text.push_str(piece),
+            Part::Field(field) => match row.value(*field) {
+                Value::Null => return Value::Null,
+                value => text.push_str(&value.to_text()),
+            },
+        }
+    }
+    Value::text(&text)
+}

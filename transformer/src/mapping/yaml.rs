@@ -1,0 +1,132 @@
+//! A YAML document as a tree whose every node knows its line and column.
+//!
+//! Mappings are read into this tree first and checked by hand: so all faults of a file come in one go, each with its
+//! place, and a form that is chosen by its keys (`from`, `coalesce`, …) does not lose its position to a buffered enum.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+
+use crate::problem::{At, Place, Problems};
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Node {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Decimal(f64),
+    Text(String),
+    List(Vec<At<Node>>),
+    /// In the file's order; a key that stands twice is here twice.
+    Map(Vec<(At<String>, At<Node>)>),
+}
+
+impl Node {
+    /// Names the node's kind for a message.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Boolean(_) => "a boolean",
+            Self::Integer(_) => "a whole number",
+            Self::Decimal(_) => "a number",
+            Self::Text(_) => "text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+/// Reads a document; a fault of the syntax is reported with its place and without the text around it.
+pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Problems> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        leading_zero_numbers_as_strings: true,
+    };
+    serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options).map(located).map_err(|error| {
+        let place = error.location().map_or_else(Place::default, place_of);
+        let mut problems = Problems::default();
+        problems.push(file, place, format!("not readable as YAML: {}", first_line(&error.to_string())));
+        problems
+    })
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn place_of(location: Location) -> Place {
+    Place { line: location.line(), column: location.column() }
+}
+
+fn located<T>(spanned: Spanned<T>) -> At<T> {
+    At { place: place_of(spanned.referenced), value: spanned.value }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Boolean(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        // A number beyond i64 is an identifier that someone forgot to quote: as text it keeps its digits.
+        Ok(i64::try_from(value).map_or_else(|_| Node::Text(value.to_string()), Node::Integer))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Decimal(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element::<Spanned<Node>>()? {
+            items.push(located(item));
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, value)) = map.next_entry::<Spanned<String>, Spanned<Node>>()? {
+            entries.push((located(key), located(value)));
+        }
+        Ok(Node::Map(entries))
+    }
+}
