@@ -1,4 +1,13 @@
 //! The rim that all stages of Windfall share: configuration, telemetry, Kafka and the schema registry.
 
 pub mod clock;
+pub mod config;
 pub mod failpoint;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod outcome;
+pub mod retry;
+pub mod secret;
+pub mod shutdown;
+pub mod telemetry;

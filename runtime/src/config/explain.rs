@@ -1,0 +1,103 @@
+//! Faults of the reader in our own words: no lines of the file are printed, since they may hold a secret.
+
+use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
+
+use super::load::Fault;
+use super::place::{Place, Places};
+
+/// How alike two names must be for one to be offered for the other: one or two slips of the finger.
+const ALIKE: f64 = 0.78;
+
+/// Returns the one of `known` that `name` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Says what a name that is not known may have been meant to be: "did you mean `b`? known here: `a`, `b`".
+#[must_use]
+pub fn suggestion(name: &str, known: &[&str]) -> String {
+    let mut sorted = known.to_vec();
+    sorted.sort_unstable();
+    let list = sorted.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
+    match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`? known here: {list}"),
+        None if list.is_empty() => "nothing is known here; take it away".to_owned(),
+        None => format!("known here: {list}"),
+    }
+}
+
+/// Turns an error of the reader into a fault; `translate` maps a place in the text read to one in the file.
+pub(crate) fn explain(error: &Error, places: &Places, translate: impl Fn(Place) -> Place) -> Fault {
+    let error = error.without_snippet();
+    let place = error.location().filter(|location| location.line() > 0).map(|location| {
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        translate(Place { line: number(location.line()), column: number(location.column()) })
+    });
+    let path = place.and_then(|place| places.path_at(place).or_else(|| places.path_before(place))).map(str::to_owned);
+    let (what, help) = describe(error);
+    Fault { place, path, what, help }
+}
+
+fn describe(error: &Error) -> (String, Option<String>) {
+    match error {
+        Error::SerdeUnknownField { field, expected, .. } => {
+            (format!("the key `{field}` is not known"), Some(suggestion(field, expected)))
+        }
+        Error::SerdeUnknownVariant { variant, expected, .. } => {
+            (format!("`{variant}` is not a value that can stand here"), Some(suggestion(variant, expected)))
+        }
+        Error::SerdeMissingField { field, .. } => {
+            (format!("the key `{field}` is missing"), Some(format!("add `{field}:` here")))
+        }
+        Error::DuplicateMappingKey { key, .. } => (
+            format!("the key `{}` stands twice", key.as_deref().unwrap_or("?")),
+            Some("keep one of the two".to_owned()),
+        ),
+        Error::SerdeInvalidType { unexpected, expected, .. }
+        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            (format!("{} stands here, but it must be {expected}", without_value(unexpected)), None)
+        }
+        Error::InvalidScalar { ty, .. } => (format!("the value cannot be read as {ty}"), None),
+        Error::QuotingRequired { .. } => (
+            "a text is wanted here, and without quotes this is something else".to_owned(),
+            Some("put the value in quotes".to_owned()),
+        ),
+        Error::Message { msg, .. } => match msg.split_once("; ") {
+            Some((what, help)) => (what.to_owned(), Some(help.to_owned())),
+            None => (msg.clone(), None),
+        },
+        Error::Budget { .. } => (
+            "the file asks for more than a configuration needs (nesting, aliases or size)".to_owned(),
+            Some("write it without anchors that refer to anchors".to_owned()),
+        ),
+        other => (UserMessageFormatter.format_message(other).into_owned(), None),
+    }
+}
+
+/// Takes the value itself away (`string "hunter2"` becomes `a string`): it may be a secret.
+fn without_value(unexpected: &str) -> &str {
+    for kind in ["string", "boolean", "integer", "floating point", "character"] {
+        if unexpected.starts_with(kind) {
+            return match kind {
+                "string" => "a text",
+                "boolean" => "true or false",
+                "integer" => "a whole number",
+                "floating point" => "a number",
+                _ => "a character",
+            };
+        }
+    }
+    match unexpected {
+        "map" => "a group of keys",
+        "sequence" => "a list",
+        "unit value" | "null" => "nothing",
+        _ => "another kind of value",
+    }
+}

@@ -1,0 +1,31 @@
+//! One YAML file: unknown keys refused, variables and secrets put in after parsing, every fault named with its place.
+//!
+//! The file is read in three steps. It is parsed once for the places of its values; `${NAME}`, `${NAME:default}` and
+//! `SECRET[backend.name]` are replaced inside string values only, so that a value can never add a key; then the structs
+//! are filled. Nothing else is taken from the environment. `$${` stands for a plain `${`.
+
+mod explain;
+mod load;
+mod place;
+mod substitute;
+mod units;
+mod violation;
+
+pub use explain::{nearest, suggestion};
+pub use load::{ConfigError, Fault, Loaded, MAX_CONFIG_BYTES, load, parse};
+pub use place::{Place, Places};
+pub use units::{Period, Size, UnitError};
+pub use violation::{Violation, Violations};
+
+/// Generates the JSON Schema of a configuration, as it is checked in and as editors read it.
+#[must_use]
+pub fn schema<T: schemars::JsonSchema>() -> serde_json::Value {
+    schemars::schema_for!(T).to_value()
+}
+
+/// Whether `name` may name a source, sink or collection: `[a-z][a-z0-9_]*`, since it becomes part of topics and groups.
+#[must_use]
+pub fn plain_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}

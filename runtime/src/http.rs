@@ -1,0 +1,158 @@
+//! The small server for people's and machines' questions: health, readiness, metrics, status.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Status;
+
+/// What the server shows.
+#[derive(Clone)]
+pub struct Shown {
+    /// The board.
+    pub status: Status,
+    /// The metrics; none where no recorder is installed.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// Why the server cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("could not listen on `{address}`")]
+pub struct ListenError {
+    /// The address.
+    pub address: String,
+    /// Why.
+    #[source]
+    pub source: std::io::Error,
+}
+
+impl ListenError {
+    /// Says what to do about it, in one sentence.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        "choose another address in `http.listen`, or `--http ADDR` for a second process on this host, or `--http off`"
+    }
+}
+
+/// Binds `address` and returns the address that was bound (port 0 takes a free one) with the socket.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub async fn bind(address: &str) -> Result<(SocketAddr, TcpListener), ListenError> {
+    let failed = |source| ListenError { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((bound, listener))
+}
+
+/// Serves until `stop` is cancelled; a socket that breaks ends it early.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
+    let loopback = listener.local_addr()?.ip().is_loopback();
+    axum::serve(listener, router(shown, loopback)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Makes the routes; with `loopback` a request whose `Host` is not this machine is refused, since a page in a browser
+/// can point a name of its own at 127.0.0.1.
+pub fn router(shown: Shown, loopback: bool) -> Router {
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/ping", get(healthz))
+        .route("/health", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/ready", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route("/version", get(version))
+        .fallback(unknown)
+        .with_state(Arc::new(shown));
+    if loopback { router.layer(middleware::from_fn(local_host_only)) } else { router }
+}
+
+type Shared = State<Arc<Shown>>;
+
+async fn healthz(State(shown): Shared) -> Response {
+    let draining = shown.status.draining();
+    let code = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, Json(json!({ "ok": !draining, "draining": draining }))).into_response()
+}
+
+async fn readyz(State(shown): Shared) -> Response {
+    let snapshot = shown.status.snapshot();
+    let code = if snapshot.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let parts: serde_json::Map<_, _> = snapshot
+        .parts
+        .iter()
+        .map(|(name, part)| {
+            let line =
+                json!({ "ready": part.ready, "state": part.state, "silent_s": part.silent_s, "limit_s": part.limit_s });
+            (name.clone(), line)
+        })
+        .collect();
+    (code, Json(json!({ "ready": snapshot.ready, "draining": snapshot.draining, "parts": parts }))).into_response()
+}
+
+async fn metrics(State(shown): Shared) -> Response {
+    let text = shown.metrics.as_ref().map(PrometheusHandle::render).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn status(State(shown): Shared) -> Response {
+    Json(shown.status.snapshot()).into_response()
+}
+
+async fn version() -> Response {
+    Json(json!({ "name": "windfall", "version": env!("CARGO_PKG_VERSION") })).into_response()
+}
+
+async fn unknown() -> Response {
+    let routes = ["/healthz", "/readyz", "/metrics", "/status", "/version"];
+    (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": routes }))).into_response()
+}
+
+async fn local_host_only(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_none_or(names_this_machine) {
+        return next.run(request).await;
+    }
+    (StatusCode::FORBIDDEN, Json(json!({ "error": "the Host header does not name this machine" }))).into_response()
+}
+
+/// Whether a `Host` header names the loopback interface.
+fn names_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_pass() {
+        for host in ["localhost", "LOCALHOST:9644", "127.0.0.1:9644", "[::1]:9644", "127.8.8.8"] {
+            assert!(names_this_machine(host), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:9644", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ""]
+        {
+            assert!(!names_this_machine(host), "{host}");
+        }
+    }
+}

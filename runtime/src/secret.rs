@@ -1,0 +1,272 @@
+//! Secrets: named in the configuration, read from files or the environment, never shown again.
+//!
+//! A secret is written as a reference, `SECRET[files.abm.pem]` or `SECRET[env.DATABASE_URL]`. The loader of the
+//! configuration replaces references by values before the structs are filled, and tells the types here which values came
+//! from one, so that a secret typed into the file itself is refused where [`Secret`] is wanted.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+
+/// No key, password or URL is longer; a larger file was named by mistake.
+pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+thread_local! {
+    /// Values that came from a reference while a configuration is being read on this thread: serde hands no context down.
+    static REVEALED: RefCell<HashSet<String>> = RefCell::new(HashSet::new());
+}
+
+/// Runs `read` while `values` are known to have come from references.
+pub(crate) fn with_revealed<T>(values: HashSet<String>, read: impl FnOnce() -> T) -> T {
+    REVEALED.with(|cell| *cell.borrow_mut() = values);
+    let result = read();
+    REVEALED.with(|cell| cell.borrow_mut().clear());
+    result
+}
+
+fn revealed(value: &str) -> bool {
+    REVEALED.with(|cell| cell.borrow().contains(value))
+}
+
+/// A value that must come from a reference; its `Debug` is redacted and it cannot be serialised.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Wraps a value that was made or read elsewhere, as the demo and tests do.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(SecretString::from(value.into()))
+    }
+
+    /// Returns the value; never to be logged, printed or put into an error.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Returns the value in the wrapper that other crates take.
+    #[must_use]
+    pub fn into_inner(self) -> SecretString {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret([redacted])")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if revealed(&text) {
+            return Ok(Self::new(text));
+        }
+        Err(serde::de::Error::custom(
+            "a secret must not stand in the file; write `SECRET[files.NAME]` or `SECRET[env.NAME]` and keep the value there",
+        ))
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A reference to a secret: `SECRET[files.NAME]` or `SECRET[env.NAME]`.",
+            "pattern": "^SECRET\\[[a-z][a-z0-9_]*\\..+\\]$",
+        })
+    }
+}
+
+/// A value that may stand in the file, or come from a reference when it holds something secret.
+#[derive(Clone)]
+pub enum TextOrSecret {
+    /// Stands in the file.
+    Text(String),
+    /// Came, as a whole or in part, from a reference.
+    Secret(Secret),
+}
+
+impl TextOrSecret {
+    /// Returns the value; never to be logged, printed or put into an error.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Secret(secret) => secret.expose(),
+        }
+    }
+
+    /// Whether the value came from a reference.
+    #[must_use]
+    pub fn secret(&self) -> bool {
+        matches!(self, Self::Secret(_))
+    }
+}
+
+impl std::fmt::Debug for TextOrSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A plain value may hold a password by mistake, and is refused only later.
+        f.write_str(if self.secret() { "Secret([redacted])" } else { "Text([not shown])" })
+    }
+}
+
+impl<'de> Deserialize<'de> for TextOrSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(if revealed(&text) { Self::Secret(Secret::new(text)) } else { Self::Text(text) })
+    }
+}
+
+impl JsonSchema for TextOrSecret {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TextOrSecret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A value, or a reference to a secret: `SECRET[files.NAME]`, `SECRET[env.NAME]`.",
+        })
+    }
+}
+
+/// Where the secrets of one backend are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretBackend {
+    /// What the backend is.
+    #[serde(rename = "type")]
+    pub kind: SecretBackendKind,
+    /// Directory with one file a secret, relative to the configuration file.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+/// What a backend of secrets is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretBackendKind {
+    /// A directory with one file a secret.
+    Directory,
+}
+
+/// Why a secret could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The reference has no backend and name.
+    #[error("`SECRET[{0}]` is not of the form `SECRET[backend.name]`")]
+    Malformed(String),
+    /// No such backend.
+    #[error("no backend of secrets is called `{backend}`")]
+    UnknownBackend {
+        /// The name in the reference.
+        backend: String,
+        /// The backends that there are.
+        known: Vec<String>,
+    },
+    /// The variable is not set.
+    #[error("the variable `{0}` is not set")]
+    Unset(String),
+    /// The name would leave the directory.
+    #[error("the name `{0}` is not a file name inside the directory of secrets")]
+    Outside(String),
+    /// The file cannot be read.
+    #[error("could not read the secret `{}`", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not a secret.
+    #[error("`{}` is larger than {MAX_SECRET_BYTES} bytes", .0.display())]
+    TooLarge(PathBuf),
+}
+
+impl SecretError {
+    /// Says what to do about it, in one sentence.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::Malformed(_) => {
+                "write `SECRET[files.NAME]` for a file or `SECRET[env.NAME]` for a variable".to_owned()
+            }
+            Self::UnknownBackend { known, .. } => {
+                format!("use one of {}, or declare it under `secrets:`", quoted_list(known))
+            }
+            Self::Unset(name) => format!("set `{name}` in the environment of the process"),
+            Self::Outside(_) => "name a file that lies in the directory itself".to_owned(),
+            Self::Unreadable { path, .. } => {
+                format!("put the secret into `{}`, readable by the user that runs windfall", path.display())
+            }
+            Self::TooLarge(_) => "check which file is meant".to_owned(),
+        }
+    }
+}
+
+fn quoted_list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The backends of one configuration.
+#[derive(Debug, Clone)]
+pub struct SecretBackends {
+    directories: BTreeMap<String, PathBuf>,
+}
+
+impl SecretBackends {
+    /// Makes the backends from directories by name; `env` is always there.
+    #[must_use]
+    pub fn new(directories: BTreeMap<String, PathBuf>) -> Self {
+        Self { directories }
+    }
+
+    /// Reads the secret that `reference` (`files.abm.pem`, `env.NAME`) names; one line end at its end is dropped.
+    ///
+    /// # Errors
+    /// When the reference cannot be resolved.
+    pub fn read(&self, reference: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, SecretError> {
+        let Some((backend, name)) = reference.split_once('.').filter(|(b, n)| !b.is_empty() && !n.is_empty()) else {
+            return Err(SecretError::Malformed(reference.to_owned()));
+        };
+        if backend == "env" {
+            return env(name).ok_or_else(|| SecretError::Unset(name.to_owned()));
+        }
+        let Some(directory) = self.directories.get(backend) else {
+            let known = self.directories.keys().cloned().chain(["env".to_owned()]).collect();
+            return Err(SecretError::UnknownBackend { backend: backend.to_owned(), known });
+        };
+        read_file(directory, name)
+    }
+}
+
+fn read_file(directory: &Path, name: &str) -> Result<String, SecretError> {
+    if name.contains(['/', '\\', '\0']) || name == "." || name == ".." {
+        return Err(SecretError::Outside(name.to_owned()));
+    }
+    let path = directory.join(name);
+    let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
+    if std::fs::metadata(&path).map_err(unreadable)?.len() > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLarge(path));
+    }
+    let mut text = std::fs::read_to_string(&path).map_err(unreadable)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
