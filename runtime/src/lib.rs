@@ -5,6 +5,7 @@ pub mod config;
 pub mod failpoint;
 pub mod health;
 pub mod http;
+pub mod kafka;
 pub mod metrics;
 pub mod outcome;
 pub mod retry;

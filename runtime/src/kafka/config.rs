@@ -1,0 +1,305 @@
+//! The part of the configuration that says which Kafka and which schema registry to use.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::connection::Connection;
+
+/// Three copies survive the loss of one broker while another is being restarted.
+pub const DEFAULT_REPLICATION_FACTOR: u16 = 3;
+
+/// Which Kafka cluster to use and how.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// Brokers to ask first, `host:port`.
+    pub bootstrap_servers: Vec<String>,
+    /// Where the schemas are registered.
+    pub schema_registry: SchemaRegistryConfig,
+    /// Put in front of every topic, subject, group and transactional id as it is; usually ends in a dot.
+    #[serde(default)]
+    pub topic_prefix: String,
+    /// Copies of each partition of the topics that are created.
+    #[serde(default = "default_replication_factor")]
+    pub replication_factor: u16,
+    /// Whether topics are created, only verified, or left alone.
+    #[serde(default)]
+    pub manage_topics: ManageTopics,
+    /// How records are compressed on their way and on disk.
+    #[serde(default)]
+    pub compression: Compression,
+    /// Settings of librdkafka for TLS, SASL and the network; those that Windfall owns are refused.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub properties: BTreeMap<String, SecretString>,
+}
+
+fn default_replication_factor() -> u16 {
+    DEFAULT_REPLICATION_FACTOR
+}
+
+/// What to do about the declared topics at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ManageTopics {
+    /// Create those that are missing and verify the others.
+    #[default]
+    Create,
+    /// Verify all; a missing one is an error.
+    Verify,
+    /// Leave them alone.
+    None,
+}
+
+/// How records are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Smallest by far on these records.
+    #[default]
+    Zstd,
+    /// For readers without zstd.
+    Lz4,
+    /// For readers without zstd.
+    Gzip,
+    /// For readers without zstd.
+    Snappy,
+    /// Not at all.
+    None,
+}
+
+impl Compression {
+    pub(crate) fn as_property(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Where the schemas are registered: another's registry by `url`, or our own by `embedded`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRegistryConfig {
+    /// Base URL of a registry that speaks Confluent's API; several, separated by commas, are tried in order.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// The embedded registry, whose schemas lie in the compacted topic `_windfall_schemas`.
+    #[serde(default)]
+    pub embedded: Option<EmbeddedRegistryConfig>,
+    /// Whether a schema that is missing is registered; false where a process of its own does that.
+    #[serde(default = "default_register")]
+    pub register: bool,
+    /// User name for basic authentication.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Password for basic authentication, by reference: `SECRET[files.registry-password]`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
+}
+
+fn default_register() -> bool {
+    true
+}
+
+/// The embedded registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedRegistryConfig {
+    /// Address to serve other readers on, `host:port`; left out, it serves this process alone.
+    #[serde(default)]
+    pub listen: Option<String>,
+}
+
+/// A setting that cannot stand, as field and constraint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field from the section's root, `properties.acks`.
+    pub field: String,
+    /// What the field must be.
+    pub constraint: String,
+}
+
+fn fault(field: &str, constraint: impl Into<String>) -> Fault {
+    Fault { field: field.to_owned(), constraint: constraint.into() }
+}
+
+/// Settings of the client that Windfall's guarantees rest on, with what to use instead.
+const OWNED: [(&str, &str); 36] = [
+    ("bootstrap.servers", "use `kafka.bootstrap_servers`"),
+    ("metadata.broker.list", "use `kafka.bootstrap_servers`"),
+    ("client.id", "it follows from the stage and `instance`"),
+    ("group.id", "it follows from the stage"),
+    ("group.instance.id", "use `instance`"),
+    ("group.protocol", CORRECTNESS),
+    ("group.remote.assignor", CORRECTNESS),
+    ("partition.assignment.strategy", CORRECTNESS),
+    ("session.timeout.ms", CORRECTNESS),
+    ("heartbeat.interval.ms", CORRECTNESS),
+    ("max.poll.interval.ms", CORRECTNESS),
+    ("isolation.level", CORRECTNESS),
+    ("auto.offset.reset", CORRECTNESS),
+    ("enable.auto.commit", CORRECTNESS),
+    ("auto.commit.enable", CORRECTNESS),
+    ("auto.commit.interval.ms", CORRECTNESS),
+    ("enable.auto.offset.store", CORRECTNESS),
+    ("enable.partition.eof", CORRECTNESS),
+    ("allow.auto.create.topics", "topics are declared, see `kafka.manage_topics`"),
+    ("transactional.id", "it follows from the stage and `instance`"),
+    ("transaction.timeout.ms", CORRECTNESS),
+    ("message.timeout.ms", CORRECTNESS),
+    ("delivery.timeout.ms", CORRECTNESS),
+    ("acks", CORRECTNESS),
+    ("request.required.acks", CORRECTNESS),
+    ("enable.idempotence", CORRECTNESS),
+    ("enable.gapless.guarantee", CORRECTNESS),
+    ("max.in.flight", CORRECTNESS),
+    ("max.in.flight.requests.per.connection", CORRECTNESS),
+    ("retries", CORRECTNESS),
+    ("message.send.max.retries", CORRECTNESS),
+    ("partitioner", "keys go where Java's default partitioner puts them"),
+    ("linger.ms", CORRECTNESS),
+    ("queue.buffering.max.ms", CORRECTNESS),
+    ("compression.type", "use `kafka.compression`"),
+    ("compression.codec", "use `kafka.compression`"),
+];
+
+const CORRECTNESS: &str = "Windfall sets it, its guarantees rest on it";
+
+impl KafkaConfig {
+    /// Makes a configuration with the defaults: one broker list, a registry, everything else left out.
+    #[must_use]
+    pub fn new(bootstrap_servers: &str, schema_registry: SchemaRegistryConfig) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.split(',').map(str::to_owned).collect(),
+            schema_registry,
+            topic_prefix: String::new(),
+            replication_factor: DEFAULT_REPLICATION_FACTOR,
+            manage_topics: ManageTopics::default(),
+            compression: Compression::default(),
+            properties: BTreeMap::new(),
+        }
+    }
+
+    /// Returns whether all brokers named are on this machine, where replication below 3 is nothing to warn about.
+    #[must_use]
+    pub fn loopback(&self) -> bool {
+        self.bootstrap_servers.iter().all(|server| {
+            let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
+            host == "localhost" || host == "[::1]" || host.starts_with("127.")
+        })
+    }
+
+    /// Returns every fault of this section; asks nothing of the network.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Fault> {
+        let mut faults = self.broker_faults();
+        faults.extend(self.property_faults());
+        faults.extend(self.schema_registry.violations());
+        if faults.is_empty()
+            && let Err(error) = Connection::new(self, "validate", "validate").admin().create_native_config()
+        {
+            faults.push(fault("properties", format!("must be settings of librdkafka: {error}")));
+        }
+        faults
+    }
+
+    fn broker_faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.bootstrap_servers.is_empty() {
+            faults.push(fault("bootstrap_servers", "must name at least one broker"));
+        }
+        for (index, server) in self.bootstrap_servers.iter().enumerate() {
+            let port =
+                server.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+            if port.is_none() || server.contains("://") || server.contains(',') {
+                faults
+                    .push(fault(&format!("bootstrap_servers[{index}]"), format!("must be `host:port`, is `{server}`")));
+            }
+        }
+        if self.replication_factor == 0 {
+            faults.push(fault("replication_factor", "must be at least 1"));
+        }
+        if let Some(odd) =
+            self.topic_prefix.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
+        {
+            faults.push(fault("topic_prefix", format!("may hold letters, digits, `.`, `_` and `-`, not `{odd}`")));
+        }
+        faults
+    }
+
+    fn property_faults(&self) -> impl Iterator<Item = Fault> + '_ {
+        self.properties.keys().filter_map(|name| {
+            let (_, instead) = OWNED.iter().find(|(owned, _)| owned == name)?;
+            Some(fault(&format!("properties.{name}"), format!("must be left out: {instead}")))
+        })
+    }
+}
+
+impl SchemaRegistryConfig {
+    /// Uses a registry that runs already.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), embedded: None, register: true, username: None, password: None }
+    }
+
+    /// Uses the embedded registry, for this process alone or served on an address.
+    #[must_use]
+    pub fn embedded(listen: Option<String>) -> Self {
+        let embedded = Some(EmbeddedRegistryConfig { listen });
+        Self { url: None, embedded, register: true, username: None, password: None }
+    }
+
+    /// Returns the URLs to try, in order.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        let urls = self.url.as_deref().unwrap_or_default().split(',');
+        urls.map(|url| url.trim().trim_end_matches('/').to_owned()).filter(|url| !url.is_empty()).collect()
+    }
+
+    fn violations(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        match (&self.url, &self.embedded) {
+            (Some(_), Some(_)) => faults.push(fault("schema_registry", "must have `url` or `embedded`, not both")),
+            (None, None) => faults.push(fault("schema_registry", "must have `url` or `embedded`")),
+            (Some(_), None) => faults.extend(self.urls().iter().filter_map(|url| url_fault(url))),
+            (None, Some(embedded)) => {
+                if let Some(listen) = &embedded.listen
+                    && listen.parse::<std::net::SocketAddr>().is_err()
+                {
+                    let constraint = format!("must be `address:port`, is `{listen}`");
+                    faults.push(fault("schema_registry.embedded.listen", constraint));
+                }
+            }
+        }
+        if self.url.is_some() && self.urls().is_empty() {
+            faults.push(fault("schema_registry.url", "must name a registry"));
+        }
+        if self.username.is_some() != self.password.is_some() {
+            faults.push(fault("schema_registry", "must have both `username` and `password`, or neither"));
+        }
+        if self.password.as_ref().is_some_and(|password| password.expose_secret().is_empty()) {
+            faults.push(fault("schema_registry.password", "must not be empty"));
+        }
+        faults
+    }
+}
+
+fn url_fault(url: &str) -> Option<Fault> {
+    let constraint = match url::Url::parse(url) {
+        Err(error) => format!("must be a URL: {error}"),
+        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
+            "must begin with `http://` or `https://`".to_owned()
+        }
+        Ok(parsed) if parsed.password().is_some() => "must hold no password: use `username` and `password`".to_owned(),
+        Ok(_) => return None,
+    };
+    Some(fault("schema_registry.url", constraint))
+}

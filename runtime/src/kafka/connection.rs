@@ -1,0 +1,132 @@
+//! From our settings to those of each kind of client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use secrecy::ExposeSecret;
+
+use super::config::KafkaConfig;
+
+/// A member that is silent this long is replaced; a restarted static member is back well within it.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// A transaction whose writer died hides what follows it for at most this long.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// A record that is not delivered within this time fails its transaction, which then still has time to be given up.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bounds what one consumer fetches ahead, in KiB: several stages share one small machine.
+const PREFETCH_KIB: u32 = 16 * 1024;
+/// Lets records that are sent in one go share a batch, and costs one change alone next to nothing.
+const LINGER_MS: u32 = 2;
+
+/// How a consumer belongs to its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// Keeps its partitions over a restart; a second process with the same instance fences the first.
+    Static {
+        /// The `group.instance.id`.
+        instance: String,
+    },
+    /// Leaves the group when it ends: for `--once` and the demo.
+    Dynamic,
+}
+
+/// A cluster as one stage instance uses it: makes the settings of every kind of client.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    config: Arc<KafkaConfig>,
+    client_id: String,
+}
+
+impl Connection {
+    /// Describes the cluster for a stage (`producer`, `map-devices`, `sink-assets`) of an instance.
+    #[must_use]
+    pub fn new(config: &KafkaConfig, stage: &str, instance: &str) -> Self {
+        Self { config: Arc::new(config.clone()), client_id: format!("windfall-{stage}-{instance}") }
+    }
+
+    /// Returns the configuration this was made from.
+    #[must_use]
+    pub fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    /// Returns the client id, `windfall-<stage>-<instance>`.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Returns `name` with the prefix of topics, groups and transactional ids in front.
+    #[must_use]
+    pub fn prefixed(&self, name: &str) -> String {
+        format!("{}{name}", self.config.topic_prefix)
+    }
+
+    /// Settings of a client that asks and administers; it sees the true end of a partition.
+    #[must_use]
+    pub fn admin(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        for (name, value) in &self.config.properties {
+            client.set(name, value.expose_secret());
+        }
+        client.set("bootstrap.servers", self.config.bootstrap_servers.join(","));
+        client.set("client.id", &self.client_id);
+        client.set("allow.auto.create.topics", "false");
+        client.set("isolation.level", "read_uncommitted");
+        client
+    }
+
+    /// Settings of a reader that assigns itself its partitions and sees committed records only.
+    #[must_use]
+    pub fn reader(&self) -> ClientConfig {
+        let mut client = self.admin();
+        client.set("isolation.level", "read_committed");
+        client.set("auto.offset.reset", "error");
+        client.set("enable.auto.commit", "false");
+        client.set("enable.auto.offset.store", "false");
+        client.set("enable.partition.eof", "true");
+        client.set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
+        client.set("fetch.wait.max.ms", "100");
+        // The client wants a group id for its consumer queue; nothing is ever committed or joined under it.
+        client.set("group.id", format!("{}-reader", self.client_id));
+        client
+    }
+
+    /// Settings of a member of a group.
+    #[must_use]
+    pub fn member(&self, group: &str, membership: &Membership) -> ClientConfig {
+        let mut client = self.reader();
+        client.set("group.id", group);
+        client.set("group.protocol", "classic");
+        client.set("partition.assignment.strategy", "range");
+        client.set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string());
+        client.set("heartbeat.interval.ms", "3000");
+        if let Membership::Static { instance } = membership {
+            client.set("group.instance.id", instance);
+        }
+        client
+    }
+
+    /// Settings of a producer that writes each record once, in order.
+    #[must_use]
+    pub fn idempotent(&self) -> ClientConfig {
+        let mut client = self.admin();
+        client.set("enable.idempotence", "true");
+        client.set("acks", "all");
+        client.set("partitioner", "murmur2_random");
+        client.set("compression.type", self.config.compression.as_property());
+        client.set("linger.ms", LINGER_MS.to_string());
+        client.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
+        client
+    }
+
+    /// Settings of a producer that writes in transactions.
+    #[must_use]
+    pub fn transactional(&self, transactional_id: &str) -> ClientConfig {
+        let mut client = self.idempotent();
+        client.set("transactional.id", transactional_id);
+        client.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        client
+    }
+}

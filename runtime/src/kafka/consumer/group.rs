@@ -1,0 +1,255 @@
+//! The run loop's handle on its membership: offsets, positions, seeks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::error::ConsumerError;
+use super::mailbox::{Assignment, Live, Mailbox};
+use super::polling::GroupContext;
+use crate::kafka::record::TopicPartition;
+
+/// A broker that has not answered by then is not going to help this assignment.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Partitions that were assigned a moment ago refuse to be sought (`_STATE`) until their fetcher has started.
+const SEEK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Where reading of a partition begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the first record that the topic still holds.
+    Beginning,
+    /// At this offset, which is the next to be read.
+    At(i64),
+}
+
+impl From<Option<i64>> for Start {
+    /// A committed offset, or the beginning where none was ever committed.
+    fn from(committed: Option<i64>) -> Self {
+        committed.map_or(Self::Beginning, Self::At)
+    }
+}
+
+/// A handle on a membership; cheap to clone, of no use once the consumer is gone.
+#[derive(Debug, Clone)]
+pub struct Group {
+    name: Arc<str>,
+    consumer: Weak<BaseConsumer<GroupContext>>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Group {
+    pub(super) fn new(name: &str, consumer: Weak<BaseConsumer<GroupContext>>, mailbox: Arc<Mailbox>) -> Self {
+        Self { name: name.into(), consumer, mailbox }
+    }
+
+    /// Returns the group's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads the committed offsets of `partitions` as of now, waiting for transactions that are about to change them.
+    ///
+    /// # Errors
+    /// [`ConsumerError::Ask`] when no broker answers.
+    pub async fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, ConsumerError> {
+        let list = partition_list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+        let found = self
+            .blocking(move |consumer| consumer.committed_offsets(list, ASK_TIMEOUT))
+            .await?
+            .map_err(|source| self.ask("committed offsets", source))?;
+        Ok(offsets_of(&found).collect())
+    }
+
+    /// Begins to deliver: pauses everything, seeks, and resumes the partitions named; the others stay paused.
+    ///
+    /// Called after each assignment, and again to go back (the list must then name every partition that is to go on). Returns the epoch of
+    /// the batches that follow; those of earlier epochs are gone, also the ones already queued.
+    ///
+    /// # Errors
+    /// [`ConsumerError::Reassigned`] when the assignment is no longer the present one: another event is waiting.
+    pub async fn start_at(
+        &self,
+        assignment: &Assignment,
+        starts: BTreeMap<TopicPartition, Start>,
+    ) -> Result<u64, ConsumerError> {
+        let (this, assignment) = (self.clone(), assignment.clone());
+        self.blocking(move |consumer| this.start_blocking(consumer, &assignment, &starts)).await?
+    }
+
+    fn start_blocking(
+        &self,
+        consumer: &BaseConsumer<GroupContext>,
+        assignment: &Assignment,
+        starts: &BTreeMap<TopicPartition, Start>,
+    ) -> Result<u64, ConsumerError> {
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        let _flow = self.mailbox.flow();
+        if !self.mailbox.shut(assignment.id) {
+            return Err(self.reassigned());
+        }
+        let all = partition_list(assignment.partitions.iter().map(|partition| (partition, Offset::Invalid)));
+        consumer.pause(&all).map_err(|source| self.ask("partitions", source))?;
+        self.seek(consumer, assignment, starts, deadline)?;
+        // A poll that began before the seek may hold a record of before; only when it has ended may anything be believed.
+        if !self.mailbox.await_turn(assignment.id, deadline) {
+            return Err(self.reassigned());
+        }
+        let mut live = Live::new();
+        for partition in starts.keys() {
+            live.entry(Arc::clone(&partition.topic)).or_default().insert(partition.partition);
+        }
+        let epoch = self.mailbox.open(assignment.id, live).ok_or_else(|| self.reassigned())?;
+        let listed = partition_list(starts.keys().map(|partition| (partition, Offset::Invalid)));
+        consumer.resume(&listed).map_err(|source| self.ask("partitions", source))?;
+        Ok(epoch)
+    }
+
+    fn seek(
+        &self,
+        consumer: &BaseConsumer<GroupContext>,
+        assignment: &Assignment,
+        starts: &BTreeMap<TopicPartition, Start>,
+        deadline: Instant,
+    ) -> Result<(), ConsumerError> {
+        let mut left: Vec<(TopicPartition, Start)> = starts.iter().map(|(at, start)| (at.clone(), *start)).collect();
+        while !left.is_empty() {
+            let list = partition_list(left.iter().map(|(partition, start)| {
+                let offset = match start {
+                    Start::Beginning => Offset::Beginning,
+                    Start::At(offset) => Offset::Offset(*offset),
+                };
+                (partition, offset)
+            }));
+            let answer = consumer.seek_partitions(list, ASK_TIMEOUT).map_err(|source| self.ask("positions", source))?;
+            let mut reason = String::new();
+            left.retain(|(at, _)| match answer.find_partition(&at.topic, at.partition).map(|found| found.error()) {
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
+                    reason = format!("{at}: {error}");
+                    true
+                }
+                None => true,
+            });
+            if left.is_empty() {
+                break;
+            }
+            if !self.mailbox.current_assignment(assignment.id) {
+                return Err(self.reassigned());
+            }
+            if Instant::now() >= deadline {
+                return Err(ConsumerError::Seek { group: self.name.to_string(), reason });
+            }
+            thread::sleep(SEEK_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Stops reading partitions until the next assignment; batches that are queued may still hold records of them.
+    ///
+    /// # Errors
+    /// [`ConsumerError::Ask`] when the client refuses.
+    pub fn give_up(&self, partitions: &[TopicPartition]) -> Result<(), ConsumerError> {
+        self.mailbox.give_up(partitions);
+        let consumer = self.consumer.upgrade().ok_or_else(|| self.reassigned())?;
+        let list = partition_list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+        consumer.pause(&list).map_err(|source| self.ask("partitions", source))
+    }
+
+    /// Returns the position of each assigned partition that has one: the offset that would be delivered next.
+    ///
+    /// # Errors
+    /// [`ConsumerError::Reassigned`] when the consumer is gone.
+    pub fn position(&self) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
+        let consumer = self.consumer.upgrade().ok_or_else(|| self.reassigned())?;
+        let list = consumer.position().map_err(|source| self.ask("positions", source))?;
+        Ok(offsets_of(&list).filter_map(|(partition, offset)| Some((partition, offset?))).collect())
+    }
+
+    /// Commits offsets outside of any transaction, for display; a sink's truth is its own position row.
+    ///
+    /// # Errors
+    /// [`ConsumerError::Ask`] when the coordinator refuses or does not answer.
+    pub async fn commit(&self, epoch: u64, offsets: &[(TopicPartition, i64)]) -> Result<(), ConsumerError> {
+        if !self.mailbox.current(epoch) {
+            return Err(self.reassigned());
+        }
+        let list = partition_list(offsets.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset))));
+        self.blocking(move |consumer| consumer.commit(&list, rdkafka::consumer::CommitMode::Sync))
+            .await?
+            .map_err(|source| self.ask("offsets", source))
+    }
+
+    /// Returns whether records of `epoch` may still be committed.
+    #[must_use]
+    pub fn current(&self, epoch: u64) -> bool {
+        self.mailbox.current(epoch)
+    }
+
+    /// Fetches the membership as of now, for a transaction over records of `epoch`.
+    ///
+    /// The binding shows no generation, so a membership that may be void is told by other signs: the assignment of the epoch
+    /// must stand, before and after the fetch, and must not be lost. (A coordinator skips its check only when generation *and* member id
+    /// are empty, which is the state of a member that has left.)
+    pub(crate) fn metadata(&self, epoch: u64) -> Result<ConsumerGroupMetadata, ConsumerError> {
+        let consumer = self.consumer.upgrade().ok_or_else(|| self.reassigned())?;
+        if !self.mailbox.current(epoch) {
+            return Err(self.reassigned());
+        }
+        let metadata = consumer.group_metadata().ok_or_else(|| self.reassigned())?;
+        if consumer.assignment_lost() || !self.mailbox.current(epoch) {
+            return Err(self.reassigned());
+        }
+        Ok(metadata)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&BaseConsumer<GroupContext>) -> T + Send + 'static,
+    ) -> Result<T, ConsumerError> {
+        let consumer = self.consumer.upgrade().ok_or_else(|| self.reassigned())?;
+        tokio::task::spawn_blocking(move || work(&consumer)).await.map_err(|_| self.reassigned())
+    }
+
+    fn reassigned(&self) -> ConsumerError {
+        ConsumerError::Reassigned { group: self.name.to_string() }
+    }
+
+    fn ask(&self, what: &'static str, source: KafkaError) -> ConsumerError {
+        ConsumerError::Ask { what, group: self.name.to_string(), source }
+    }
+}
+
+/// Makes the client's list of partitions.
+pub(crate) fn partition_list<'a>(partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in partitions {
+        // Fails only for offsets that no caller of ours makes: those counted from the tail by a negative number.
+        let _ = list.add_partition_offset(&partition.topic, partition.partition, offset);
+    }
+    list
+}
+
+fn offsets_of(list: &TopicPartitionList) -> impl Iterator<Item = (TopicPartition, Option<i64>)> {
+    let elements = list.elements();
+    elements
+        .into_iter()
+        .map(|element| {
+            let offset = match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            (TopicPartition::new(element.topic(), element.partition()), offset)
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
+}

@@ -1,0 +1,273 @@
+//! What passes between the polling thread and the run loop, and whose turn it is.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::Event;
+use super::batch::Batch;
+use super::error::ConsumerError;
+use crate::kafka::record::TopicPartition;
+
+/// Two batches wait while a third is worked on: enough to keep both sides busy.
+const QUEUED_BATCHES: usize = 2;
+
+/// The partitions that may be read, by topic.
+pub(super) type Live = HashMap<Arc<str>, HashSet<i32>>;
+
+/// Partitions that this member now has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Tells this assignment from every other of this consumer.
+    pub id: u64,
+    /// The partitions; none when there are more members than partitions.
+    pub partitions: Vec<TopicPartition>,
+}
+
+/// Partitions that this member loses; the group goes on when this is answered or dropped.
+pub struct Revoked {
+    /// The partitions.
+    pub partitions: Vec<TopicPartition>,
+    /// Whether they may belong to another member already.
+    pub lost: bool,
+    /// Hangs up when it is dropped, which is an answer too.
+    pub(super) ack: SyncSender<()>,
+}
+
+impl Revoked {
+    /// Lets the group go on.
+    pub fn ack(self) {
+        // The thread may have stopped waiting; then the answer is of no use.
+        let _ = self.ack.try_send(());
+    }
+}
+
+impl fmt::Debug for Revoked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Revoked").field("partitions", &self.partitions).field("lost", &self.lost).finish()
+    }
+}
+
+/// What may be read as of one moment.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) revision: u64,
+    pub(super) epoch: u64,
+    pub(super) live: Live,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The assignment that stands, if any.
+    assignment: Option<u64>,
+    live: Live,
+    rebalances: VecDeque<Event>,
+    batches: VecDeque<Batch>,
+    failure: Option<ConsumerError>,
+    /// The last turn asked for, and the last one that the polling thread has taken.
+    asked: u64,
+    taken: u64,
+}
+
+/// What passes between the polling thread and the run loop.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    state: Mutex<State>,
+    /// Read by the polling thread after every poll; changed under the lock only.
+    epoch: AtomicU64,
+    /// Counts every change of what may be read, new epochs and partitions given up.
+    revision: AtomicU64,
+    stopped: AtomicBool,
+    arrived: Notify,
+    changed: Condvar,
+    /// Held while partitions are paused, sought and resumed; the polling thread only tries it.
+    flow: Mutex<()>,
+}
+
+impl Mailbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a new epoch: nothing read before it is delivered, nothing is read until [`Mailbox::open`].
+    fn advance(&self, state: &mut State) -> u64 {
+        state.live.clear();
+        state.batches.clear();
+        self.changed.notify_all();
+        self.revision.fetch_add(1, Ordering::SeqCst);
+        self.epoch.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    // The polling thread's side.
+
+    pub(super) fn assigned(&self, partitions: Vec<TopicPartition>) {
+        let mut state = self.state();
+        let id = self.advance(&mut state);
+        state.assignment = Some(id);
+        state.rebalances.push_back(Event::Assigned(Assignment { id, partitions }));
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn revoked(&self, revoked: Revoked) {
+        let mut state = self.state();
+        self.advance(&mut state);
+        state.assignment = None;
+        state.rebalances.push_back(Event::Revoked(revoked));
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn fail(&self, error: ConsumerError) {
+        let mut state = self.state();
+        self.advance(&mut state);
+        state.assignment = None;
+        state.failure = Some(error);
+        self.arrived.notify_one();
+    }
+
+    /// Takes the turn: polls that begin from here on see what was done before it was asked for.
+    pub(super) fn take_turn(&self) {
+        let mut state = self.state();
+        if state.taken != state.asked {
+            state.taken = state.asked;
+            self.changed.notify_all();
+        }
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::SeqCst)
+    }
+
+    /// Returns what may be read, with the epoch it belongs to.
+    pub(super) fn view(&self) -> View {
+        let state = self.state();
+        View { revision: self.revision(), epoch: self.epoch(), live: state.live.clone() }
+    }
+
+    /// Hands a batch over, waiting at most `patience` for room; gives it back when there is none.
+    ///
+    /// A batch of an epoch that has passed is taken and dropped.
+    pub(super) fn offer(&self, batch: Batch, patience: Duration) -> Result<(), Batch> {
+        let full =
+            |state: &mut State| state.batches.len() >= QUEUED_BATCHES && self.epoch() == batch.epoch && !self.stopped();
+        let (mut state, timed_out) = self
+            .changed
+            .wait_timeout_while(self.state(), patience, full)
+            .map(|(state, timeout)| (state, timeout.timed_out()))
+            .unwrap_or_else(|poisoned| (poisoned.into_inner().0, false));
+        if timed_out {
+            return Err(batch);
+        }
+        if self.epoch() == batch.epoch {
+            state.batches.push_back(batch);
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Holds off pausing, seeking and resuming by others; `None` while somebody is at it.
+    pub(super) fn try_flow(&self) -> Option<MutexGuard<'_, ()>> {
+        self.flow.try_lock().ok()
+    }
+
+    // The run loop's side.
+
+    pub(super) async fn next(&self) -> Event {
+        loop {
+            if let Some(event) = self.pop() {
+                return event;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn pop(&self) -> Option<Event> {
+        let mut state = self.state();
+        if let Some(rebalance) = state.rebalances.pop_front() {
+            return Some(rebalance);
+        }
+        if let Some(error) = state.failure.take() {
+            return Some(Event::Failed(error));
+        }
+        let batch = state.batches.pop_front()?;
+        self.changed.notify_all();
+        Some(Event::Batch(batch))
+    }
+
+    /// Returns whether `epoch` is the present one and partitions are assigned.
+    pub(super) fn current(&self, epoch: u64) -> bool {
+        self.state().assignment.is_some() && self.epoch() == epoch
+    }
+
+    /// Returns whether that assignment still stands.
+    pub(super) fn current_assignment(&self, assignment: u64) -> bool {
+        self.state().assignment == Some(assignment)
+    }
+
+    /// Waits for whoever holds the flow of partitions.
+    pub(super) fn flow(&self) -> MutexGuard<'_, ()> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the flow of `assignment` in a new epoch; false when it is not the one that stands.
+    pub(super) fn shut(&self, assignment: u64) -> bool {
+        let mut state = self.state();
+        if state.assignment != Some(assignment) {
+            return false;
+        }
+        self.advance(&mut state);
+        true
+    }
+
+    /// Waits until the polling thread has begun a poll after this call; false when the assignment or the time is gone.
+    pub(super) fn await_turn(&self, assignment: u64, deadline: Instant) -> bool {
+        let mut state = self.state();
+        state.asked += 1;
+        let asked = state.asked;
+        let waiting =
+            |state: &mut State| state.taken < asked && state.assignment == Some(assignment) && !self.stopped();
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let state = self.changed.wait_timeout_while(state, patience, waiting);
+        let state = state.map(|(state, _)| state).unwrap_or_else(|poisoned| poisoned.into_inner().0);
+        state.taken >= asked && state.assignment == Some(assignment)
+    }
+
+    /// Lets `live` be read and returns the epoch in which it is; `None` when the assignment is gone.
+    pub(super) fn open(&self, assignment: u64, live: Live) -> Option<u64> {
+        let mut state = self.state();
+        if state.assignment != Some(assignment) {
+            return None;
+        }
+        let epoch = self.advance(&mut state);
+        state.live = live;
+        Some(epoch)
+    }
+
+    /// Takes partitions out of what may be read, within the epoch.
+    pub(super) fn give_up(&self, partitions: &[TopicPartition]) {
+        let mut state = self.state();
+        for partition in partitions {
+            if let Some(live) = state.live.get_mut(&partition.topic) {
+                live.remove(&partition.partition);
+            }
+        }
+        self.revision.fetch_add(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,282 @@
+//! The thread that polls, and what the client calls back in it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
+use tracing::{debug, warn};
+
+use super::GroupOptions;
+use super::batch::{Batch, Cutter, Reached};
+use super::error::ConsumerError;
+use super::group::partition_list;
+use super::mailbox::{Live, Mailbox, Revoked};
+use crate::kafka::record::{Record, TopicPartition};
+
+/// A poll without anything in hand ends by itself after this long, so that seeks and the end need not wait for a record.
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// A full queue is waited for this long before the partitions are paused: a pause throws fetched records away.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How often a paused member polls and looks whether there is room again.
+const PAUSED_POLL: Duration = Duration::from_millis(5);
+/// The loop has this long to answer a revocation; then the group goes on without it, and the broker refuses its commits.
+const REVOKE_DEADLINE: Duration = Duration::from_secs(5);
+/// The handle's short calls end within this time; then the client is destroyed.
+const HANDLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Answers the client's callbacks, which run inside a poll.
+pub(crate) struct GroupContext {
+    group: String,
+    mailbox: Arc<Mailbox>,
+}
+
+impl GroupContext {
+    pub(super) fn new(group: String, mailbox: Arc<Mailbox>) -> Self {
+        Self { group, mailbox }
+    }
+
+    /// Assigns explicitly at the beginning and paused: `auto.offset.reset=error` would fail a group without offsets at once.
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let partitions = partitions_of(list);
+        debug!(group = self.group, partitions = partitions.len(), "partitions assigned");
+        let assigned = list.set_all_offsets(Offset::Beginning).and_then(|()| consumer.assign(list));
+        let paused = assigned.and_then(|()| consumer.pause(list));
+        match paused {
+            Ok(()) => self.mailbox.assigned(partitions),
+            Err(source) => self.mailbox.fail(ConsumerError::Fatal { group: self.group.clone(), source }),
+        }
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let partitions = partitions_of(list);
+        debug!(group = self.group, partitions = partitions.len(), "partitions revoked");
+        if !self.mailbox.stopped() {
+            let (ack, acked) = sync_channel(1);
+            self.mailbox.revoked(Revoked { partitions, lost: consumer.assignment_lost(), ack });
+            self.await_ack(&acked);
+        }
+        if let Err(error) = consumer.unassign() {
+            warn!(%error, group = self.group, "partitions not unassigned");
+        }
+    }
+
+    fn await_ack(&self, acked: &std::sync::mpsc::Receiver<()>) {
+        let deadline = Instant::now() + REVOKE_DEADLINE;
+        while !self.mailbox.stopped() {
+            let patience = deadline.saturating_duration_since(Instant::now()).min(IDLE_POLL);
+            match acked.recv_timeout(patience) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    warn!(group = self.group, "revocation not answered in time, the group goes on");
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+impl ClientContext for GroupContext {}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, answer: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        match answer {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
+            _ => self.revoke(consumer, list),
+        }
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    let mut topics: Vec<Arc<str>> = Vec::new();
+    list.elements()
+        .iter()
+        .map(|element| {
+            let known = topics.iter().find(|topic| &***topic == element.topic()).cloned();
+            let topic = known.unwrap_or_else(|| {
+                topics.push(element.topic().into());
+                topics[topics.len() - 1].clone()
+            });
+            TopicPartition { topic, partition: element.partition() }
+        })
+        .collect()
+}
+
+/// The polling thread: the client, and the batch in the making.
+pub(super) struct Polling {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    mailbox: Arc<Mailbox>,
+    group: String,
+    cutter: Cutter,
+    revision: u64,
+    epoch: u64,
+    live: Live,
+}
+
+impl Polling {
+    pub(super) fn new(consumer: Arc<BaseConsumer<GroupContext>>, mailbox: Arc<Mailbox>, options: GroupOptions) -> Self {
+        let GroupOptions { group, topics: _, membership: _, limits } = options;
+        Self { consumer, mailbox, group, cutter: Cutter::new(limits), revision: 0, epoch: 0, live: Live::new() }
+    }
+
+    /// Polls until it is told to stop or fails for good, then leaves the group.
+    pub(super) fn run(mut self) {
+        while !self.mailbox.stopped() {
+            let patience = self.cutter.open_for(Instant::now()).unwrap_or(IDLE_POLL);
+            if let Err(error) = self.poll(patience) {
+                self.mailbox.fail(error);
+                break;
+            }
+            if self.cutter.open_for(Instant::now()).is_some_and(|open_for| open_for.is_zero()) {
+                let batch = self.cutter.cut(self.epoch);
+                if let Err(error) = self.hand_over(batch) {
+                    self.mailbox.fail(error);
+                    break;
+                }
+            }
+        }
+        self.retire();
+    }
+
+    /// Polls once and keeps what may be read.
+    fn poll(&mut self, patience: Duration) -> Result<(), ConsumerError> {
+        self.mailbox.take_turn();
+        let consumer = Arc::clone(&self.consumer);
+        let polled = consumer.poll(patience);
+        // Only now: a poll serves rebalances, and a seek may have ended while it waited.
+        self.refresh();
+        match polled {
+            None => Ok(()),
+            Some(Ok(message)) => {
+                self.keep(&message);
+                Ok(())
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.reach(partition);
+                Ok(())
+            }
+            Some(Err(error)) => self.judge(error),
+        }
+    }
+
+    fn refresh(&mut self) {
+        if self.mailbox.revision() == self.revision {
+            return;
+        }
+        let view = self.mailbox.view();
+        if view.epoch != self.epoch {
+            self.cutter.clear();
+        }
+        (self.revision, self.epoch, self.live) = (view.revision, view.epoch, view.live);
+    }
+
+    fn keep(&mut self, message: &BorrowedMessage<'_>) {
+        let Some((topic, partitions)) = self.live.get_key_value(message.topic()) else { return };
+        if partitions.contains(&message.partition()) {
+            self.cutter.push(Record::detach(message, Arc::clone(topic)), Instant::now());
+        }
+    }
+
+    /// The event names no topic, so every live partition of that number tells its position, which is true for each.
+    fn reach(&mut self, partition: i32) {
+        let Ok(positions) = self.consumer.position() else { return };
+        let live = self.live.iter().filter(|(_, partitions)| partitions.contains(&partition));
+        let reached = live.filter_map(|(topic, _)| {
+            let Offset::Offset(next_offset) = positions.find_partition(topic, partition)?.offset() else { return None };
+            Some(Reached { partition: TopicPartition { topic: Arc::clone(topic), partition }, next_offset })
+        });
+        let reached = reached.collect();
+        self.cutter.reach(reached, Instant::now());
+    }
+
+    fn judge(&self, source: KafkaError) -> Result<(), ConsumerError> {
+        let group = self.group.clone();
+        let fatal = matches!(source, KafkaError::MessageConsumptionFatal(_));
+        match source.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::FencedInstanceId) => Err(ConsumerError::Fenced { group }),
+            Some(RDKafkaErrorCode::Fatal) if self.fenced() => Err(ConsumerError::Fenced { group }),
+            _ if fatal => Err(ConsumerError::Fatal { group, source }),
+            Some(RDKafkaErrorCode::Fatal) => Err(ConsumerError::Fatal { group, source }),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Err(ConsumerError::OutOfRange { group, source })
+            }
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            ) => Err(ConsumerError::Refused { group, source }),
+            _ => {
+                warn!(error = %source, group = self.group, "consumer met an error and goes on");
+                Ok(())
+            }
+        }
+    }
+
+    fn fenced(&self) -> bool {
+        matches!(self.consumer.client().fatal_error(), Some((RDKafkaErrorCode::FencedInstanceId, _)))
+    }
+
+    /// Hands a batch over; while there is no room it keeps its place in the group by polling paused partitions.
+    fn hand_over(&mut self, batch: Batch) -> Result<(), ConsumerError> {
+        let epoch = batch.epoch;
+        let mut waiting = match self.mailbox.offer(batch, PATIENCE) {
+            Ok(()) => return Ok(()),
+            Err(batch) => batch,
+        };
+        let paused = self.flow(epoch, BaseConsumer::pause);
+        loop {
+            self.poll(PAUSED_POLL)?;
+            if self.mailbox.stopped() || self.mailbox.epoch() != epoch {
+                return Ok(());
+            }
+            waiting = match self.mailbox.offer(waiting, PAUSED_POLL) {
+                Ok(()) => break,
+                Err(batch) => batch,
+            };
+        }
+        if paused {
+            self.flow(epoch, BaseConsumer::resume);
+        }
+        Ok(())
+    }
+
+    /// Pauses or resumes what is live, unless a new epoch has begun or is about to: it decides for itself what flows.
+    fn flow(
+        &self,
+        epoch: u64,
+        change: impl Fn(&BaseConsumer<GroupContext>, &TopicPartitionList) -> KafkaResult<()>,
+    ) -> bool {
+        let Some(_flow) = self.mailbox.try_flow() else { return false };
+        if self.mailbox.epoch() != epoch {
+            return false;
+        }
+        let live = self.live.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(|partition| TopicPartition { topic: Arc::clone(topic), partition: *partition })
+        });
+        let live: Vec<TopicPartition> = live.collect();
+        let list = partition_list(live.iter().map(|partition| (partition, Offset::Invalid)));
+        let changed = change(&self.consumer, &list);
+        if let Err(error) = &changed {
+            warn!(%error, group = self.group, "partitions neither paused nor resumed");
+        }
+        changed.is_ok()
+    }
+
+    /// Destroys the client here, off the async threads, once the handle's short calls have let go of it.
+    fn retire(self) {
+        let deadline = Instant::now() + HANDLE_DEADLINE;
+        self.mailbox.stop();
+        while Arc::strong_count(&self.consumer) > 1 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Kafka at the rim: settings, topics, reading with a group, reading to the end, publishing in transactions.
+//!
+//! A stage instance is one async run loop, one consumer thread ([`consumer::GroupConsumer`]) and one writer thread
+//! ([`publisher::Publisher`]). What blocks lives in these threads or in Tokio's blocking pool, never on the async runtime.
+//!
+//! Taking over always goes in this order: [`publisher::Publisher::start`] fences, [`table::fold`] asks the ends and reads up to
+//! them, and only then may anything be computed and published.
+
+pub mod config;
+pub mod connection;
+pub mod consumer;
+pub mod dead_letters;
+pub mod mock;
+pub mod offsets;
+pub mod publisher;
+pub mod record;
+pub mod sender;
+pub mod table;
+pub mod topics;
+
+mod retire;
+
+pub use connection::{Connection, Membership};
+pub use record::{Headers, Outgoing, Record, TopicPartition};
+
+/// Writes an error and its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

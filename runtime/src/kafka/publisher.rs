@@ -1,0 +1,195 @@
+//! The writer: a thread that owns a transactional producer and commits what the run loop hands it, one transaction at a time.
+//!
+//! A transaction is opened when everything to be written lies in memory, and its order is fixed:
+//!
+//! ```text
+//! begin ─▶ derived, delivered ─▶ follow-up, delivered ─▶ checkpoint, delivered ─▶ input offsets ─▶ commit
+//! ```
+//!
+//! An instance that has aborted, failed a delivery or met any error not marked retriable is dead and never used again:
+//! librdkafka re-sends EndTxn by itself and answers OK while the first copy may still end a *later* transaction of the same instance.
+//! A new one is started, which fences late copies; then the take-over is run from the beginning.
+
+mod error;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use error::PublishError;
+
+use super::connection::Connection;
+use super::consumer::Group;
+use super::record::{Delivered, Outgoing, TopicPartition};
+use writer::{Command, Writer};
+
+/// Everything that one transaction writes, in the order of its fields.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// What is derived, first.
+    pub derived: Vec<Outgoing>,
+    /// What follows from it: ids seen, suspects, links.
+    pub follow_up: Vec<Outgoing>,
+    /// The checkpoint, last and alone.
+    pub checkpoint: Vec<Outgoing>,
+    /// The input that all this was made from, moved with it.
+    pub input: Option<Input>,
+}
+
+impl Transaction {
+    /// Returns whether there is nothing to write and nothing to move.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.derived.is_empty()
+            && self.follow_up.is_empty()
+            && self.checkpoint.is_empty()
+            && self.input.as_ref().is_none_or(|input| input.next_offsets.is_empty())
+    }
+}
+
+/// The input of a transaction: the offsets to commit with it, for records of one epoch.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The membership; its metadata is fetched anew at the moment of the commit.
+    pub group: Group,
+    /// The epoch the records were read in.
+    pub epoch: u64,
+    /// The next offset to read of each partition.
+    pub next_offsets: Vec<(TopicPartition, i64)>,
+}
+
+/// A transaction that is durable, and where its records stand: in the order they were given.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Where the derived records stand.
+    pub derived: Vec<Delivered>,
+    /// Where the follow-up records stand.
+    pub follow_up: Vec<Delivered>,
+    /// Where the checkpoint stands.
+    pub checkpoint: Vec<Delivered>,
+    /// What it took.
+    pub timing: Timing,
+}
+
+/// What a transaction took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From its beginning until all records were delivered.
+    pub delivery: Duration,
+    /// Handing over the input offsets.
+    pub offsets: Duration,
+    /// The commit itself.
+    pub commit: Duration,
+}
+
+/// A handle on the writer thread.
+///
+/// Dropping it ends the thread and its producer off the async threads; a transaction under way is given up where it has not
+/// yet come to its commit.
+#[derive(Debug)]
+pub struct Publisher {
+    transactional_id: Arc<str>,
+    commands: Sender<Command>,
+    abandoned: Arc<AtomicBool>,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// A commit was asked for; stays when its future is dropped, and then nobody knows how it ended.
+    Committing,
+    Dead {
+        why: String,
+    },
+}
+
+impl Publisher {
+    /// Makes a producer and fences every earlier one with that id: what they had open is aborted.
+    ///
+    /// # Errors
+    /// [`PublishError::Start`] when no broker lets it, after retries of a minute.
+    pub async fn start(connection: &Connection, transactional_id: &str) -> Result<Self, PublishError> {
+        let transactional_id: Arc<str> = transactional_id.into();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        // Dropping this future abandons the start.
+        let guard = AbandonOnDrop(Some(Arc::clone(&abandoned)));
+        let settings = connection.transactional(&transactional_id);
+        let commands = Writer::spawn(&settings, Arc::clone(&transactional_id), Arc::clone(&abandoned)).await?;
+        guard.disarm();
+        Ok(Self { transactional_id, commands, abandoned, state: State::Ready })
+    }
+
+    /// Returns the transactional id.
+    #[must_use]
+    pub fn transactional_id(&self) -> &str {
+        &self.transactional_id
+    }
+
+    /// Returns whether the instance is used up, so that only a new one helps.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.state != State::Ready
+    }
+
+    /// Writes and commits one transaction; `Ok` means that all of it is durable and nothing of it is written twice.
+    ///
+    /// An empty transaction is no transaction: nothing is opened. After an error other than [`PublishError::TooLarge`] and
+    /// [`PublishError::Reassigned`] before anything was written, the instance is dead: drop it, start a new one, take over again. So it is when
+    /// the returned future is dropped before it ends, since nobody knows what became of the commit.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; [`Publisher::is_dead`] tells whether the instance can go on.
+    pub async fn commit(&mut self, transaction: Transaction) -> Result<Committed, PublishError> {
+        match &self.state {
+            State::Ready => {}
+            State::Committing => return Err(self.dead("an earlier commit was not awaited to its end")),
+            State::Dead { why } => return Err(self.dead(why)),
+        }
+        if transaction.is_empty() {
+            return Ok(Committed::default());
+        }
+        self.state = State::Committing;
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(Command { transaction, answer });
+        let result = match sent {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(self.dead("the writer thread has ended"))),
+            Err(_) => Err(self.dead("the writer thread has ended")),
+        };
+        self.state = match &result {
+            Err(error) if error.is_deadly() => State::Dead { why: crate::kafka::chain(error) },
+            Ok(_) | Err(_) => State::Ready,
+        };
+        result
+    }
+
+    fn dead(&self, why: &str) -> PublishError {
+        PublishError::Dead { transactional_id: self.transactional_id.to_string(), why: why.to_owned() }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+    }
+}
+
+struct AbandonOnDrop(Option<Arc<AtomicBool>>);
+
+impl AbandonOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        if let Some(abandoned) = &self.0 {
+            abandoned.store(true, Ordering::SeqCst);
+        }
+    }
+}

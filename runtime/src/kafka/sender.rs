@@ -1,0 +1,98 @@
+//! A producer without transactions, for what may come twice: the dead letters of sinks.
+
+use std::sync::Arc;
+
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+
+use super::connection::{Connection, MESSAGE_TIMEOUT};
+use super::record::{Delivered, Outgoing};
+use super::retire::retire;
+
+/// What can go wrong for a sender.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The settings make no producer.
+    #[error("producer cannot be made")]
+    Client(#[source] KafkaError),
+    /// The record was not delivered.
+    #[error("record for `{topic}` was not delivered")]
+    Delivery {
+        /// Its topic.
+        topic: String,
+        /// What librdkafka says.
+        source: KafkaError,
+    },
+}
+
+impl SendError {
+    /// Returns what an operator can do.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Client(_) => Some("check `kafka.properties` and `kafka.bootstrap_servers`"),
+            Self::Delivery { .. } => {
+                Some("check that the topic exists, that this client may write it, and that enough replicas are in sync")
+            }
+        }
+    }
+}
+
+/// An idempotent producer; a record that is sent again after an error may stand twice.
+pub struct Sender {
+    producer: Option<FutureProducer>,
+}
+
+impl Sender {
+    /// Makes a sender; asks nothing of the network.
+    ///
+    /// # Errors
+    /// [`SendError::Client`] when the settings make no producer.
+    pub fn new(connection: &Connection) -> Result<Self, SendError> {
+        let producer = connection.idempotent().create().map_err(SendError::Client)?;
+        Ok(Self { producer: Some(producer) })
+    }
+
+    /// Sends records and waits until all are delivered.
+    ///
+    /// # Errors
+    /// [`SendError::Delivery`] with the first that was not; the others may stand in the topic.
+    pub async fn send(&self, records: &[Outgoing]) -> Result<Vec<Delivered>, SendError> {
+        let Some(producer) = &self.producer else { return Ok(Vec::new()) };
+        let sent = records.iter().map(|record| deliver(producer, record));
+        futures_util::future::try_join_all(sent).await
+    }
+
+    /// Returns whether the producer is beyond repair and a new one is needed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.producer.as_ref().is_none_or(|producer| producer.client().fatal_error().is_some())
+    }
+}
+
+async fn deliver(producer: &FutureProducer, record: &Outgoing) -> Result<Delivered, SendError> {
+    let Outgoing { topic, partition, key, value, headers } = record;
+    let native: FutureRecord<'_, [u8], [u8]> = FutureRecord {
+        topic,
+        partition: *partition,
+        payload: value.as_deref(),
+        key: key.as_deref(),
+        timestamp: None,
+        headers: headers.to_native(),
+    };
+    match producer.send(native, Timeout::After(MESSAGE_TIMEOUT)).await {
+        Ok(delivery) => {
+            Ok(Delivered { topic: Arc::clone(topic), partition: delivery.partition, offset: delivery.offset })
+        }
+        Err((source, _)) => Err(SendError::Delivery { topic: topic.to_string(), source }),
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            retire("sender", producer);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! A topic read to its end: what every memory of ours is rebuilt from.
+//!
+//! The end is asked of a `read_uncommitted` client, since one that reads committed records is shown the last *stable* offset. It
+//! is reached when the position is at or past it. A reader that comes to an end below it meets the open transaction of somebody
+//! else, which hides what follows: it waits until that transaction has ended, and says where.
+//!
+//! The log's last batch is never compacted away (it stands in the active segment), so a position does reach the end.
+
+mod error;
+mod reading;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::sync::watch;
+
+pub use error::TableError;
+
+use super::connection::Connection;
+use super::consumer::Start;
+use super::record::Record;
+use reading::Reading;
+
+/// Brokers that have not answered by then are out of reach.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a callback of [`fold`] may fail with.
+pub type FoldFailure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Which part of a topic is to be folded.
+#[derive(Debug, Clone)]
+pub struct FoldRequest {
+    /// The topic's full name.
+    pub topic: String,
+    /// The partitions, and where to begin in each: at the beginning, or at what an earlier fold has reached.
+    pub from: BTreeMap<i32, Start>,
+    /// Where to tell how far it has come, for `/status`.
+    pub progress: Option<watch::Sender<FoldProgress>>,
+}
+
+impl FoldRequest {
+    /// Asks for partitions from their beginning.
+    #[must_use]
+    pub fn whole(topic: impl Into<String>, partitions: impl IntoIterator<Item = i32>) -> Self {
+        let from = partitions.into_iter().map(|partition| (partition, Start::Beginning)).collect();
+        Self { topic: topic.into(), from, progress: None }
+    }
+
+    /// Asks for what has come since an earlier fold.
+    #[must_use]
+    pub fn tail(topic: impl Into<String>, next_offsets: &BTreeMap<i32, i64>) -> Self {
+        let from = next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))).collect();
+        Self { topic: topic.into(), from, progress: None }
+    }
+
+    /// Tells how far it has come.
+    #[must_use]
+    pub fn reporting(mut self, progress: watch::Sender<FoldProgress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+}
+
+/// How far a fold has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoldProgress {
+    /// The topic's full name.
+    pub topic: String,
+    /// Records folded so far.
+    pub records: u64,
+    /// Offsets still to be passed, markers included.
+    pub remaining: u64,
+    /// Partitions whose tail an open transaction hides.
+    pub hidden: Vec<Hidden>,
+}
+
+/// A tail that an open transaction hides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// The partition.
+    pub partition: i32,
+    /// Where reading stands: the transaction's first offset, or what follows the last visible record.
+    pub position: i64,
+    /// The end to be reached.
+    pub end: i64,
+    /// How long it has been so.
+    pub waited: Duration,
+}
+
+/// What a fold has made.
+#[derive(Debug)]
+pub struct Folded<S> {
+    /// The state, with every record folded in.
+    pub state: S,
+    /// The next offset of each partition: from here a later fold goes on.
+    pub next_offsets: BTreeMap<i32, i64>,
+    /// How many records were folded.
+    pub records: u64,
+}
+
+/// Reads partitions of a topic to their ends, and folds each committed record into `state` in the order of its partition.
+///
+/// To be called after the own producer has fenced its predecessors. The callback runs on a thread of its own; tombstones are
+/// records without a value. Dropping the future ends the thread. On an error the state is gone: fold anew.
+///
+/// # Errors
+/// See [`TableError`]; [`TableError::Refused`] carries what the callback failed with.
+pub async fn fold<S: Send + 'static>(
+    connection: &Connection,
+    request: FoldRequest,
+    state: S,
+    on_record: impl FnMut(&mut S, Record) -> Result<(), FoldFailure> + Send + 'static,
+) -> Result<Folded<S>, TableError> {
+    let stop = StopOnDrop::default();
+    let stopped = Arc::clone(&stop.0);
+    let (admin, reader) = (connection.admin(), connection.reader());
+    let topic = request.topic.clone();
+    let work = move || {
+        let ends = ends_blocking(&admin, &request.topic, request.from.keys().copied())?;
+        Reading::new(&reader, request, &ends, stopped)?.run(state, on_record)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(TableError::Ended { topic, source: error }))
+}
+
+/// Returns the first and the end offset of each partition, hidden records included.
+///
+/// # Errors
+/// [`TableError::Ask`] when no broker answers.
+pub async fn ends(
+    connection: &Connection,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+) -> Result<BTreeMap<i32, Extent>, TableError> {
+    let (admin, topic) = (connection.admin(), topic.to_owned());
+    let partitions: Vec<i32> = partitions.into_iter().collect();
+    let name = topic.clone();
+    let work = move || ends_blocking(&admin, &topic, partitions);
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(TableError::Ended { topic: name, source }))
+}
+
+/// What a partition holds: offsets from `first` up to, not including, `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The first offset that is still there.
+    pub first: i64,
+    /// The offset that the next record will get.
+    pub end: i64,
+}
+
+fn ends_blocking(
+    admin: &ClientConfig,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+) -> Result<BTreeMap<i32, Extent>, TableError> {
+    let ask = |source| TableError::Ask { topic: topic.to_owned(), source };
+    let client: BaseConsumer = admin.create().map_err(ask)?;
+    let deadline = Instant::now() + ASK_TIMEOUT * 3;
+    let ends = partitions
+        .into_iter()
+        .map(|partition| {
+            let (first, end) =
+                retried(deadline, || client.fetch_watermarks(topic, partition, ASK_TIMEOUT)).map_err(ask)?;
+            Ok((partition, Extent { first, end }))
+        })
+        .collect();
+    super::retire::retire("ends", client);
+    ends
+}
+
+/// Repeats a question that a starting broker answers with "not yet".
+fn retried<T>(deadline: Instant, ask: impl Fn() -> rdkafka::error::KafkaResult<T>) -> rdkafka::error::KafkaResult<T> {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    loop {
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let passing = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::LeaderNotAvailable
+                    | Code::NotLeaderForPartition
+                    | Code::BrokerTransportFailure
+                    | Code::OperationTimedOut
+            )
+        );
+        if !passing || Instant::now() >= deadline {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Reads the newest visible record of each partition that has one.
+///
+/// # Errors
+/// As [`fold`].
+pub async fn newest(
+    connection: &Connection,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+) -> Result<Vec<Record>, TableError> {
+    /// The first look back; doubled until something is found, since markers and aborted records are no records.
+    const LOOK_BACK: i64 = 16;
+    let mut extents = ends(connection, topic, partitions).await?;
+    extents.retain(|_, extent| extent.first < extent.end);
+    let mut found: BTreeMap<i32, Record> = BTreeMap::new();
+    let mut look_back = LOOK_BACK;
+    while !extents.is_empty() {
+        let starts = extents.iter().map(|(at, extent)| (*at, (extent.end - look_back).max(extent.first)));
+        let request = FoldRequest::tail(topic, &starts.collect());
+        let folded = fold(connection, request, BTreeMap::new(), |newest, record| {
+            newest.insert(record.partition, record);
+            Ok(())
+        });
+        found.extend(folded.await?.state);
+        extents.retain(|at, extent| !found.contains_key(at) && extent.end - look_back > extent.first);
+        look_back *= 16;
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Refuses a topic whose newest key was written with another schema id than ours: equal keys would have other bytes, and so
+/// stand in other partitions.
+///
+/// # Errors
+/// [`TableError::KeySchema`] with both ids; else as [`fold`].
+pub async fn check_key_schema(
+    connection: &Connection,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+    ours: u32,
+) -> Result<(), TableError> {
+    let records = newest(connection, topic, partitions).await?;
+    let newest =
+        records.iter().filter(|record| record.key.is_some()).max_by_key(|record| (record.timestamp_ms, record.offset));
+    let Some(record) = newest else { return Ok(()) };
+    let framed = record.key.as_deref().and_then(|key| match key {
+        [0, id @ ..] if id.len() >= 4 => Some(u32::from_be_bytes([id[0], id[1], id[2], id[3]])),
+        _ => None,
+    });
+    match framed {
+        Some(found) if found == ours => Ok(()),
+        found => {
+            let (partition, offset) = (record.partition, record.offset);
+            Err(TableError::KeySchema { topic: topic.to_owned(), partition, offset, found, ours })
+        }
+    }
+}
+
+/// Tells the reading thread when nobody waits for it any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,109 @@
+//! What can go wrong while a topic is read to its end.
+
+use rdkafka::error::KafkaError;
+
+use super::FoldFailure;
+
+/// What can go wrong while a topic is read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The ends were not told.
+    #[error("ends of `{topic}` were not read")]
+    Ask {
+        /// The topic.
+        topic: String,
+        /// What librdkafka says.
+        source: KafkaError,
+    },
+    /// The reader cannot be made or has failed.
+    #[error("`{topic}` was not read to its end")]
+    Read {
+        /// The topic.
+        topic: String,
+        /// What librdkafka says.
+        source: KafkaError,
+    },
+    /// The offset to begin at lies beyond the end: the topic was recreated.
+    #[error("`{topic}` ends at {end} in partition {partition}, before offset {from} that was read of it earlier")]
+    Recreated {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where reading was to begin.
+        from: i64,
+        /// Where the partition ends.
+        end: i64,
+    },
+    /// The offset to begin at is no longer there.
+    #[error("`{topic}` begins at {first} in partition {partition}, after offset {from} where reading was to go on")]
+    Truncated {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where reading was to begin.
+        from: i64,
+        /// Where the partition begins.
+        first: i64,
+    },
+    /// The callback cannot take a record.
+    #[error("record of `{topic}` in partition {partition} at offset {offset} cannot be folded")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+        /// What the callback says.
+        source: FoldFailure,
+    },
+    /// The newest key was written with another schema id.
+    #[error(
+        "newest key of `{topic}` (partition {partition}, offset {offset}) has schema id {found:?}, we would write {ours}"
+    )]
+    KeySchema {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+        /// The id found; `None` where the key is not framed.
+        found: Option<u32>,
+        /// Ours.
+        ours: u32,
+    },
+    /// Nobody waits for it any more.
+    #[error("reading of `{topic}` was stopped")]
+    Stopped {
+        /// The topic.
+        topic: String,
+    },
+    /// The thread ended without an answer.
+    #[error("reading of `{topic}` ended without an answer")]
+    Ended {
+        /// The topic.
+        topic: String,
+        /// What the runtime says.
+        source: tokio::task::JoinError,
+    },
+}
+
+impl TableError {
+    /// Returns what an operator can do.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Ask { .. } | Self::Read { .. } => {
+                Some("check that the topic exists (`windfall topics create`) and that the brokers can be reached")
+            }
+            Self::Recreated { .. } => Some("the topic was recreated: rebuild what was made from it"),
+            Self::KeySchema { .. } => Some(
+                "the schema registry was changed or has lost its ids: go back to the former one, or start with a new `topic_prefix`",
+            ),
+            Self::Truncated { .. } | Self::Refused { .. } | Self::Stopped { .. } | Self::Ended { .. } => None,
+        }
+    }
+}
