@@ -40,7 +40,12 @@ pub(crate) fn explain(error: &Error, places: &Places, translate: impl Fn(Place) 
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         translate(Place { line: number(location.line()), column: number(location.column()) })
     });
-    let path = place.and_then(|place| places.path_at(place).or_else(|| places.path_before(place))).map(str::to_owned);
+    let path = place
+        .and_then(|place| match error {
+            Error::SerdeMissingField { .. } => places.mapping_at(place),
+            _ => places.path_at(place).or_else(|| places.path_before(place)),
+        })
+        .map(str::to_owned);
     let (what, help) = describe(error);
     Fault { place, path, what, help }
 }

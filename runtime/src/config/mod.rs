@@ -8,6 +8,8 @@ mod explain;
 mod load;
 mod place;
 mod substitute;
+#[cfg(test)]
+mod tests;
 mod units;
 mod violation;
 

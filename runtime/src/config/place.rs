@@ -131,6 +131,12 @@ impl Places {
         self.in_order.iter().rev().find(|(at, _)| *at == place).map(|(_, path)| path.as_str())
     }
 
+    /// Returns the path of the mapping that begins at `place`: a block mapping begins with its first key.
+    pub(crate) fn mapping_at(&self, place: Place) -> Option<&str> {
+        let Some((_, path)) = self.in_order.iter().find(|(at, _)| *at == place) else { return self.path_before(place) };
+        if path.ends_with(']') { Some(path) } else { path.rfind(['.', '[']).map(|end| &path[..end]) }
+    }
+
     /// Returns the path of the last thing that begins at or before `place`.
     #[must_use]
     pub fn path_before(&self, place: Place) -> Option<&str> {

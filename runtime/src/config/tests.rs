@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::*;
+use crate::secret::{Secret, SecretBackend, TextOrSecret};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Root {
+    #[serde(default)]
+    #[allow(dead_code)]
+    secrets: BTreeMap<String, SecretBackend>,
+    #[serde(default)]
+    sources: Vec<Source>,
+    #[serde(default)]
+    kind: Option<Kind>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Postgres,
+    #[allow(dead_code)]
+    Sqlite,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    name: String,
+    #[serde(default)]
+    private_key: Option<Secret>,
+    #[serde(default)]
+    url: Option<TextOrSecret>,
+    #[serde(default)]
+    #[allow(dead_code)]
+    interval: Option<Period>,
+    #[serde(default)]
+    #[allow(dead_code)]
+    page_size: Option<u32>,
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "ORG" => Some("acme".to_owned()),
+        "KEY" => Some("hunter2hunter2".to_owned()),
+        "TRICK" => Some("x\"\nkind: postgres\n#".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn read(text: &str) -> Result<Root, String> {
+    parse::<Root>(text, Path::new("windfall.yaml"), &env).map(|loaded| loaded.config).map_err(|error| {
+        let line = |fault: &Fault| {
+            let place = fault.place.map_or_else(|| "?".to_owned(), |place| place.to_string());
+            let path = fault.path.as_deref().unwrap_or("?");
+            format!("{place} {path}: {} / {}", fault.what, fault.help.as_deref().unwrap_or("-"))
+        };
+        error.faults().iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_name() {
+    let error = read("sources:\n  - name: acme\n    intervall: 1h\n").unwrap_err();
+    assert_eq!(
+        error,
+        "3:5 sources[0].intervall: the key `intervall` is not known / did you mean `interval`? known here: `interval`, `name`, `page_size`, `private_key`, `url`"
+    );
+}
+
+#[test]
+fn a_value_that_cannot_stand_is_named_with_what_can() {
+    let error = read("kind: postgress\n").unwrap_err();
+    assert_eq!(
+        error,
+        "1:7 kind: `postgress` is not a value that can stand here / did you mean `postgres`? known here: `postgres`, `sqlite`"
+    );
+    assert!(matches!(read("kind: postgres").unwrap().kind, Some(Kind::Postgres)));
+}
+
+#[test]
+fn a_missing_key_is_named_inside_the_item_that_lacks_it() {
+    let error = read("sources:\n  - name: a\n  - page_size: 5\n").unwrap_err();
+    assert_eq!(error, "3:5 sources[1]: the key `name` is missing / add `name:` here");
+}
+
+#[test]
+fn a_wrong_type_is_said_without_the_value() {
+    let error = read("sources:\n  - name: a\n    page_size: hunter2\n").unwrap_err();
+    assert!(error.starts_with("3:16 sources[0].page_size: "), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+    let error = read("sources: hunter2\n").unwrap_err();
+    assert!(error.starts_with("1:10 sources: "), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_length_of_time_without_a_unit_is_refused() {
+    let error = read("sources:\n  - name: a\n    interval: 90\n").unwrap_err();
+    assert_eq!(
+        error,
+        "3:15 sources[0].interval: `90` is not a length of time such as `20ms`, `90s`, `15m`, `1h` or `7d` / -"
+    );
+}
+
+#[test]
+fn a_key_that_stands_twice_is_refused() {
+    let error = read("kind: postgres\nkind: sqlite\n").unwrap_err();
+    assert!(error.contains("the key `kind` stands twice"), "{error}");
+}
+
+#[test]
+fn variables_are_put_into_strings_of_any_quoting_and_defaults_are_used() {
+    let text = "sources:\n  - name: ${ORG}\n  - name: \"x-${ORG}-${NONE:fallback}\"\n  - name: 'a$${ORG}'\n  - name: '${EMPTY}'\n";
+    let names: Vec<_> = read(text).unwrap().sources.into_iter().map(|source| source.name).collect();
+    assert_eq!(names, ["acme", "x-acme-fallback", "a${ORG}", ""]);
+}
+
+#[test]
+fn a_variable_can_never_add_a_key() {
+    let root = read("sources:\n  - name: ${TRICK}\n").unwrap();
+    assert_eq!(root.sources[0].name, "x\"\nkind: postgres\n#");
+    assert!(root.kind.is_none());
+}
+
+#[test]
+fn all_references_that_cannot_be_resolved_are_named_at_once() {
+    let text = "sources:\n  - name: ${NOPE}\n    private_key: SECRET[env.NADA]\n    url: SECRET[vault.x]\n";
+    let error = read(text).unwrap_err();
+    assert_eq!(
+        error,
+        "2:11 sources[0].name: the variable `NOPE` is not set / set `NOPE`, or give a default: `${NOPE:default}`\n\
+         3:18 sources[0].private_key: the variable `NADA` is not set / set `NADA` in the environment of the process\n\
+         4:10 sources[0].url: no backend of secrets is called `vault` / use one of `env`, or declare it under `secrets:`"
+    );
+}
+
+#[test]
+fn a_secret_is_read_from_a_file_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("keys")).unwrap();
+    std::fs::write(folder.path().join("keys/abm.pem"), "-----BEGIN\nabc\n-----END\n").unwrap();
+    let file = folder.path().join("windfall.yaml");
+    std::fs::write(
+        &file,
+        "secrets: { files: { type: directory, path: ./keys } }\nsources:\n  - name: a\n    private_key: SECRET[files.abm.pem]\n",
+    )
+    .unwrap();
+    let loaded = load::<Root>(&file, &env).unwrap();
+    let key = loaded.config.sources[0].private_key.as_ref().unwrap();
+    assert_eq!(key.expose(), "-----BEGIN\nabc\n-----END");
+    assert!(!format!("{:?} {loaded:?}", loaded.config).contains("abc"));
+}
+
+#[test]
+fn a_name_that_leaves_the_folder_of_secrets_is_refused() {
+    let text = "secrets: { files: { type: directory, path: . } }\nsources: [{ name: 'SECRET[files.../etc/passwd]' }]\n";
+    let error = read(text).unwrap_err();
+    assert!(error.contains("is not a file name inside the directory of secrets"), "{error}");
+}
+
+#[test]
+fn a_secret_in_the_file_itself_is_refused_and_not_repeated() {
+    let error = read("sources:\n  - name: a\n    private_key: hunter2hunter2\n").unwrap_err();
+    assert_eq!(
+        error,
+        "3:18 sources[0].private_key: a secret must not stand in the file / write `SECRET[files.NAME]` or `SECRET[env.NAME]` and keep the value there"
+    );
+    let error = read("sources:\n  - name: a\n    private_key: ${KEY}\n").unwrap_err();
+    assert!(error.contains("a secret must not stand in the file"), "a plain variable is no secret: {error}");
+}
+
+#[test]
+fn a_secret_that_stands_where_it_cannot_is_not_shown() {
+    let error = read("sources:\n  - name: a\n    interval: SECRET[env.KEY]\n").unwrap_err();
+    assert!(error.contains("[redacted]") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_value_that_is_partly_secret_is_secret_as_a_whole() {
+    let root = read(
+        "sources:\n  - name: a\n    url: postgres://u:SECRET[env.KEY]@h/d\n  - name: b\n    url: postgres://h/d\n",
+    )
+    .unwrap();
+    let url = |n: usize| root.sources[n].url.clone().unwrap();
+    assert!(url(0).secret());
+    assert_eq!(url(0).expose(), "postgres://u:hunter2hunter2@h/d");
+    assert!(!url(1).secret());
+    assert!(!format!("{root:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_reference_in_a_value_of_several_lines_is_refused() {
+    let error = read("sources:\n  - name: |\n      ${ORG}\n").unwrap_err();
+    assert!(error.contains("a reference stands in a value of several lines"), "{error}");
+}
+
+#[test]
+fn the_place_after_a_replaced_value_is_the_one_in_the_file() {
+    let error = read("sources: [{ name: \"${ORG}\", nme: x }]\n").unwrap_err();
+    assert!(error.starts_with("1:29 sources[0].nme: the key `nme` is not known"), "{error}");
+}
+
+#[test]
+fn aliases_that_grow_without_end_are_refused() {
+    let mut text = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (n, m) in [("b", "a"), ("c", "b"), ("d", "c"), ("e", "d"), ("f", "e"), ("g", "f")] {
+        text.push_str(&format!("{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]\n"));
+    }
+    let started = std::time::Instant::now();
+    assert!(parse::<serde_json::Value>(&text, Path::new("x.yaml"), &env).is_err());
+    assert!(started.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn a_file_that_is_missing_or_too_large_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("windfall.yaml");
+    assert!(matches!(load::<Root>(&file, &env), Err(ConfigError::Unreadable { .. })));
+    std::fs::write(&file, "#".repeat(1024 * 1024 + 1)).unwrap();
+    assert!(matches!(load::<Root>(&file, &env), Err(ConfigError::TooLarge { .. })));
+}
+
+#[test]
+fn a_violation_is_shown_at_the_place_of_its_field() {
+    let loaded = parse::<Root>("sources:\n  - name: a\n    page_size: 0\n", Path::new("w.yaml"), &env).unwrap();
+    let mut part = Violations::new();
+    part.push_with_help("page_size", "must be at least 1", "leave it out for 1000");
+    let mut all = Violations::new();
+    all.within("sources[0]", part);
+    let error = loaded.refuse(all).unwrap_err();
+    let fault = &error.faults()[0];
+    assert_eq!(
+        (fault.place, fault.path.as_deref()),
+        (Some(Place { line: 3, column: 5 }), Some("sources[0].page_size"))
+    );
+    assert!(loaded.refuse(Violations::new()).is_ok());
+}
+
+#[test]
+fn a_syntax_error_is_said_with_its_place() {
+    let error = read("sources:\n  - name: [a\nkind: x\n").unwrap_err();
+    assert!(error.starts_with("3:") || error.starts_with("2:"), "{error}");
+}
