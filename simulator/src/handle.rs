@@ -1,0 +1,187 @@
+//! The rim of the world: one lock, two clocks, the journal.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use crate::answer::{Answer, Asked};
+use crate::api::Keep;
+use crate::clock::TimeSource;
+use crate::command::{Command, CommandError, Done};
+use crate::fault::{FaultScript, ScriptError};
+use crate::journal::{Change, Journal, Line, Record, Truth};
+use crate::life::Round;
+use crate::world::{Now, World, whole_millis};
+
+/// What requests, handles and the end of a run share.
+pub(crate) struct Shared {
+    world: Mutex<World>,
+    life_clock: TimeSource,
+    wall_clock: TimeSource,
+    /// Difference between the fleet's time and its clock, when it begins elsewhere.
+    begin: chrono::Duration,
+    pub(crate) journal: Journal,
+}
+
+impl Shared {
+    /// Puts a world behind its lock.
+    pub(crate) fn new(
+        world: World,
+        life_clock: TimeSource,
+        wall_clock: TimeSource,
+        begin: chrono::Duration,
+        journal: Journal,
+    ) -> Self {
+        Self { world: Mutex::new(world), life_clock, wall_clock, begin, journal }
+    }
+
+    /// Answers a request.
+    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
+        let keep = match (self.journal.keeps(), self.journal.digests_only()) {
+            (false, _) => Keep::Nothing,
+            (true, true) => Keep::Digests,
+            (true, false) => Keep::Attributes,
+        };
+        self.with(|world, now| world.answer(asked, now, keep))
+    }
+
+    /// Lets the fleets live on to now, does something, and writes what changed into the journal before anyone sees it.
+    fn with<T>(&self, work: impl FnOnce(&mut World, Now) -> T) -> T {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Now {
+            life: whole_millis((self.life_clock)() + self.begin + world.life_offset),
+            wall: (self.wall_clock)() + world.wall_offset,
+        };
+        world.advance(now.life);
+        self.note(world.take_changes());
+        let result = work(&mut world, now);
+        self.note(world.take_changes());
+        result
+    }
+
+    fn note(&self, changes: Vec<Change>) {
+        for change in changes {
+            self.journal.write(Record::Change(change));
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Drives a running simulator; clones drive the same one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Obeys a command in the first organization.
+    ///
+    /// # Errors
+    /// When the command names what is not there, or cannot be done.
+    pub fn command(&self, command: Command) -> Result<Vec<Change>, CommandError> {
+        self.command_in(None, command)
+    }
+
+    /// Obeys a command in an organization.
+    ///
+    /// # Errors
+    /// When the command names what is not there, or cannot be done.
+    pub fn command_in(&self, org: Option<&str>, command: Command) -> Result<Vec<Change>, CommandError> {
+        self.shared.with(|world, now| world.obey(&command, org, now)).map(|Done { changes }| changes)
+    }
+
+    /// Makes a round of changes happen in every organization, chosen by the seed.
+    pub fn live(&self, round: Round) -> Vec<Change> {
+        let orgs = self.orgs();
+        orgs.iter().flat_map(|org| self.command_in(Some(org), Command::Live { round }).unwrap_or_default()).collect()
+    }
+
+    /// Lets the fleets live on until `at`, and moves the time of their life there; nothing when it is past.
+    pub fn advance_to(&self, at: DateTime<Utc>) {
+        self.shared.with(|world, now| {
+            if at > now.life {
+                world.life_offset += at - now.life;
+                world.advance(at);
+            }
+        });
+    }
+
+    /// Releases a device; what single reads say follows from the seed.
+    ///
+    /// # Errors
+    /// When there is no such device, or it was released.
+    pub fn release(&self, device: &str) -> Result<Vec<Change>, CommandError> {
+        self.command(Command::Release { device: device.to_owned(), answer: None })
+    }
+
+    /// Gives a device a server, by the server's id or name.
+    ///
+    /// # Errors
+    /// When there is no such device or server, or the device was released.
+    pub fn assign(&self, device: &str, server: &str) -> Result<Vec<Change>, CommandError> {
+        self.command(Command::Assign { device: device.to_owned(), server: server.to_owned() })
+    }
+
+    /// Adds rules to the fault script.
+    ///
+    /// # Errors
+    /// When the rules cannot be understood.
+    pub fn add_faults(&self, script: &str) -> Result<(), ScriptError> {
+        let script: FaultScript = script.parse()?;
+        self.shared.with(|world, _| world.faults.add(&script));
+        Ok(())
+    }
+
+    /// Lifts all faults.
+    pub fn clear_faults(&self) {
+        self.shared.with(|world, _| world.faults.clear());
+    }
+
+    /// Returns each rule of the fault script with how often it has played.
+    #[must_use]
+    pub fn faults_played(&self) -> Vec<(String, u64)> {
+        self.shared.with(|world, _| world.faults.played())
+    }
+
+    /// Returns everything as it is now.
+    #[must_use]
+    pub fn truth(&self) -> Truth {
+        self.shared.with(|world, now| world.truth(now))
+    }
+
+    /// Returns everything as it is now, and writes it into the journal.
+    pub fn journal_truth(&self) -> Truth {
+        let truth = self.truth();
+        self.shared.journal.write(Record::Truth(truth.clone()));
+        truth
+    }
+
+    /// Returns the journal, when it is kept in memory.
+    #[must_use]
+    pub fn journal(&self) -> Vec<Line> {
+        self.shared.journal.lines()
+    }
+
+    /// Returns the time of the fleet's life.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.shared.with(|_, now| now.life)
+    }
+
+    /// Returns the aliases of the organizations served.
+    #[must_use]
+    pub fn orgs(&self) -> Vec<String> {
+        self.shared.with(|world, _| world.orgs.iter().map(|org| org.fleet.org().to_owned()).collect())
+    }
+
+    /// Returns how many devices belong to the organizations now.
+    #[must_use]
+    pub fn live_devices(&self) -> u32 {
+        self.shared.with(|world, _| world.orgs.iter().map(|org| org.fleet.live()).sum())
+    }
+}
