@@ -4,13 +4,16 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
     ser::SerializeMap,
 };
 
 use crate::{
     asset::{Collection, FieldType, FieldValue},
-    wire::{Codec, WireError},
+    wire::{
+        Codec, WireError,
+        plain::{Name, Plain},
+    },
 };
 
 /// A record to be written: names and cells in the schema's order.
@@ -128,8 +131,8 @@ impl<'de> Visitor<'de> for RowVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawRow, A::Error> {
         let mut cells = Vec::with_capacity(entries.size_hint().unwrap_or(0).min(1024));
-        while let Some(entry) = entries.next_entry()? {
-            cells.push(entry);
+        while let Some((Name(name), cell)) = entries.next_entry()? {
+            cells.push((name, cell));
         }
         Ok(RawRow(cells))
     }
@@ -179,12 +182,12 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
+        while items.next_element::<Plain>()?.is_some() {}
         Ok(Raw::Foreign)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        while entries.next_entry::<Name, Plain>()?.is_some() {}
         Ok(Raw::Foreign)
     }
 }

@@ -8,7 +8,7 @@ mod codec;
 mod error;
 mod frame;
 pub mod guard;
-mod plain;
+pub(crate) mod plain;
 
 pub use codec::Codec;
 pub use error::WireError;

@@ -8,7 +8,36 @@ use serde::{
 use serde_json::{Map, Value};
 
 /// Any datum as JSON.
-pub(super) struct Plain(pub(super) Value);
+pub(crate) struct Plain(pub(crate) Value);
+
+/// The name of a record's field or of a map's entry.
+///
+/// The library hands out names only to who asks for an identifier; `String` and `IgnoredAny` do not.
+pub(crate) struct Name(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_identifier(NameVisitor).map(Name)
+    }
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<String, E> {
+        Ok(name.to_owned())
+    }
+
+    fn visit_string<E>(self, name: String) -> Result<String, E> {
+        Ok(name)
+    }
+}
 
 impl<'de> Deserialize<'de> for Plain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -76,7 +105,7 @@ impl<'de> Visitor<'de> for PlainVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some((name, Plain(value))) = entries.next_entry::<String, Plain>()? {
+        while let Some((Name(name), Plain(value))) = entries.next_entry()? {
             object.insert(name, value);
         }
         Ok(Value::Object(object))
@@ -84,7 +113,7 @@ impl<'de> Visitor<'de> for PlainVisitor {
 
     /// An enum's symbol; we write none, others may.
     fn visit_enum<A: EnumAccess<'de>>(self, symbol: A) -> Result<Value, A::Error> {
-        let (name, variant) = symbol.variant::<String>()?;
+        let (Name(name), variant) = symbol.variant()?;
         variant.unit_variant()?;
         Ok(Value::String(name))
     }

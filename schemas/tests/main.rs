@@ -1,0 +1,15 @@
+//! The contract holds: types agree with files, files with their history, bytes with other libraries.
+
+mod agreement;
+mod assets;
+mod codec;
+mod compatibility;
+mod fingerprints;
+mod golden;
+mod hostile;
+mod lint;
+mod names;
+mod partitions;
+mod round_trip;
+mod samples;
+mod values;
