@@ -3,16 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Whether the same request is worth sending again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// No: something must be changed first.
-    Never,
-    /// Yes, after a pause that grows with each failure in a row.
-    Backoff,
-    /// Yes, but not before this long; the budget makes the next request wait by itself.
-    After(Duration),
-}
+pub use windfall_runtime::retry::Retry;
 
 /// What Apple refused, and in which words.
 ///

@@ -4,7 +4,12 @@
 //! [`DirectoryError`], whose [`DirectoryError::retry`] says whether, and when, the same request is worth sending again.
 //! Nothing is retried behind the caller's back but a single 401, with a new token.
 
+pub mod auth;
 mod error;
+mod headers;
+pub mod key;
+pub mod key_file;
+pub mod limiter;
 mod paging;
 
 use std::future::Future;
@@ -133,7 +138,7 @@ pub struct Rejected {
     pub index: usize,
     /// Its id, else its serial number; `None` means that nobody can say which device was seen.
     pub id: Option<String>,
-    /// Short code: see [`crate::apple::wire`].
+    /// Short code: see `wire`.
     pub reason: &'static str,
     /// What is wrong with it, for people.
     pub message: String,

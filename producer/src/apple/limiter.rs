@@ -1,0 +1,132 @@
+//! The door that every request of an organization goes through, one at a time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::sync::Notify;
+use windfall_runtime::clock::SharedClock;
+
+use crate::budget::{Budget, Limit, LimiterState, Pace, Priority, Ticket, Turn};
+
+/// Seconds that requests have waited for the budget, by `source` and `job`.
+pub const RATE_LIMIT_WAIT_SECONDS_TOTAL: &str = "windfall_rate_limit_wait_seconds_total";
+/// Answers 429, by `source`.
+pub const RATE_LIMIT_THROTTLED_TOTAL: &str = "windfall_rate_limit_throttled_total";
+/// Requests that may still be made in this period, by `source`.
+pub const RATE_LIMIT_TOKENS: &str = "windfall_rate_limit_tokens";
+/// Part of the period's limit that is used up, by `source`.
+pub const RATE_LIMIT_USED_RATIO: &str = "windfall_rate_limit_used_ratio";
+
+/// Lets requests through as the budget allows: never two at a time, never more than the limit in any period.
+pub struct Limiter {
+    source: String,
+    clock: SharedClock,
+    budget: Mutex<Budget>,
+    /// Somebody left, finished or was told to wait: everybody looks again.
+    changed: Notify,
+}
+
+/// The right to send one request; held until its answer has been read.
+#[must_use]
+pub struct Permit<'a> {
+    limiter: &'a Limiter,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let now = self.limiter.clock.elapsed();
+        let mut budget = self.limiter.lock();
+        budget.answered(now);
+        self.limiter.show(budget.pace(now));
+        drop(budget);
+        self.limiter.changed.notify_waiters();
+    }
+}
+
+/// Takes a waiter out of the queue when its future is dropped before its turn came.
+struct Place<'a> {
+    limiter: &'a Limiter,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.limiter.lock().leave(ticket);
+            self.limiter.changed.notify_waiters();
+        }
+    }
+}
+
+impl Limiter {
+    /// Takes `source` over: nothing leaves before what `state` says, and not within one period.
+    #[must_use]
+    pub fn take_over(source: &str, limit: Limit, state: &LimiterState, clock: SharedClock) -> Self {
+        let budget = Budget::take_over(limit, state, clock.elapsed(), clock.now());
+        Self { source: source.to_owned(), clock, budget: Mutex::new(budget), changed: Notify::new() }
+    }
+
+    /// Waits for a turn. Whoever drops the future before gives its place in the queue up.
+    pub async fn admit(&self, priority: Priority) -> Permit<'_> {
+        let mut place = Place { limiter: self, ticket: None };
+        let ticket = self.lock().enter(priority);
+        place.ticket = Some(ticket);
+        self.changed.notify_waiters();
+        let came = self.clock.elapsed();
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let turn = self.lock().ask(ticket, self.clock.elapsed());
+            match turn {
+                Turn::Go => break,
+                Turn::Busy => changed.await,
+                Turn::Wait(wait) => tokio::select! {
+                    () = self.clock.sleep(wait) => {}
+                    () = changed => {}
+                },
+            }
+        }
+        place.ticket = None;
+        let waited = self.clock.elapsed().saturating_sub(came);
+        counter!(RATE_LIMIT_WAIT_SECONDS_TOTAL, "source" => self.source.clone(), "job" => priority.as_str())
+            .increment(waited.as_secs());
+        Permit { limiter: self }
+    }
+
+    /// Notes a 429.
+    pub fn throttled(&self, retry_after: Duration) {
+        counter!(RATE_LIMIT_THROTTLED_TOTAL, "source" => self.source.clone()).increment(1);
+        self.lock().throttled(retry_after, self.clock.elapsed(), self.clock.now());
+        self.changed.notify_waiters();
+    }
+
+    /// Notes that the server asked for patience for another reason than the limit.
+    pub fn hold(&self, retry_after: Duration) {
+        self.lock().hold(retry_after, self.clock.elapsed(), self.clock.now());
+        self.changed.notify_waiters();
+    }
+
+    /// Writes what must survive a restart.
+    pub fn write(&self, state: &mut LimiterState) {
+        self.lock().write(state);
+    }
+
+    /// Tells how fast requests are let through now.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.lock().pace(self.clock.elapsed())
+    }
+
+    fn show(&self, pace: Pace) {
+        let left = pace.limit.saturating_sub(pace.used);
+        gauge!(RATE_LIMIT_TOKENS, "source" => self.source.clone()).set(f64::from(left));
+        gauge!(RATE_LIMIT_USED_RATIO, "source" => self.source.clone())
+            .set(f64::from(pace.used) / f64::from(pace.limit.max(1)));
+    }
+
+    /// A panic inside the budget leaves plain numbers behind, so the lock's poison is not heeded.
+    fn lock(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
