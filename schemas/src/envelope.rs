@@ -162,11 +162,11 @@ impl<'de> Deserialize<'de> for Op {
 
 /// Makes an enum whose text form is an open set: what this version does not know is kept as `Other`.
 macro_rules! open_set {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
+            $($(#[$variant_meta])* $variant,)+
             /// A value that this version does not know.
             Other(String),
         }
@@ -241,8 +241,10 @@ open_set! {
 
 open_set! {
     /// Whether a record was read as part of a full state, in Debezium's words.
+    #[derive(Default)]
     Snapshot {
         /// A change: op is c, u or d.
+        #[default]
         False = "false",
         /// Part of a full state, neither its first nor its last record.
         True = "true",
@@ -252,12 +254,6 @@ open_set! {
         Last = "last",
         /// Published again from the known state.
         Incremental = "incremental",
-    }
-}
-
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self::False
     }
 }
 
