@@ -4,21 +4,45 @@
 //! `FAILPOINTS` (`producer.page.commit.before=2*off->return(abort)`); without, it costs nothing and leaves no text behind.
 
 /// Names a place at which a test may interfere: `return(abort)` ends the process at once, as `kill -9` would.
+#[cfg(feature = "failpoints")]
 #[macro_export]
 macro_rules! failpoint {
     ($label:literal) => {
-        $crate::failpoint::__fail_point!($label, |action: Option<String>| $crate::failpoint::act($label, action.as_deref()))
+        $crate::failpoint::reach($label)
     };
 }
 
-#[doc(hidden)]
-pub use fail::fail_point as __fail_point;
+/// Names a place at which a test may interfere; in this build it is nothing.
+#[cfg(not(feature = "failpoints"))]
+#[macro_export]
+macro_rules! failpoint {
+    ($label:literal) => {};
+}
 
-/// Carries out the action that `FAILPOINTS` gives for `label`.
+/// Carries out what `FAILPOINTS` says for `label`.
+#[cfg(feature = "failpoints")]
 #[doc(hidden)]
-pub fn act(label: &str, action: Option<&str>) {
-    match action {
+pub fn reach(label: &str) {
+    fail::eval(label, |action| match action.as_deref() {
         Some("abort") => std::process::abort(),
         other => tracing::warn!(label, action = other, "failpoint has an action that is not known"),
+    });
+}
+
+/// Reads `FAILPOINTS`; the returned value must live as long as the labels are to obey. Without the feature it does nothing.
+#[must_use]
+pub fn setup() -> Setup {
+    #[cfg(feature = "failpoints")]
+    return Setup(fail::FailScenario::setup());
+    #[cfg(not(feature = "failpoints"))]
+    Setup()
+}
+
+/// Keeps what `FAILPOINTS` said in force.
+pub struct Setup(#[cfg(feature = "failpoints")] #[allow(dead_code, reason = "kept for its destructor")] fail::FailScenario<'static>);
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Setup")
     }
 }

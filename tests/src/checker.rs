@@ -109,6 +109,36 @@ pub fn store_equals_log(flat: &[Entry], rows: &BTreeMap<String, BTreeMap<String,
     breaches
 }
 
+/// L6, the transformer's part: each asset's record says what the last event of its device says, field by field of the same name.
+///
+/// For one organization and the shipped mapping; lists stand as their first element.
+#[must_use]
+pub fn assets_equal_changes(changes: &[Entry], flat: &[Entry]) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    let mut last: BTreeMap<&str, &Json> = BTreeMap::new();
+    for (_, event) in events(changes) {
+        last.insert(text(&event["after"], "serial_number"), event);
+    }
+    let assets = fold(flat);
+    for (serial, event) in &last {
+        let Some(asset) = assets.get(*serial) else {
+            breaches.push(format!("L6: {serial} has events and no asset"));
+            continue;
+        };
+        for (name, value) in event["after"].as_object().into_iter().flatten() {
+            let value = value.as_array().map_or(value, |items| items.first().unwrap_or(&Json::Null));
+            if asset.get(name).is_some_and(|shown| shown != value) {
+                breaches.push(format!("L6: {serial}.{name} is {value} in the change, {} in the asset", asset[name]));
+            }
+        }
+        if asset["__event_id"] != event["event_id"] || asset["__deleted"] != "false" {
+            breaches.push(format!("L6: the asset {serial} does not come from its device's last event"));
+        }
+    }
+    breaches.extend(assets.keys().filter(|id| !last.contains_key(id.as_str())).map(|id| format!("L6: the asset {id} comes from no device")));
+    breaches
+}
+
 /// One look at a store in the middle of a run: the highest row offset and the next offset of each partition.
 #[derive(Debug, Clone, Default)]
 pub struct StoreSnapshot {

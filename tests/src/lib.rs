@@ -3,4 +3,6 @@
 pub mod checker;
 pub mod journal;
 pub mod process;
+pub mod store;
 pub mod topics;
+pub mod workbench;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
-use apache_avro::schema::Schema;
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -122,7 +123,7 @@ impl TopicReader {
         };
         let schema = self.schema(u32::from_be_bytes([*a, *b, *c, *d]))?;
         let mut rest = datum;
-        let value = apache_avro::from_avro_datum(schema, &mut rest, None)?;
+        let value = GenericDatumReader::builder(schema).build()?.read_value(&mut rest)?;
         ensure!(rest.is_empty(), "{} bytes left over", rest.len());
         json(value)
     }
