@@ -8,6 +8,7 @@ pub mod http;
 pub mod kafka;
 pub mod metrics;
 pub mod outcome;
+pub mod registry;
 pub mod retry;
 pub mod secret;
 pub mod shutdown;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::connection::Connection;
+use crate::config::Violations;
+use crate::secret::{Secret, TextOrSecret};
 
 /// Three copies survive the loss of one broker while another is being restarted.
 pub const DEFAULT_REPLICATION_FACTOR: u16 = 3;
@@ -33,8 +34,7 @@ pub struct KafkaConfig {
     pub compression: Compression,
     /// Settings of librdkafka for TLS, SASL and the network; those that Windfall owns are refused.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, String>")]
-    pub properties: BTreeMap<String, SecretString>,
+    pub properties: BTreeMap<String, TextOrSecret>,
 }
 
 fn default_replication_factor() -> u16 {
@@ -101,8 +101,7 @@ pub struct SchemaRegistryConfig {
     pub username: Option<String>,
     /// Password for basic authentication, by reference: `SECRET[files.registry-password]`.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    pub password: Option<SecretString>,
+    pub password: Option<Secret>,
 }
 
 fn default_register() -> bool {
@@ -116,19 +115,6 @@ pub struct EmbeddedRegistryConfig {
     /// Address to serve other readers on, `host:port`; left out, it serves this process alone.
     #[serde(default)]
     pub listen: Option<String>,
-}
-
-/// A setting that cannot stand, as field and constraint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Path of the field from the section's root, `properties.acks`.
-    pub field: String,
-    /// What the field must be.
-    pub constraint: String,
-}
-
-fn fault(field: &str, constraint: impl Into<String>) -> Fault {
-    Fault { field: field.to_owned(), constraint: constraint.into() }
 }
 
 /// Settings of the client that Windfall's guarantees rest on, with what to use instead.
@@ -171,6 +157,17 @@ const OWNED: [(&str, &str); 36] = [
     ("compression.codec", "use `kafka.compression`"),
 ];
 
+/// Settings that hold a secret, which must not stand in the file.
+const SECRET: [&str; 7] = [
+    "sasl.password",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+    "sasl.oauthbearer.assertion.private.key.pem",
+];
+
 const CORRECTNESS: &str = "Windfall sets it, its guarantees rest on it";
 
 impl KafkaConfig {
@@ -197,49 +194,49 @@ impl KafkaConfig {
         })
     }
 
-    /// Returns every fault of this section; asks nothing of the network.
+    /// Returns every fault of this section, by paths within it; asks nothing of the network.
     #[must_use]
-    pub fn violations(&self) -> Vec<Fault> {
-        let mut faults = self.broker_faults();
-        faults.extend(self.property_faults());
-        faults.extend(self.schema_registry.violations());
-        if faults.is_empty()
+    pub fn violations(&self) -> Violations {
+        let mut violations = Violations::new();
+        self.check_brokers(&mut violations);
+        self.check_properties(&mut violations);
+        violations.within("schema_registry", self.schema_registry.violations());
+        if violations.is_empty()
             && let Err(error) = Connection::new(self, "validate", "validate").admin().create_native_config()
         {
-            faults.push(fault("properties", format!("must be settings of librdkafka: {error}")));
+            violations.push("properties", format!("must be settings of librdkafka: {error}"));
         }
-        faults
+        violations
     }
 
-    fn broker_faults(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        if self.bootstrap_servers.is_empty() {
-            faults.push(fault("bootstrap_servers", "must name at least one broker"));
-        }
+    fn check_brokers(&self, violations: &mut Violations) {
+        violations.require(!self.bootstrap_servers.is_empty(), "bootstrap_servers", "must name at least one broker");
         for (index, server) in self.bootstrap_servers.iter().enumerate() {
-            let port =
-                server.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-            if port.is_none() || server.contains("://") || server.contains(',') {
-                faults
-                    .push(fault(&format!("bootstrap_servers[{index}]"), format!("must be `host:port`, is `{server}`")));
+            let split = server.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains("://"));
+            let holds = split.is_some_and(|(_, port)| port.parse::<u16>().is_ok()) && !server.contains(',');
+            violations.require(
+                holds,
+                format!("bootstrap_servers[{index}]"),
+                format!("must be `host:port`, is `{server}`"),
+            );
+        }
+        violations.require(self.replication_factor > 0, "replication_factor", "must be at least 1");
+        let odd = self.topic_prefix.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'));
+        if let Some(odd) = odd {
+            violations.push("topic_prefix", format!("may hold letters, digits, `.`, `_` and `-`, not `{odd}`"));
+        }
+    }
+
+    fn check_properties(&self, violations: &mut Violations) {
+        for (name, value) in &self.properties {
+            let path = format!("properties.{name}");
+            if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| owned == name) {
+                violations.push(path, format!("must be left out: {instead}"));
+            } else if SECRET.contains(&name.as_str()) && !value.secret() {
+                let help = "write `SECRET[files.NAME]` or `SECRET[env.NAME]` and keep the value there";
+                violations.push_with_help(path, "must be a reference to a secret", help);
             }
         }
-        if self.replication_factor == 0 {
-            faults.push(fault("replication_factor", "must be at least 1"));
-        }
-        if let Some(odd) =
-            self.topic_prefix.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
-        {
-            faults.push(fault("topic_prefix", format!("may hold letters, digits, `.`, `_` and `-`, not `{odd}`")));
-        }
-        faults
-    }
-
-    fn property_faults(&self) -> impl Iterator<Item = Fault> + '_ {
-        self.properties.keys().filter_map(|name| {
-            let (_, instead) = OWNED.iter().find(|(owned, _)| owned == name)?;
-            Some(fault(&format!("properties.{name}"), format!("must be left out: {instead}")))
-        })
     }
 }
 
@@ -264,42 +261,38 @@ impl SchemaRegistryConfig {
         urls.map(|url| url.trim().trim_end_matches('/').to_owned()).filter(|url| !url.is_empty()).collect()
     }
 
-    fn violations(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
+    fn violations(&self) -> Violations {
+        let mut violations = Violations::new();
         match (&self.url, &self.embedded) {
-            (Some(_), Some(_)) => faults.push(fault("schema_registry", "must have `url` or `embedded`, not both")),
-            (None, None) => faults.push(fault("schema_registry", "must have `url` or `embedded`")),
-            (Some(_), None) => faults.extend(self.urls().iter().filter_map(|url| url_fault(url))),
-            (None, Some(embedded)) => {
-                if let Some(listen) = &embedded.listen
-                    && listen.parse::<std::net::SocketAddr>().is_err()
-                {
-                    let constraint = format!("must be `address:port`, is `{listen}`");
-                    faults.push(fault("schema_registry.embedded.listen", constraint));
+            (Some(_), Some(_)) => violations.push("", "must have `url` or `embedded`, not both"),
+            (None, None) => violations.push("", "must have `url` or `embedded`"),
+            (Some(_), None) => self.check_urls(&mut violations),
+            (None, Some(EmbeddedRegistryConfig { listen: None })) => {}
+            (None, Some(EmbeddedRegistryConfig { listen: Some(listen) })) => violations.require(
+                listen.parse::<std::net::SocketAddr>().is_ok(),
+                "embedded.listen",
+                format!("must be `address:port`, is `{listen}`"),
+            ),
+        }
+        let both = self.username.is_some() == self.password.is_some();
+        violations.require(both, "", "must have both `username` and `password`, or neither");
+        violations
+    }
+
+    fn check_urls(&self, violations: &mut Violations) {
+        let urls = self.urls();
+        violations.require(!urls.is_empty(), "url", "must name a registry");
+        for url in urls {
+            match url::Url::parse(&url) {
+                Err(error) => violations.push("url", format!("must be a URL: {error}")),
+                Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
+                    violations.push("url", "must begin with `http://` or `https://`");
                 }
+                Ok(parsed) if parsed.password().is_some() => {
+                    violations.push("url", "must hold no password: use `username` and `password`");
+                }
+                Ok(_) => {}
             }
         }
-        if self.url.is_some() && self.urls().is_empty() {
-            faults.push(fault("schema_registry.url", "must name a registry"));
-        }
-        if self.username.is_some() != self.password.is_some() {
-            faults.push(fault("schema_registry", "must have both `username` and `password`, or neither"));
-        }
-        if self.password.as_ref().is_some_and(|password| password.expose_secret().is_empty()) {
-            faults.push(fault("schema_registry.password", "must not be empty"));
-        }
-        faults
     }
-}
-
-fn url_fault(url: &str) -> Option<Fault> {
-    let constraint = match url::Url::parse(url) {
-        Err(error) => format!("must be a URL: {error}"),
-        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
-            "must begin with `http://` or `https://`".to_owned()
-        }
-        Ok(parsed) if parsed.password().is_some() => "must hold no password: use `username` and `password`".to_owned(),
-        Ok(_) => return None,
-    };
-    Some(fault("schema_registry.url", constraint))
 }

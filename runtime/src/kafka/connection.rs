@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use secrecy::ExposeSecret;
 
 use super::config::KafkaConfig;
 
@@ -68,7 +67,7 @@ impl Connection {
     pub fn admin(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         for (name, value) in &self.config.properties {
-            client.set(name, value.expose_secret());
+            client.set(name, value.expose());
         }
         client.set("bootstrap.servers", self.config.bootstrap_servers.join(","));
         client.set("client.id", &self.client_id);

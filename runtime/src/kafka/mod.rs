@@ -22,9 +22,3 @@ mod retire;
 
 pub use connection::{Connection, Membership};
 pub use record::{Headers, Outgoing, Record, TopicPartition};
-
-/// Writes an error and its causes in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

@@ -25,6 +25,7 @@ pub use error::PublishError;
 use super::connection::Connection;
 use super::consumer::Group;
 use super::record::{Delivered, Outgoing, TopicPartition};
+use crate::telemetry::chain;
 use writer::{Command, Writer};
 
 /// Everything that one transaction writes, in the order of its fields.
@@ -161,7 +162,7 @@ impl Publisher {
             Err(_) => Err(self.dead("the writer thread has ended")),
         };
         self.state = match &result {
-            Err(error) if error.is_deadly() => State::Dead { why: crate::kafka::chain(error) },
+            Err(error) if error.is_deadly() => State::Dead { why: chain(error).to_string() },
             Ok(_) | Err(_) => State::Ready,
         };
         result

@@ -21,6 +21,7 @@ use super::{Committed, Input, PublishError, Timing, Transaction};
 use crate::kafka::connection::MESSAGE_TIMEOUT;
 use crate::kafka::record::{Delivered, Outgoing};
 use crate::kafka::retire::retire;
+use crate::telemetry::chain;
 
 /// A broker that just started, or loads its transactions, answers retriably for some seconds.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -137,7 +138,7 @@ impl Writer {
                     let result = self.commit(&transaction);
                     let over = result.as_ref().is_err_and(PublishError::is_deadly);
                     if let Err(error) = &result {
-                        debug!(transactional_id = %self.transactional_id, error = %crate::kafka::chain(error), "transaction failed");
+                        debug!(transactional_id = %self.transactional_id, error = %chain(error), "transaction failed");
                     }
                     let _ = answer.send(result);
                     if over {

@@ -1,0 +1,268 @@
+//! What the embedded registry holds: a fold of its entries, in their order (pure).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use apache_avro::Schema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+use windfall_schemas::wire::{WireError, guard};
+
+use super::level::Level;
+use super::normal::normal_form;
+
+/// One thing that was decided, as it lies in the topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(super) enum Entry {
+    /// A schema became a version of a subject.
+    Version {
+        /// The subject.
+        subject: String,
+        /// The text as it was sent.
+        schema: String,
+    },
+    /// A level was set, for one subject or for all that have none.
+    Config {
+        /// The subject.
+        subject: Option<String>,
+        /// The level's name.
+        compatibility: String,
+    },
+}
+
+/// A version of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Version {
+    pub(super) subject: String,
+    pub(super) version: u32,
+    pub(super) id: u32,
+    pub(super) guid: Uuid,
+    pub(super) text: Arc<str>,
+}
+
+/// A schema's number: the first 31 bits of SHA-256 of its text, and never 0.
+pub(super) fn id_of(text: &str) -> u32 {
+    let digest = Sha256::digest(text.as_bytes());
+    let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> 1;
+    first.max(1)
+}
+
+/// A schema's GUID, from its text as well.
+pub(super) fn guid_of(text: &str) -> Uuid {
+    let digest = Sha256::digest(text.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[4..20]);
+    Uuid::from_bytes(bytes)
+}
+
+#[derive(Debug)]
+struct Held {
+    text: Arc<str>,
+    guid: Uuid,
+    normal: serde_json::Value,
+    parsed: Schema,
+}
+
+/// What the registry holds.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    schemas: BTreeMap<u32, Held>,
+    guids: HashMap<Uuid, u32>,
+    /// Ids of each subject's versions, the first being version 1.
+    subjects: BTreeMap<String, Vec<u32>>,
+    levels: BTreeMap<String, Level>,
+    level: Level,
+}
+
+/// Why an entry is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("schema is not usable")]
+    Invalid(#[from] WireError),
+    #[error("schema is no JSON")]
+    Json(#[source] serde_json::Error),
+    #[error("two schemas have id {0}")]
+    Collision(u32),
+    #[error("schema being registered is incompatible with an earlier schema: {}", .0.join("; "))]
+    Incompatible(Vec<String>),
+}
+
+impl Catalogue {
+    /// Takes an entry over; one that cannot stand is left out, by every process alike.
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        match entry {
+            Entry::Version { subject, schema } => self.add(subject, schema),
+            Entry::Config { subject, compatibility } => {
+                let Ok(level) = compatibility.parse() else { return Ok(()) };
+                match subject {
+                    Some(subject) => {
+                        self.levels.insert(subject.clone(), level);
+                    }
+                    None => self.level = level,
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, subject: &str, text: &str) -> Result<(), Refusal> {
+        let id = id_of(text);
+        match self.schemas.get(&id) {
+            Some(held) if *held.text != *text => return Err(Refusal::Collision(id)),
+            Some(_) => {}
+            None => {
+                let held =
+                    Held { text: text.into(), guid: guid_of(text), normal: normal(text)?, parsed: guard::parse(text)? };
+                self.guids.insert(held.guid, id);
+                self.schemas.insert(id, held);
+            }
+        }
+        let versions = self.subjects.entry(subject.to_owned()).or_default();
+        if !versions.contains(&id) {
+            versions.push(id);
+        }
+        Ok(())
+    }
+
+    /// Finds the version of a subject that has this text, or one that means the same.
+    pub(super) fn find(&self, subject: &str, text: &str) -> Option<Version> {
+        let ids = self.subjects.get(subject)?;
+        let exact = id_of(text);
+        if ids.contains(&exact) && self.text(exact).as_deref() == Some(text) {
+            return self.version_of(subject, exact);
+        }
+        let sought = normal(text).ok()?;
+        let id = ids.iter().rev().find(|id| self.schemas.get(id).is_some_and(|held| held.normal == sought))?;
+        self.version_of(subject, *id)
+    }
+
+    /// Says whether a text may become the next version of a subject.
+    pub(super) fn check(&self, subject: &str, text: &str) -> Result<(), Refusal> {
+        let id = id_of(text);
+        if self.schemas.get(&id).is_some_and(|held| *held.text != *text) {
+            return Err(Refusal::Collision(id));
+        }
+        let objections =
+            self.objections(text, self.level_of(subject), self.subjects.get(subject).map_or(&[], Vec::as_slice))?;
+        if objections.is_empty() { Ok(()) } else { Err(Refusal::Incompatible(objections)) }
+    }
+
+    /// Returns why a text does not go with one version of a subject, by the subject's level.
+    pub(super) fn objections_to(&self, version: &Version, text: &str) -> Result<Vec<String>, Refusal> {
+        self.objections(text, self.level_of(&version.subject), &[version.id])
+    }
+
+    fn objections(&self, text: &str, level: Level, earlier: &[u32]) -> Result<Vec<String>, Refusal> {
+        let new = guard::parse(text)?;
+        let held = earlier.iter().filter_map(|id| self.schemas.get(id));
+        let earlier: Vec<Schema> = held.map(|held| held.parsed.clone()).collect();
+        Ok(level.objections(&new, &earlier))
+    }
+
+    fn version_of(&self, subject: &str, id: u32) -> Option<Version> {
+        let index = self.subjects.get(subject)?.iter().position(|known| *known == id)?;
+        let held = self.schemas.get(&id)?;
+        let version = u32::try_from(index + 1).ok()?;
+        Some(Version { subject: subject.to_owned(), version, id, guid: held.guid, text: Arc::clone(&held.text) })
+    }
+
+    pub(super) fn subjects(&self) -> Vec<String> {
+        self.subjects.keys().cloned().collect()
+    }
+
+    /// All versions of a subject, oldest first; `None` when there is no such subject.
+    pub(super) fn versions(&self, subject: &str) -> Option<Vec<Version>> {
+        let ids = self.subjects.get(subject)?;
+        Some(ids.iter().filter_map(|id| self.version_of(subject, *id)).collect())
+    }
+
+    pub(super) fn text(&self, id: u32) -> Option<Arc<str>> {
+        self.schemas.get(&id).map(|held| Arc::clone(&held.text))
+    }
+
+    pub(super) fn guid(&self, id: u32) -> Option<Uuid> {
+        self.schemas.get(&id).map(|held| held.guid)
+    }
+
+    pub(super) fn id_of_guid(&self, guid: &Uuid) -> Option<u32> {
+        self.guids.get(guid).copied()
+    }
+
+    /// The versions, over all subjects, that a schema is.
+    pub(super) fn uses(&self, id: u32) -> Vec<Version> {
+        self.subjects.keys().filter_map(|subject| self.version_of(subject, id)).collect()
+    }
+
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The level set for a subject itself.
+    pub(super) fn own_level(&self, subject: &str) -> Option<Level> {
+        self.levels.get(subject).copied()
+    }
+
+    fn level_of(&self, subject: &str) -> Level {
+        self.own_level(subject).unwrap_or(self.level)
+    }
+}
+
+fn normal(text: &str) -> Result<serde_json::Value, Refusal> {
+    serde_json::from_str(text).map(|schema| normal_form(&schema)).map_err(Refusal::Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
+    const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"},{"name":"b","type":["null","long"],"default":null}]}"#;
+
+    fn version(subject: &str, schema: &str) -> Entry {
+        Entry::Version { subject: subject.into(), schema: schema.into() }
+    }
+
+    fn catalogue(entries: &[Entry]) -> Catalogue {
+        entries.iter().fold(Catalogue::default(), |mut catalogue, entry| {
+            catalogue.apply(entry).unwrap();
+            catalogue
+        })
+    }
+
+    #[test]
+    fn versions_follow_the_order_of_entries_and_a_repeated_one_is_none() {
+        let catalogue = catalogue(&[version("s", ONE), version("s", TWO), version("s", ONE), version("t", TWO)]);
+        let versions: Vec<u32> = catalogue.versions("s").unwrap().iter().map(|version| version.version).collect();
+        assert_eq!(versions, [1, 2]);
+        assert_eq!(catalogue.find("s", TWO).unwrap().version, 2);
+        assert_eq!(catalogue.find("t", TWO).unwrap().id, catalogue.find("s", TWO).unwrap().id);
+        assert_eq!(catalogue.uses(id_of(TWO)).len(), 2);
+    }
+
+    #[test]
+    fn a_schema_printed_otherwise_is_found_and_keeps_its_id() {
+        let catalogue = catalogue(&[version("s", ONE)]);
+        let printed = r#"{ "name":"R", "type":"record", "fields":[{"type":{"type":"string"},"name":"a"}] }"#;
+        assert_eq!(catalogue.find("s", printed).unwrap().id, id_of(ONE));
+        assert_eq!(catalogue.find("s", TWO), None);
+    }
+
+    #[test]
+    fn an_incompatible_schema_is_refused_by_the_subjects_level() {
+        let mut catalogue = catalogue(&[version("s", ONE)]);
+        let required = TWO.replace(r#"["null","long"],"default":null"#, r#""long""#);
+        assert!(matches!(catalogue.check("s", &required), Err(Refusal::Incompatible(_))));
+        assert!(catalogue.check("t", &required).is_ok());
+        catalogue.apply(&Entry::Config { subject: Some("s".into()), compatibility: "NONE".into() }).unwrap();
+        assert!(catalogue.check("s", &required).is_ok());
+    }
+
+    #[test]
+    fn an_id_has_31_bits_and_follows_from_the_text() {
+        assert_eq!(id_of(ONE), id_of(ONE));
+        assert_ne!(id_of(ONE), id_of(TWO));
+        assert!(id_of(ONE) <= i32::MAX as u32);
+    }
+}

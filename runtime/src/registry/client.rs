@@ -1,0 +1,231 @@
+//! The one way to a schema's number and to a number's schema.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+use windfall_schemas::wire::{Codec, SchemaReference, guard};
+
+use super::decoder::Decoder;
+use super::embedded::EmbeddedRegistry;
+use super::error::RegistryError;
+use super::http::HttpRegistry;
+use super::level::Level;
+use super::server;
+use super::{Registered, Verdict};
+use crate::kafka::Connection;
+use crate::kafka::config::SchemaRegistryConfig;
+
+enum Backend {
+    Http(HttpRegistry),
+    Embedded(Arc<EmbeddedRegistry>),
+}
+
+struct Inner {
+    backend: Backend,
+    register: bool,
+    ids: Flights<(String, String), u32>,
+    texts: Flights<u32, Arc<str>>,
+    guids: Flights<[u8; 16], Arc<str>>,
+}
+
+/// A client of a schema registry; cheap to clone, all clones share what was learned.
+///
+/// What a registry has said once of an id or of a text it says for ever, so nothing is asked twice; several askers of the same share
+/// one request; a failure is not remembered.
+#[derive(Clone)]
+pub struct RegistryClient(Arc<Inner>);
+
+impl RegistryClient {
+    /// Makes a client for the registry that the configuration names, and opens (and serves) the embedded one if it is that.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] and [`RegistryError::Listen`] of an embedded one; another's registry is not asked yet.
+    pub async fn connect(connection: &Connection) -> Result<Self, RegistryError> {
+        let config = &connection.config().schema_registry;
+        let Some(embedded) = &config.embedded else { return Self::http(config) };
+        let registry = EmbeddedRegistry::open(connection).await?;
+        if let Some(listen) = &embedded.listen {
+            server::serve(&registry, listen).await?;
+        }
+        Ok(Self::embedded(registry, config.register))
+    }
+
+    /// Makes a client for a registry over HTTP.
+    ///
+    /// # Errors
+    /// [`RegistryError::Settings`] when the settings make none.
+    pub fn http(config: &SchemaRegistryConfig) -> Result<Self, RegistryError> {
+        Ok(Self::over(Backend::Http(HttpRegistry::new(config)?), config.register))
+    }
+
+    /// Makes a client for an embedded registry by calls.
+    #[must_use]
+    pub fn embedded(registry: Arc<EmbeddedRegistry>, register: bool) -> Self {
+        Self::over(Backend::Embedded(registry), register)
+    }
+
+    fn over(backend: Backend, register: bool) -> Self {
+        let (ids, texts, guids) = (Flights::default(), Flights::default(), Flights::default());
+        Self(Arc::new(Inner { backend, register, ids, texts, guids }))
+    }
+
+    /// Returns the number of a schema under a subject: looked up, and registered where it is missing and `register` says so.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotRegistered`], [`RegistryError::Incompatible`], and whatever a registry can fail with.
+    pub async fn resolve(&self, subject: &str, text: &str, register: bool) -> Result<u32, RegistryError> {
+        let key = (subject.to_owned(), text.to_owned());
+        self.0.ids.get(key, || self.resolve_anew(subject, text, register)).await
+    }
+
+    async fn resolve_anew(&self, subject: &str, text: &str, register: bool) -> Result<u32, RegistryError> {
+        guard::parse(text)?;
+        let found = match self.find(subject, text).await? {
+            Some(found) => found,
+            None if register => self.register(subject, text).await?,
+            None => return Err(RegistryError::NotRegistered { subject: subject.to_owned() }),
+        };
+        self.confirm(subject, text, found.id).await?;
+        Ok(found.id)
+    }
+
+    /// Asks what stands under the id: a registry that has lost or reused ids is found out before anything is written.
+    async fn confirm(&self, subject: &str, text: &str, id: u32) -> Result<(), RegistryError> {
+        let held = self.text(id).await?;
+        let same = *held == *text || guard::parse(&held)?.canonical_form() == guard::parse(text)?.canonical_form();
+        if same { Ok(()) } else { Err(RegistryError::WrongSchema { subject: subject.to_owned(), id }) }
+    }
+
+    /// Returns the codec to write a schema with, registered as the configuration says.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::resolve`].
+    pub async fn codec(&self, subject: &str, text: &str) -> Result<Codec, RegistryError> {
+        let id = self.resolve(subject, text, self.0.register).await?;
+        Ok(Codec::new(id, text)?)
+    }
+
+    /// Returns the codec of the schema that a record names, as it was written.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when the registry does not know it.
+    pub async fn writer(&self, reference: &SchemaReference) -> Result<Codec, RegistryError> {
+        let (id, text) = match reference {
+            SchemaReference::Id(id) => (*id, self.text(*id).await?),
+            SchemaReference::Guid(guid) => (0, self.text_by_guid(*guid).await?),
+        };
+        Ok(Codec::new(id, &text)?)
+    }
+
+    /// Makes a decoder that reads records by the schemas they were written with.
+    #[must_use]
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(self.clone())
+    }
+
+    /// Returns the text of a schema.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when the registry does not know the id.
+    pub async fn text(&self, id: u32) -> Result<Arc<str>, RegistryError> {
+        let ask = || async move {
+            let text = match &self.0.backend {
+                Backend::Http(http) => http.text(id).await?.map(Arc::from),
+                Backend::Embedded(registry) => registry.text(id).await?,
+            };
+            text.ok_or_else(|| RegistryError::NotFound { what: format!("the schema of id {id}") })
+        };
+        self.0.texts.get(id, ask).await
+    }
+
+    async fn text_by_guid(&self, guid: [u8; 16]) -> Result<Arc<str>, RegistryError> {
+        let name = Uuid::from_bytes(guid);
+        let ask = || async move {
+            let text = match &self.0.backend {
+                Backend::Http(http) => http.text_by_guid(&name.to_string()).await?.map(Arc::from),
+                Backend::Embedded(registry) => registry.text_by_guid(&name).await?.map(|(_, text)| text),
+            };
+            text.ok_or_else(|| RegistryError::NotFound { what: format!("the schema of GUID {name}") })
+        };
+        self.0.guids.get(guid, ask).await
+    }
+
+    /// Looks a text up under a subject.
+    ///
+    /// # Errors
+    /// Whatever a registry can fail with; a text that is not there is `None`.
+    pub async fn find(&self, subject: &str, text: &str) -> Result<Option<Registered>, RegistryError> {
+        match &self.0.backend {
+            Backend::Http(http) => http.find(subject, text).await,
+            Backend::Embedded(registry) => Ok(registry.find(subject, text).await?.map(Registered::from)),
+        }
+    }
+
+    /// Registers a text under a subject; the same one again changes nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError::Incompatible`] when it may not follow the earlier ones.
+    pub async fn register(&self, subject: &str, text: &str) -> Result<Registered, RegistryError> {
+        match &self.0.backend {
+            Backend::Http(http) => http.register(subject, text).await,
+            Backend::Embedded(registry) => registry.register(subject, text).await,
+        }
+    }
+
+    /// Returns the latest version of a subject, if there is one.
+    ///
+    /// # Errors
+    /// Whatever a registry can fail with.
+    pub async fn latest(&self, subject: &str) -> Result<Option<Registered>, RegistryError> {
+        match &self.0.backend {
+            Backend::Http(http) => http.latest(subject).await,
+            Backend::Embedded(registry) => registry.latest(subject).await,
+        }
+    }
+
+    /// Asks whether a text may become the next version of a subject.
+    ///
+    /// # Errors
+    /// Whatever a registry can fail with.
+    pub async fn compatible(&self, subject: &str, text: &str) -> Result<Verdict, RegistryError> {
+        match &self.0.backend {
+            Backend::Http(http) => http.verdict(subject, text).await,
+            Backend::Embedded(registry) => registry.verdict(subject, text).await,
+        }
+    }
+
+    /// Sets the level of a subject.
+    ///
+    /// # Errors
+    /// Whatever a registry can fail with.
+    pub async fn set_level(&self, subject: &str, level: Level) -> Result<(), RegistryError> {
+        match &self.0.backend {
+            Backend::Http(http) => http.set_level(subject, level).await,
+            Backend::Embedded(registry) => registry.set_level(Some(subject), level).await,
+        }
+    }
+}
+
+/// Answers that hold for ever, each fetched once however many ask at the same time.
+struct Flights<K, V>(Mutex<HashMap<K, Arc<OnceCell<V>>>>);
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Flights<K, V> {
+    async fn get<F, Asked>(&self, key: K, ask: F) -> Result<V, RegistryError>
+    where
+        F: FnOnce() -> Asked,
+        Asked: Future<Output = Result<V, RegistryError>>,
+    {
+        let cell = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        cell.get_or_try_init(ask).await.cloned()
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong with a schema registry.
+
+use windfall_schemas::wire::WireError;
+
+/// What can go wrong with a schema registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The settings make no client.
+    #[error("schema registry client cannot be made: {reason}")]
+    Settings {
+        /// What is wrong.
+        reason: String,
+    },
+    /// No address answered.
+    #[error("schema registry {url} was not reached")]
+    Unreachable {
+        /// The last address tried.
+        url: String,
+        /// What the client says.
+        source: reqwest::Error,
+    },
+    /// It answered, over and over, that it cannot answer now.
+    #[error("schema registry {url} answered {status} to {what}")]
+    Unavailable {
+        /// The address.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What was asked.
+        what: String,
+    },
+    /// It refuses us.
+    #[error("schema registry {url} answers {status} to {what}")]
+    Unauthorized {
+        /// The address.
+        url: String,
+        /// The HTTP status, 401 or 403.
+        status: u16,
+        /// What was asked.
+        what: String,
+    },
+    /// It does not hold what was asked for.
+    #[error("{what} is not in the schema registry")]
+    NotFound {
+        /// What was asked.
+        what: String,
+    },
+    /// The schema is not registered, and we are not to register it.
+    #[error("schema of `{subject}` is not registered, and `register` is false")]
+    NotRegistered {
+        /// The subject.
+        subject: String,
+    },
+    /// The schema may not follow the ones before it.
+    #[error("schema of `{subject}` is incompatible with an earlier one: {reason}")]
+    Incompatible {
+        /// The subject.
+        subject: String,
+        /// What the registry says, cut.
+        reason: String,
+    },
+    /// It takes the request for a mistake.
+    #[error("schema registry refuses {what} ({status}, code {code}): {reason}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// The registry's own code.
+        code: i64,
+        /// What it says, cut.
+        reason: String,
+    },
+    /// Its answer makes no sense.
+    #[error("answer of the schema registry to {what} makes no sense: {reason}")]
+    Malformed {
+        /// What was asked.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The id that it gave belongs to another schema.
+    #[error("schema registry gives id {id} for `{subject}`, but holds another schema under it")]
+    WrongSchema {
+        /// The subject.
+        subject: String,
+        /// The id.
+        id: u32,
+    },
+    /// The schema's text is none, or breaks a limit.
+    #[error("schema is not usable")]
+    Schema(#[from] WireError),
+    /// The topic of the embedded registry was not read or written.
+    #[error("schemas were not kept in `{topic}`")]
+    Storage {
+        /// The topic.
+        topic: String,
+        /// What Kafka says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The address to serve on cannot be had.
+    #[error("embedded schema registry cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+impl RegistryError {
+    /// Returns whether the same question may be answered later without anybody's help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Storage { .. } => true,
+            Self::Settings { .. }
+            | Self::Unauthorized { .. }
+            | Self::NotFound { .. }
+            | Self::NotRegistered { .. }
+            | Self::Incompatible { .. }
+            | Self::Refused { .. }
+            | Self::Malformed { .. }
+            | Self::WrongSchema { .. }
+            | Self::Schema(_)
+            | Self::Listen { .. } => false,
+        }
+    }
+
+    /// Returns what an operator can do.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Settings { .. } => {
+                Some("check `kafka.schema_registry.url`; `embedded: {}` needs no registry")
+            }
+            Self::Unauthorized { .. } => {
+                Some("check `kafka.schema_registry.username` and `password`, and what they may do")
+            }
+            Self::NotRegistered { .. } => {
+                Some("register the schema by your own process, or set `kafka.schema_registry.register` to true")
+            }
+            Self::Incompatible { .. } => Some(
+                "another version of Windfall, or another program, uses this subject: update the oldest first, or take another `topic_prefix`",
+            ),
+            Self::Listen { .. } => {
+                Some("another program uses the address: choose another `kafka.schema_registry.embedded.listen`")
+            }
+            Self::Malformed { .. } => Some(
+                "check that `kafka.schema_registry.url` is the base of a Confluent API (Apicurio: `/apis/ccompat/v7`)",
+            ),
+            Self::WrongSchema { .. } => {
+                Some("the registry has lost or reused its ids: restore it before anything is written")
+            }
+            Self::NotFound { .. } | Self::Refused { .. } | Self::Schema(_) | Self::Storage { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A registry over HTTP: the requests, their retries, and what the answers mean.
+
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Client, Method, Response, StatusCode, redirect};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::error::RegistryError;
+use super::level::Level;
+use super::{Registered, Verdict};
+use crate::kafka::config::SchemaRegistryConfig;
+use crate::secret::Secret;
+use crate::telemetry::chain;
+
+/// A registry on the same network answers in milliseconds; one that restarts answers within the retries.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Rounds over all addresses, with the waits between them.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// Our largest schema has some 10 KiB; its text is escaped once more in the answer.
+const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+/// What an operator wants to read of a registry's message.
+const MAX_REASON_CHARS: usize = 500;
+const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+
+pub(super) struct HttpRegistry {
+    client: Client,
+    urls: Vec<String>,
+    credentials: Option<(String, Secret)>,
+}
+
+/// What a registry answers, by what it means to us.
+enum Answer {
+    Found(Value),
+    Missing,
+    Conflict(String),
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(default)]
+    error_code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+struct Request<'a> {
+    method: Method,
+    path: String,
+    body: Option<&'a Value>,
+    /// For messages: `the schema of id 7`.
+    what: String,
+}
+
+impl HttpRegistry {
+    pub(super) fn new(config: &SchemaRegistryConfig) -> Result<Self, RegistryError> {
+        let urls = config.urls();
+        if urls.is_empty() {
+            return Err(RegistryError::Settings { reason: "no address".to_owned() });
+        }
+        let client = Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| RegistryError::Settings { reason: chain(&error).to_string() })?;
+        let credentials = config.username.clone().zip(config.password.clone());
+        Ok(Self { client, urls, credentials })
+    }
+
+    pub(super) async fn find(&self, subject: &str, text: &str) -> Result<Option<Registered>, RegistryError> {
+        let body = json!({ "schema": text });
+        let path = format!("/subjects/{}?normalize=false&deleted=false", encoded(subject));
+        match self.ask(Method::POST, path, Some(&body), format!("the schema of `{subject}`")).await? {
+            Answer::Found(found) => Ok(Some(registered(subject, text, &found)?)),
+            Answer::Missing => Ok(None),
+            Answer::Conflict(reason) => Err(malformed(subject, &reason)),
+        }
+    }
+
+    pub(super) async fn register(&self, subject: &str, text: &str) -> Result<Registered, RegistryError> {
+        let body = json!({ "schema": text });
+        let path = format!("/subjects/{}/versions?normalize=false", encoded(subject));
+        let what = format!("registering `{subject}`");
+        match self.ask(Method::POST, path, Some(&body), what.clone()).await? {
+            Answer::Found(found) => registered(subject, text, &found),
+            Answer::Missing => Err(RegistryError::NotFound { what }),
+            Answer::Conflict(reason) => Err(RegistryError::Incompatible { subject: subject.to_owned(), reason }),
+        }
+    }
+
+    pub(super) async fn text(&self, id: u32) -> Result<Option<String>, RegistryError> {
+        self.schema(format!("/schemas/ids/{id}"), format!("the schema of id {id}")).await
+    }
+
+    pub(super) async fn text_by_guid(&self, guid: &str) -> Result<Option<String>, RegistryError> {
+        self.schema(format!("/schemas/guids/{guid}"), format!("the schema of GUID {guid}")).await
+    }
+
+    async fn schema(&self, path: String, what: String) -> Result<Option<String>, RegistryError> {
+        match self.ask(Method::GET, path, None, what.clone()).await? {
+            Answer::Found(found) => match found.get("schema").and_then(Value::as_str) {
+                Some(text) => Ok(Some(text.to_owned())),
+                None => Err(RegistryError::Malformed { what, reason: "no `schema`".to_owned() }),
+            },
+            Answer::Missing => Ok(None),
+            Answer::Conflict(reason) => Err(malformed(&what, &reason)),
+        }
+    }
+
+    pub(super) async fn latest(&self, subject: &str) -> Result<Option<Registered>, RegistryError> {
+        let path = format!("/subjects/{}/versions/latest", encoded(subject));
+        match self.ask(Method::GET, path, None, format!("the latest version of `{subject}`")).await? {
+            Answer::Found(found) => {
+                let text = found.get("schema").and_then(Value::as_str).unwrap_or_default();
+                Ok(Some(registered(subject, text, &found)?))
+            }
+            Answer::Missing => Ok(None),
+            Answer::Conflict(reason) => Err(malformed(subject, &reason)),
+        }
+    }
+
+    pub(super) async fn verdict(&self, subject: &str, text: &str) -> Result<Verdict, RegistryError> {
+        let body = json!({ "schema": text });
+        let path = format!("/compatibility/subjects/{}/versions/latest?normalize=false&verbose=true", encoded(subject));
+        match self.ask(Method::POST, path, Some(&body), format!("the compatibility with `{subject}`")).await? {
+            Answer::Found(found) => {
+                let compatible = found.get("is_compatible").and_then(Value::as_bool).unwrap_or(false);
+                let messages = found.get("messages").and_then(Value::as_array).cloned().unwrap_or_default();
+                let reasons = messages.iter().filter_map(Value::as_str).map(cut).collect();
+                Ok(Verdict { compatible, reasons })
+            }
+            // Nothing to be incompatible with.
+            Answer::Missing => Ok(Verdict { compatible: true, reasons: Vec::new() }),
+            Answer::Conflict(reason) => Ok(Verdict { compatible: false, reasons: vec![reason] }),
+        }
+    }
+
+    pub(super) async fn set_level(&self, subject: &str, level: Level) -> Result<(), RegistryError> {
+        let body = json!({ "compatibility": level.to_string() });
+        let path = format!("/config/{}", encoded(subject));
+        self.ask(Method::PUT, path, Some(&body), format!("the level of `{subject}`")).await.map(|_| ())
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: String,
+        body: Option<&Value>,
+        what: String,
+    ) -> Result<Answer, RegistryError> {
+        let request = Request { method, path, body, what };
+        let mut waits = WAITS.iter();
+        loop {
+            let error = match self.round(&request).await {
+                Err(error) if error.may_pass() => error,
+                answered => return answered,
+            };
+            let Some(wait) = waits.next() else { return Err(error) };
+            warn!(error = %chain(&error), "schema registry did not answer, retrying");
+            tokio::time::sleep(*wait).await;
+        }
+    }
+
+    /// Asks one address after the other until one answers.
+    async fn round(&self, request: &Request<'_>) -> Result<Answer, RegistryError> {
+        let mut last = RegistryError::Settings { reason: "no address".to_owned() };
+        for url in &self.urls {
+            match self.once(url, request).await {
+                Err(error) if error.may_pass() => last = error,
+                answered => return answered,
+            }
+        }
+        Err(last)
+    }
+
+    async fn once(&self, url: &str, request: &Request<'_>) -> Result<Answer, RegistryError> {
+        let unreachable =
+            |source: reqwest::Error| RegistryError::Unreachable { url: url.to_owned(), source: source.without_url() };
+        let mut builder = self.client.request(request.method.clone(), format!("{url}{}", request.path));
+        builder = builder.header("accept", CONTENT_TYPE);
+        if let Some((username, password)) = &self.credentials {
+            builder = builder.basic_auth(username, Some(password.expose()));
+        }
+        if let Some(body) = request.body {
+            builder = builder.header("content-type", CONTENT_TYPE).body(body.to_string());
+        }
+        let response = builder.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let body = bounded(response).await.map_err(unreachable)?;
+        judge(url, &request.what, status, body.as_deref())
+    }
+}
+
+/// Reads a body up to the limit; `None` when it is longer.
+async fn bounded(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_BODY_BYTES {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// Says what an answer means.
+fn judge(url: &str, what: &str, status: StatusCode, body: Option<&[u8]>) -> Result<Answer, RegistryError> {
+    let senseless = |reason: &str| RegistryError::Malformed { what: what.to_owned(), reason: reason.to_owned() };
+    let code = status.as_u16();
+    if status.is_server_error() || code == 429 || code == 408 {
+        return Err(RegistryError::Unavailable { url: url.to_owned(), status: code, what: what.to_owned() });
+    }
+    if matches!(code, 401 | 403) {
+        return Err(RegistryError::Unauthorized { url: url.to_owned(), status: code, what: what.to_owned() });
+    }
+    let body = body.ok_or_else(|| senseless("it is too long"))?;
+    if status.is_success() {
+        return serde_json::from_slice(body).map(Answer::Found).map_err(|_| senseless("it is no JSON"));
+    }
+    if status.is_redirection() {
+        return Err(senseless(&format!("it is a redirection ({code}), which is not followed")));
+    }
+    let problem = serde_json::from_slice::<Problem>(body);
+    match (code, problem) {
+        // Only a registry's own "not found": the page of some other server must not be taken for one.
+        (404, Ok(problem)) if problem.error_code != 0 => Ok(Answer::Missing),
+        (404, _) => Err(senseless("404 without a registry's error code")),
+        (409, Ok(problem)) => Ok(Answer::Conflict(cut(&problem.message))),
+        (409, Err(_)) => Ok(Answer::Conflict("no reason given".to_owned())),
+        (_, Ok(problem)) => Err(RegistryError::Refused {
+            what: what.to_owned(),
+            status: code,
+            code: problem.error_code,
+            reason: cut(&problem.message),
+        }),
+        (_, Err(_)) => Err(senseless(&format!("status {code}"))),
+    }
+}
+
+fn registered(subject: &str, text: &str, found: &Value) -> Result<Registered, RegistryError> {
+    let number = |name: &str| found.get(name).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+    let id = number("id").ok_or_else(|| malformed(subject, "no `id`"))?;
+    Ok(Registered { subject: subject.to_owned(), version: number("version"), id, text: text.into() })
+}
+
+fn malformed(what: &str, reason: &str) -> RegistryError {
+    RegistryError::Malformed { what: format!("`{what}`"), reason: reason.to_owned() }
+}
+
+fn encoded(subject: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(subject, NON_ALPHANUMERIC)
+}
+
+fn cut(message: &str) -> String {
+    message.chars().take(MAX_REASON_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, body: &str) -> Result<Answer, RegistryError> {
+        judge("http://r", "x", StatusCode::from_u16(status).unwrap(), Some(body.as_bytes()))
+    }
+
+    #[test]
+    fn only_a_registrys_own_not_found_means_missing() {
+        assert!(matches!(judged(404, r#"{"error_code":40401,"message":"no"}"#), Ok(Answer::Missing)));
+        assert!(matches!(judged(404, "<html>not here</html>"), Err(RegistryError::Malformed { .. })));
+        assert!(matches!(judged(404, "{}"), Err(RegistryError::Malformed { .. })));
+    }
+
+    #[test]
+    fn only_what_may_pass_is_asked_again() {
+        for (status, passes) in
+            [(500, true), (503, true), (429, true), (401, false), (403, false), (422, false), (302, false)]
+        {
+            let error = judged(status, r#"{"error_code":1,"message":"m"}"#).err().unwrap();
+            assert_eq!(error.may_pass(), passes, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_known_by_its_status_whatever_its_code() {
+        for code in [409, 40901] {
+            let body = format!(r#"{{"error_code":{code},"message":"incompatible"}}"#);
+            assert!(matches!(judged(409, &body), Ok(Answer::Conflict(_))));
+        }
+    }
+}

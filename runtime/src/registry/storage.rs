@@ -1,0 +1,114 @@
+//! Where the embedded registry keeps its entries: a compacted topic, or memory.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::catalogue::Entry;
+use super::error::RegistryError;
+use crate::kafka::consumer::Start;
+use crate::kafka::sender::Sender;
+use crate::kafka::table::{self, FoldRequest};
+use crate::kafka::{Connection, Outgoing};
+
+/// The one partition.
+const PARTITION: i32 = 0;
+
+/// Where entries are kept, in one order that all processes see.
+pub(super) enum Storage {
+    /// For tests and the demo.
+    Memory(Mutex<Vec<Entry>>),
+    /// In Kafka, for several processes and for ever.
+    Topic(TopicStorage),
+}
+
+/// Entries in a topic.
+pub(super) struct TopicStorage {
+    connection: Connection,
+    topic: String,
+    sender: Sender,
+}
+
+impl Storage {
+    pub(super) fn memory() -> Self {
+        Self::Memory(Mutex::new(Vec::new()))
+    }
+
+    pub(super) fn topic(connection: &Connection, topic: String) -> Result<Self, RegistryError> {
+        let sender = Sender::new(connection)
+            .map_err(|source| RegistryError::Storage { topic: topic.clone(), source: Box::new(source) })?;
+        Ok(Self::Topic(TopicStorage { connection: connection.clone(), topic, sender }))
+    }
+
+    /// Adds an entry at the end; it counts when it is read back.
+    pub(super) async fn append(&self, entry: &Entry) -> Result<(), RegistryError> {
+        match self {
+            Self::Memory(entries) => {
+                entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+                Ok(())
+            }
+            Self::Topic(storage) => storage.append(entry).await,
+        }
+    }
+
+    /// Reads the entries from a position up to the present end, and returns the position to go on from.
+    pub(super) async fn read(&self, from: i64) -> Result<(Vec<Entry>, i64), RegistryError> {
+        match self {
+            Self::Memory(entries) => {
+                let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+                let start = usize::try_from(from).unwrap_or(0).min(entries.len());
+                Ok((entries[start..].to_vec(), i64::try_from(entries.len()).unwrap_or(i64::MAX)))
+            }
+            Self::Topic(storage) => storage.read(from).await,
+        }
+    }
+}
+
+impl TopicStorage {
+    fn failed(&self, source: impl std::error::Error + Send + Sync + 'static) -> RegistryError {
+        RegistryError::Storage { topic: self.topic.clone(), source: Box::new(source) }
+    }
+
+    async fn append(&self, entry: &Entry) -> Result<(), RegistryError> {
+        let value = serde_json::to_vec(entry).map_err(|source| self.failed(source))?;
+        let record = Outgoing::new(self.topic.as_str(), key_of(entry), Bytes::from(value)).to_partition(PARTITION);
+        self.sender.send(&[record]).await.map_err(|source| self.failed(source))?;
+        Ok(())
+    }
+
+    async fn read(&self, from: i64) -> Result<(Vec<Entry>, i64), RegistryError> {
+        let mut request = FoldRequest::whole(self.topic.as_str(), [PARTITION]);
+        if from > 0 {
+            request.from.insert(PARTITION, Start::At(from));
+        }
+        let folded = table::fold(&self.connection, request, Vec::new(), |entries, record| {
+            match record.value.as_deref().map(serde_json::from_slice::<Entry>) {
+                Some(Ok(entry)) => entries.push(entry),
+                Some(Err(error)) => {
+                    warn!(offset = record.offset, %error, "entry of the schema topic is not readable, left out")
+                }
+                None => {}
+            }
+            Ok(())
+        });
+        let folded = folded.await.map_err(|source| self.failed(source))?;
+        let next = folded.next_offsets.get(&PARTITION).copied().unwrap_or(from);
+        Ok((folded.state, next))
+    }
+}
+
+/// The key by which the topic is compacted.
+///
+/// A version's is unique: compaction keeps the *last* of equal keys, and a repeated entry would move its version behind later ones.
+/// A level's is its subject, for there the last counts.
+fn key_of(entry: &Entry) -> Bytes {
+    let key = match entry {
+        Entry::Version { subject, schema: _ } => {
+            serde_json::json!({"kind": "version", "subject": subject, "entry": Uuid::now_v7()})
+        }
+        Entry::Config { subject, compatibility: _ } => serde_json::json!({"kind": "config", "subject": subject}),
+    };
+    Bytes::from(key.to_string())
+}
