@@ -103,7 +103,6 @@ pub fn page(
     }
     header.cursor = next.map(|next| next.as_str().to_owned());
     header.read_to_end |= last_page;
-    header.requests += 1;
     header.updated_at = at;
     finish_parts(origin, &memory.scans, &header, met, &mut step, at);
     (step, header)

@@ -1,0 +1,99 @@
+//! Why a producer ends.
+
+use windfall_runtime::kafka::topics::TopicError;
+
+use crate::apple::DirectoryError;
+use crate::ledger::LedgerError;
+
+/// Why a producer ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerError {
+    /// Another process of the same instance has taken the source over.
+    #[error(
+        "source `{source_name}` was taken over by another process, which is configured with the same `instance` (`{instance}`) or source"
+    )]
+    Fenced {
+        /// Name of the source.
+        source_name: String,
+        /// Name of this instance.
+        instance: String,
+    },
+    /// A process is at work on this source.
+    #[error("another instance (`{instance}`) is at work on source `{source_name}`: its scan moved {seconds}s ago")]
+    AtWork {
+        /// Name of the source.
+        source_name: String,
+        /// The other instance.
+        instance: String,
+        /// How long ago its scan moved.
+        seconds: i64,
+    },
+    /// A topic is missing or other than declared.
+    #[error("topics of the producer are not as declared")]
+    Topics(#[from] TopicError),
+    /// The topics of a source cannot be read or written.
+    #[error("topics of source `{source_name}` cannot be used")]
+    Ledger {
+        /// Name of the source.
+        source_name: String,
+        /// What happened.
+        #[source]
+        source: LedgerError,
+    },
+    /// The schemas could not be resolved.
+    #[error("schemas of the producer were not resolved")]
+    Schemas(#[source] LedgerError),
+    /// A source cannot be read with what is configured.
+    #[error("source `{source_name}` cannot be read")]
+    Directory {
+        /// Name of the source.
+        source_name: String,
+        /// What Apple said.
+        #[source]
+        source: DirectoryError,
+    },
+    /// What a source is configured with cannot be used.
+    #[error("source `{source_name}` cannot be used")]
+    Source {
+        /// Name of the source.
+        source_name: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No source of that name is configured.
+    #[error("there is no source named `{source_name}`")]
+    UnknownSource {
+        /// The name asked for.
+        source_name: String,
+    },
+    /// A thread could not be started, or a task panicked.
+    #[error("task of source `{source_name}` ended")]
+    Task {
+        /// Name of the source.
+        source_name: String,
+        /// What the system says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ProducerError {
+    /// Returns what an operator can do.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        match self {
+            ProducerError::Fenced { .. } => Some(
+                "run one process for each source; give each process of a host its own `instance` in the configuration, or by --instance".to_owned(),
+            ),
+            ProducerError::AtWork { .. } => {
+                Some("wait for its scan to end, or stop it; a scan that does not move is free after 60 s".to_owned())
+            }
+            ProducerError::Topics(error) => error.help().map(str::to_owned),
+            ProducerError::Ledger { source, .. } | ProducerError::Schemas(source) => source.help().map(str::to_owned),
+            ProducerError::Directory { source, .. } => Some(source.help().to_owned()),
+            ProducerError::UnknownSource { .. } => Some("see `sources` in the configuration for the names".to_owned()),
+            ProducerError::Source { .. } | ProducerError::Task { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What can go wrong with the topics of one organization.
+
+use windfall_runtime::kafka::publisher::PublishError;
+use windfall_runtime::kafka::table::TableError;
+use windfall_runtime::registry::RegistryError;
+use windfall_schemas::wire::WireError;
+
+/// What can go wrong with the topics of one organization.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A transaction was not committed, or nobody knows.
+    #[error("transaction was not committed")]
+    Publish(#[from] PublishError),
+    /// A topic was not read to its end.
+    #[error("own topic was not read")]
+    Fold(#[from] TableError),
+    /// A record does not fit its schema.
+    #[error("record cannot be encoded")]
+    Encode(#[from] WireError),
+    /// The registry did not give a schema.
+    #[error("schema `{subject}` was not resolved")]
+    Schema {
+        /// The subject.
+        subject: String,
+        /// What the registry says.
+        #[source]
+        source: Box<RegistryError>,
+    },
+}
+
+impl LedgerError {
+    /// Returns whether another process has taken over.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, LedgerError::Publish(error) if error.is_fenced())
+    }
+
+    /// Returns whether nothing but a person can help.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            LedgerError::Publish(error) => error.is_fenced(),
+            LedgerError::Fold(error) => matches!(error, TableError::KeySchema { .. } | TableError::Refused { .. }),
+            LedgerError::Encode(_) => true,
+            LedgerError::Schema { .. } => false,
+        }
+    }
+
+    /// Returns what an operator can do.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            LedgerError::Publish(error) => error.help(),
+            LedgerError::Fold(error) => error.help(),
+            LedgerError::Encode(error) => Some(error.help()),
+            LedgerError::Schema { .. } => Some("see that `kafka.schema_registry` can be reached and knows the schema"),
+        }
+    }
+}

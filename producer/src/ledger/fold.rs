@@ -1,0 +1,115 @@
+//! The take-over's reading: our own output, to the ends asked before.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use windfall_runtime::kafka::Record;
+use windfall_runtime::kafka::table::{self, FoldFailure, FoldProgress, FoldRequest, Folded};
+use windfall_schemas::device::{DeviceKey, DeviceValue};
+use windfall_schemas::envelope::Envelope;
+use windfall_schemas::scan::{ScanKey, ScanValue};
+use windfall_schemas::server::{ServerKey, ServerValue};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
+
+use super::{Cluster, LedgerError};
+use crate::checkpoint::{Part, Scans};
+use crate::fleet::{Event, Fleet, Servers};
+use crate::memory::Memory;
+
+/// Reads the fleet, the servers and the scan state of one organization; the offsets are the ends of the devices' topic.
+pub(super) async fn memory(
+    cluster: &Cluster,
+    org: &str,
+    report: impl Fn(String) + Send + Sync + Clone + 'static,
+) -> Result<(Memory, BTreeMap<i32, i64>), LedgerError> {
+    let names = &cluster.names;
+    let owner = org.to_owned();
+    let fold_device = move |fleet: &mut Fleet, key: DeviceKey, value: Option<Envelope<DeviceValue>>| {
+        if key.org == owner {
+            fleet.apply(&key.device_id, value.map(Event::from));
+        }
+    };
+    let fleet =
+        read(cluster, &names.devices(), CHANGE_PARTITIONS, Fleet::default(), fold_device, report.clone()).await?;
+    let owner = org.to_owned();
+    let fold_server = move |servers: &mut Servers, key: ServerKey, value: Option<Envelope<ServerValue>>| {
+        if key.org == owner {
+            servers.apply(&key.server_id, value.map(Event::from));
+        }
+    };
+    let servers =
+        read(cluster, &names.servers(), SINGLE_PARTITION, Servers::default(), fold_server, report.clone()).await?;
+    let scans = scans(cluster, org, report).await?;
+    Ok((Memory { fleet: fleet.state, servers: servers.state, scans }, fleet.next_offsets))
+}
+
+/// Reads the scan state of one organization.
+pub(crate) async fn scans(
+    cluster: &Cluster,
+    org: &str,
+    report: impl Fn(String) + Send + Sync + 'static,
+) -> Result<Scans, LedgerError> {
+    let owner = org.to_owned();
+    let fold = move |scans: &mut Scans, key: ScanKey, value: Option<ScanValue>| {
+        if key.org == owner {
+            scans.apply(&Part { key, value });
+        }
+    };
+    let names = &cluster.names;
+    Ok(read(cluster, &names.scans(), SINGLE_PARTITION, Scans::default(), fold, report).await?.state)
+}
+
+/// Reads the scan state of every organization.
+pub(crate) async fn all_scans(cluster: &Cluster) -> Result<BTreeMap<String, Scans>, LedgerError> {
+    let fold = |all: &mut BTreeMap<String, Scans>, key: ScanKey, value: Option<ScanValue>| {
+        all.entry(key.org.clone()).or_default().apply(&Part { key, value });
+    };
+    Ok(read(cluster, &cluster.names.scans(), SINGLE_PARTITION, BTreeMap::new(), fold, |_| ()).await?.state)
+}
+
+async fn read<S, K, V>(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: i32,
+    state: S,
+    mut apply: impl FnMut(&mut S, K, Option<V>) + Send + 'static,
+    report: impl Fn(String) + Send + Sync + 'static,
+) -> Result<Folded<S>, LedgerError>
+where
+    S: Send + 'static,
+    K: DeserializeOwned,
+    V: DeserializeOwned,
+{
+    let (told, mut progress) = tokio::sync::watch::channel(FoldProgress::default());
+    let request = FoldRequest::whole(topic, 0..partitions).reporting(told);
+    let decoder = cluster.codecs.decoder.blocking();
+    let on_record = move |state: &mut S, record: Record| -> Result<(), FoldFailure> {
+        let Some(key) = decoder.key::<K>(&record)? else { return Ok(()) };
+        apply(state, key, decoder.value::<V>(&record)?);
+        Ok(())
+    };
+    let telling = tokio::spawn(async move {
+        while progress.changed().await.is_ok() {
+            report(describe(&progress.borrow_and_update()));
+        }
+    });
+    let folded = table::fold(&cluster.connection, request, state, on_record).await;
+    telling.abort();
+    Ok(folded?)
+}
+
+/// Says how far a fold has come, and which open transaction of another's hides records from it.
+fn describe(progress: &FoldProgress) -> String {
+    let FoldProgress { topic, records, remaining, hidden } = progress;
+    match hidden.iter().max_by_key(|hidden| hidden.waited) {
+        Some(hidden) => format!(
+            "waiting {} s for another's open transaction in `{topic}`, partition {}, offset {} (end {}); \
+             kafka-transactions.sh find-hanging names it",
+            hidden.waited.as_secs(),
+            hidden.partition,
+            hidden.position,
+            hidden.end
+        ),
+        None => format!("reading `{topic}`: {records} records read, {remaining} offsets to go"),
+    }
+}

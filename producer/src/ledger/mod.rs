@@ -1,0 +1,164 @@
+//! The Kafka side of one organization: its topics are read into memory at the take-over and written in transactions.
+//!
+//! The order of a take-over is fixed: fence the writer before us, ask the ends of our own output, read it to there, and
+//! only then compute. A ledger whose commit has failed is dead: it is dropped and the take-over runs again.
+
+mod codecs;
+mod error;
+mod fold;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windfall_runtime::kafka::publisher::{Publisher, Transaction};
+use windfall_runtime::kafka::record::Delivered;
+use windfall_runtime::kafka::{Connection, Headers, Outgoing};
+use windfall_schemas::topic::Names;
+
+pub use codecs::Codecs;
+pub use error::LedgerError;
+pub(crate) use fold::{all_scans, scans};
+
+use crate::checkpoint::Part;
+use crate::event::{self, Recorded};
+use crate::memory::Memory;
+use crate::step::Step;
+
+/// What all organizations of a process share of Kafka.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The brokers and how to reach them.
+    pub connection: Connection,
+    /// Names of all topics.
+    pub names: Names,
+    /// The schemas, with the ids that the registry gave them.
+    pub codecs: Arc<Codecs>,
+}
+
+/// The writer of one organization.
+pub struct Ledger {
+    cluster: Cluster,
+    publisher: Publisher,
+    ends: BTreeMap<i32, i64>,
+}
+
+impl Ledger {
+    /// Takes an organization over: fences whoever wrote before, then reads what is known of it.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]; nothing is left behind but the fence.
+    pub async fn take_over(
+        cluster: &Cluster,
+        transactional_id: &str,
+        org: &str,
+        report: impl Fn(String) + Send + Sync + Clone + 'static,
+    ) -> Result<(Self, Memory), LedgerError> {
+        let publisher = Publisher::start(&cluster.connection, transactional_id).await?;
+        let (memory, ends) = fold::memory(cluster, org, report).await?;
+        Ok((Self { cluster: cluster.clone(), publisher, ends }, memory))
+    }
+
+    /// Writes a step and commits it; `Ok` means that all of it is durable.
+    ///
+    /// # Errors
+    /// After any error but a record that is too large the ledger is dead.
+    pub async fn commit(&mut self, step: &Step) -> Result<(), LedgerError> {
+        let transaction = self.transaction(step)?;
+        let committed = self.publisher.commit(transaction).await?;
+        let devices = self.cluster.names.devices();
+        for Delivered { topic, partition, offset } in committed.derived {
+            if *topic == *devices {
+                self.ends.insert(partition, offset + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the end of each partition of the devices, as far as this ledger has read or written it.
+    #[must_use]
+    pub fn ends(&self) -> &BTreeMap<i32, i64> {
+        &self.ends
+    }
+
+    /// Derived records first, then progress and the parts of the scan, and the headers last.
+    fn transaction(&self, step: &Step) -> Result<Transaction, LedgerError> {
+        let Cluster { names, codecs, .. } = &self.cluster;
+        let mut transaction = Transaction::default();
+        let servers = Table { topic: names.servers().into(), key: &codecs.server_key, value: &codecs.server_value };
+        for envelope in &step.servers {
+            let Some(value) = envelope.after.as_ref().or(envelope.before.as_ref()) else { continue };
+            servers.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent)?;
+        }
+        let devices = Table { topic: names.devices().into(), key: &codecs.device_key, value: &codecs.device_value };
+        for envelope in &step.devices {
+            let Some(value) = envelope.after.as_ref().or(envelope.before.as_ref()) else { continue };
+            devices.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent)?;
+        }
+        let rejects: Arc<str> = names.rejects().into();
+        for reject in &step.rejects {
+            let value = codecs.reject_value.encode(reject)?;
+            let headers = Headers::new().with("traceparent", step.traceparent.clone());
+            transaction.derived.push(Outgoing {
+                topic: Arc::clone(&rejects),
+                partition: None,
+                key: None,
+                value: Some(value.into()),
+                headers,
+            });
+        }
+        let notifications: Arc<str> = names.notifications().into();
+        for notification in &step.notifications {
+            let key = codecs.notification_key.encode(&notification.key())?;
+            let value = codecs.notification_value.encode(notification)?;
+            transaction.follow_up.push(Outgoing::new(Arc::clone(&notifications), key, value));
+        }
+        let scans: Arc<str> = names.scans().into();
+        for part in &step.parts {
+            let record = self.part(&scans, part)?;
+            let header = part.key.part.is_empty();
+            if header { &mut transaction.checkpoint } else { &mut transaction.follow_up }.push(record);
+        }
+        Ok(transaction)
+    }
+
+    fn part(&self, topic: &Arc<str>, part: &Part) -> Result<Outgoing, LedgerError> {
+        let codecs = &self.cluster.codecs;
+        let key = codecs.scan_key.encode(&part.key)?;
+        Ok(match &part.value {
+            Some(value) => Outgoing::new(Arc::clone(topic), key, codecs.scan_value.encode(value)?),
+            None => Outgoing::tombstone(Arc::clone(topic), key),
+        })
+    }
+}
+
+/// A change topic with its schemas.
+struct Table<'a> {
+    topic: Arc<str>,
+    key: &'a windfall_schemas::wire::Codec,
+    value: &'a windfall_schemas::wire::Codec,
+}
+
+impl Table<'_> {
+    /// Adds an event, and the tombstone that follows a `d`.
+    fn put<K: serde::Serialize, V: Recorded + serde::Serialize>(
+        &self,
+        records: &mut Vec<Outgoing>,
+        key: &K,
+        envelope: &windfall_schemas::envelope::Envelope<V>,
+        traceparent: &str,
+    ) -> Result<(), LedgerError> {
+        let key = self.key.encode(key)?;
+        let value = self.value.encode(envelope)?;
+        let headers = native(event::headers(envelope, traceparent, false));
+        records.push(Outgoing::new(Arc::clone(&self.topic), key.clone(), value).with_headers(headers));
+        if envelope.after.is_none() {
+            let headers = native(event::headers(envelope, traceparent, true));
+            records.push(Outgoing::tombstone(Arc::clone(&self.topic), key).with_headers(headers));
+        }
+        Ok(())
+    }
+}
+
+fn native(headers: event::Headers) -> Headers {
+    headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into()))).collect()
+}

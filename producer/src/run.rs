@@ -1,0 +1,177 @@
+//! The producer as a stage: every configured source as a task of its own, in one process.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::health::Status;
+use windfall_runtime::kafka::config::ManageTopics;
+use windfall_runtime::kafka::topics;
+use windfall_runtime::kafka::{Connection, table};
+use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::telemetry::chain;
+use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
+
+use crate::apple::DeviceDirectory;
+use crate::checkpoint::State;
+use crate::error::ProducerError;
+use crate::ledger::{self, Cluster, Codecs, LedgerError};
+use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
+
+/// A running scan of another instance that moved this lately is at work, in milliseconds.
+const AT_WORK_WITHIN: i64 = 60_000;
+/// How long a source may make no progress and still count as ready: its longest pause between two requests.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// What a producer runs with, beside its sources.
+#[derive(Clone)]
+pub struct Setup {
+    /// Name of this process among its peers.
+    pub instance: String,
+    /// The cluster; its client id is the producer's.
+    pub connection: Connection,
+    /// The registry.
+    pub registry: RegistryClient,
+    /// The clock of scheduler, limiter and token cache.
+    pub clock: SharedClock,
+    /// The board on which each source shows how it is.
+    pub status: Status,
+}
+
+/// A source to be run: its settings, and how its reader is made once it is known what the limiter remembers.
+pub struct Job<D> {
+    settings: SourceSettings,
+    connect: Connect<D>,
+}
+
+impl<D> Job<D> {
+    /// Describes a source.
+    pub fn new(
+        settings: SourceSettings,
+        connect: impl Fn(Option<crate::budget::LimiterState>) -> Result<D, ProducerError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { settings, connect: Box::new(connect) }
+    }
+}
+
+/// Creates or verifies the topics, resolves the schemas, and checks that keys would go where they went before.
+///
+/// # Errors
+/// When a topic differs, a schema is unknown, or the newest key was written with another schema id.
+pub async fn prepare(connection: &Connection, registry: RegistryClient) -> Result<Cluster, ProducerError> {
+    let config = connection.config();
+    let names = Names::new(config.topic_prefix.clone());
+    topics::ensure(connection, &names.base_topics(), config.manage_topics).await?;
+    let cluster = connect(connection, registry).await?;
+    if config.manage_topics != ManageTopics::None {
+        let Cluster { names, codecs, .. } = &cluster;
+        let written = [
+            (names.devices(), CHANGE_PARTITIONS, codecs.device_key.id()),
+            (names.servers(), SINGLE_PARTITION, codecs.server_key.id()),
+            (names.scans(), SINGLE_PARTITION, codecs.scan_key.id()),
+        ];
+        for (topic, partitions, ours) in written {
+            let checked = table::check_key_schema(connection, &topic, 0..partitions, ours).await;
+            checked.map_err(|error| ProducerError::Schemas(LedgerError::Fold(error)))?;
+        }
+    }
+    Ok(cluster)
+}
+
+/// Resolves the schemas and nothing else: enough to read scans and to approve them.
+///
+/// # Errors
+/// When a schema is unknown to the registry.
+pub async fn connect(connection: &Connection, registry: RegistryClient) -> Result<Cluster, ProducerError> {
+    let names = Names::new(connection.config().topic_prefix.clone());
+    let codecs = Codecs::resolve(registry, &names).await.map_err(ProducerError::Schemas)?;
+    Ok(Cluster { connection: connection.clone(), names, codecs: Arc::new(codecs) })
+}
+
+/// Serves every source until the token is cancelled; the first that must end ends them all.
+///
+/// # Errors
+/// The first error that no other try can heal: see [`ProducerError`].
+pub async fn serve<D: DeviceDirectory + 'static>(
+    setup: &Setup,
+    jobs: Vec<Job<D>>,
+    shutdown: CancellationToken,
+) -> Result<(), ProducerError> {
+    let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
+    let stop = shutdown.child_token();
+    let mut tasks = JoinSet::new();
+    for job in jobs {
+        let source = source(setup, &cluster, job, stop.clone());
+        tasks.spawn(async move { (source.name().to_owned(), source.run().await) });
+    }
+    collect(tasks, &stop, |()| ()).await.map(|_| ())
+}
+
+/// Scans every source once, one beside the other, and returns the worst outcome.
+///
+/// # Errors
+/// The first error of a source: see [`ProducerError`]; another instance at work is one.
+pub async fn serve_once<D: DeviceDirectory + 'static>(
+    setup: &Setup,
+    jobs: Vec<Job<D>>,
+    shutdown: CancellationToken,
+) -> Result<OnceOutcome, ProducerError> {
+    let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
+    for job in &jobs {
+        refuse_when_at_work(setup, &cluster, &job.settings).await?;
+    }
+    let stop = shutdown.child_token();
+    let mut tasks = JoinSet::new();
+    for job in jobs {
+        let source = source(setup, &cluster, job, stop.clone());
+        tasks.spawn(async move { (source.name().to_owned(), source.run_once().await) });
+    }
+    let outcomes = collect(tasks, &stop, |outcome| outcome).await?;
+    // A source that was stopped before its end has left something out.
+    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(OnceOutcome::Incomplete));
+    Ok(outcomes.max().unwrap_or(OnceOutcome::Complete))
+}
+
+async fn refuse_when_at_work(setup: &Setup, cluster: &Cluster, settings: &SourceSettings) -> Result<(), ProducerError> {
+    let source_name = settings.origin.org.clone();
+    let scans = ledger::scans(cluster, &source_name, |_| ()).await;
+    let scans = scans.map_err(|source| ProducerError::Ledger { source_name: source_name.clone(), source })?;
+    let Some(header) = scans.devices else { return Ok(()) };
+    let age = setup.clock.now().timestamp_millis() - header.updated_at;
+    if header.state == State::Running && header.instance != settings.instance && age < AT_WORK_WITHIN {
+        return Err(ProducerError::AtWork { source_name, instance: header.instance, seconds: age / 1000 });
+    }
+    Ok(())
+}
+
+fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: CancellationToken) -> Source<D> {
+    let Job { settings, connect } = job;
+    let part = setup.status.part(format!("producer {}", settings.origin.org), SILENCE);
+    Source { settings, cluster: cluster.clone(), clock: Arc::clone(&setup.clock), part, shutdown, connect }
+}
+
+async fn collect<T: 'static, U>(
+    mut tasks: JoinSet<(String, Result<T, ProducerError>)>,
+    stop: &CancellationToken,
+    done: impl Fn(T) -> U,
+) -> Result<Vec<U>, ProducerError> {
+    let mut outcomes = Vec::new();
+    let mut first_error = None;
+    while let Some(joined) = tasks.join_next().await {
+        let ended = match joined {
+            Ok((_, ended)) => ended,
+            Err(error) => Err(ProducerError::Task { source_name: "producer".to_owned(), source: Box::new(error) }),
+        };
+        match ended {
+            Ok(outcome) => outcomes.push(done(outcome)),
+            Err(error) => {
+                error!(error = %chain(&error), help = error.help(), "source ended");
+                stop.cancel();
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(outcomes), Err)
+}

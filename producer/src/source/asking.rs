@@ -1,0 +1,76 @@
+//! One request to Apple: made durable before it is sent where it must be, repeated where that helps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use tracing::warn;
+use windfall_runtime::metrics::{ERRORS, label};
+use windfall_runtime::retry::Backoff;
+use windfall_runtime::telemetry::chain;
+
+use super::Interruption;
+use super::tenure::Tenure;
+use crate::apple::{DeviceDirectory, DirectoryError, Retry};
+use crate::checkpoint::Scans;
+use crate::step::Step;
+
+/// Tries of a request before the scan is put off: with doubling waits about half a minute.
+pub(super) const TRIES: u32 = 6;
+/// Tries of a look-up: its suspicion has a back-off of its own.
+pub(super) const LOOK_UP_TRIES: u32 = 2;
+
+impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
+    /// Sends a request until it is answered, `tries` times at most; waits that Apple asks for are no tries.
+    pub(super) async fn ask<T, F>(&mut self, tries: u32, call: impl Fn(Arc<D>) -> F) -> Result<T, Interruption>
+    where
+        F: Future<Output = Result<T, DirectoryError>> + Send,
+    {
+        let mut attempt = 0;
+        loop {
+            self.save_limiter().await?;
+            let answer = self.waiting(call(Arc::clone(&self.directory))).await?;
+            // A `Retry-After` outlives a crash only when it is written before it is waited for.
+            self.save_limiter().await?;
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            counter!(ERRORS, label::STAGE => "producer", label::CODE => error.code()).increment(1);
+            let wait = match (&error, error.retry()) {
+                (_, Retry::Never) => return Err(Interruption::Directory(error)),
+                // The budget makes the next request wait by itself.
+                (DirectoryError::RateLimited { .. }, _) => Duration::ZERO,
+                (_, Retry::After(wait)) => {
+                    attempt += 1;
+                    wait
+                }
+                (_, Retry::Backoff) => {
+                    attempt += 1;
+                    Backoff::default().wait(attempt, self.jitter())
+                }
+            };
+            if attempt >= tries || (wait > Duration::from_secs(60) && attempt > 0) {
+                return Err(Interruption::Directory(error));
+            }
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            warn!(source = self.source.name(), error = %chain(&error), attempt, wait_ms, "request failed, trying again");
+            let clock = Arc::clone(&self.source.clock);
+            self.waiting(async move { clock.sleep(wait).await }).await?;
+        }
+    }
+
+    /// Writes what the limiter must remember, before the next request rests on it.
+    async fn save_limiter(&mut self) -> Result<(), Interruption> {
+        let Some(state) = self.directory.unsaved() else { return Ok(()) };
+        let part = Scans::limiter_part(&self.source.settings.origin.org, &state, self.now());
+        self.commit(&Step { parts: vec![part], ..Step::default() }).await?;
+        self.directory.saved(&state);
+        Ok(())
+    }
+
+    /// Spreads retries of several sources; taken from the clock, so that a run can be repeated.
+    fn jitter(&self) -> f64 {
+        f64::from(self.source.clock.elapsed().subsec_millis()) / 1000.0
+    }
+}

@@ -1,0 +1,205 @@
+//! One organization's task: take over, scan by schedule, look up what is missing, obey signals; and when a commit is in
+//! doubt, throw everything away and take over again.
+
+mod asking;
+mod lookups;
+mod scanning;
+mod telling;
+mod tenure;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::health::{Part, State};
+use windfall_runtime::retry::Backoff;
+use windfall_runtime::telemetry::chain;
+
+use crate::apple::{DeviceDirectory, DirectoryError};
+use crate::budget::LimiterState;
+use crate::error::ProducerError;
+use crate::event::Origin;
+use crate::ledger::{Cluster, Ledger, LedgerError};
+use tenure::Tenure;
+
+/// What a source needs to know of its configuration.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// What its events have in common; the organization's alias is the source's name.
+    pub origin: Origin,
+    /// Time from the beginning of one scan to that of the next.
+    pub interval: Duration,
+    /// A scan is resumed when its last page is younger than this.
+    pub resume_within: Duration,
+    /// Name of this process among its peers.
+    pub instance: String,
+    /// The id under which its writer is fenced.
+    pub transactional_id: String,
+}
+
+/// Makes the reader of an organization, with what its limiter remembers.
+pub(crate) type Connect<D> = Box<dyn Fn(Option<LimiterState>) -> Result<D, ProducerError> + Send + Sync>;
+
+/// One organization's task.
+pub(crate) struct Source<D> {
+    pub(crate) settings: SourceSettings,
+    pub(crate) cluster: Cluster,
+    pub(crate) clock: SharedClock,
+    pub(crate) part: Part,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) connect: Connect<D>,
+}
+
+/// How one scan of a source and its look-ups have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnceOutcome {
+    /// Everything was read and settled.
+    Complete,
+    /// Something was left out: pages, servers, items, or look-ups.
+    Incomplete,
+    /// Devices wait for a person.
+    Held,
+}
+
+impl OnceOutcome {
+    /// Returns the process's exit code: 0, 7 or 8.
+    #[must_use]
+    pub fn exit_code(self) -> i32 {
+        match self {
+            OnceOutcome::Complete => 0,
+            OnceOutcome::Incomplete => 7,
+            OnceOutcome::Held => 8,
+        }
+    }
+}
+
+/// What is done between a take-over and its end.
+#[derive(Debug, Clone, Copy)]
+enum Duty {
+    Serve,
+    Once,
+}
+
+/// Why a step was not done.
+#[derive(Debug)]
+pub(crate) enum Interruption {
+    /// We are asked to stop.
+    Stopped,
+    /// The ledger is dead.
+    Ledger(LedgerError),
+    /// Apple did not answer, or not as hoped.
+    Directory(DirectoryError),
+}
+
+impl From<LedgerError> for Interruption {
+    fn from(error: LedgerError) -> Self {
+        Interruption::Ledger(error)
+    }
+}
+
+impl<D: DeviceDirectory + 'static> Source<D> {
+    /// Serves the organization until the token is cancelled.
+    pub(crate) async fn run(self) -> Result<(), ProducerError> {
+        self.tenures(Duty::Serve).await.map(|_| ())
+    }
+
+    /// Scans once, looks up what is missing, and says how it ended; `None` when it was stopped.
+    pub(crate) async fn run_once(self) -> Result<Option<OnceOutcome>, ProducerError> {
+        self.tenures(Duty::Once).await
+    }
+
+    /// Takes the source over and works, again and again while a commit fails that another try can heal.
+    async fn tenures(&self, duty: Duty) -> Result<Option<OnceOutcome>, ProducerError> {
+        let backoff = Backoff::default();
+        let mut directory: Option<Arc<D>> = None;
+        let mut failures = 0;
+        loop {
+            if self.shutdown.is_cancelled() {
+                return Ok(None);
+            }
+            let ended = match self.take_over(&mut directory).await {
+                Ok(mut tenure) => {
+                    failures = 0;
+                    match duty {
+                        Duty::Serve => tenure.serve().await,
+                        Duty::Once => tenure.once().await,
+                    }
+                }
+                Err(TakeOver::Fatal(error)) => return Err(error),
+                Err(TakeOver::Ledger(error)) => Err(Interruption::Ledger(error)),
+                Err(TakeOver::Stopped) => return Ok(None),
+            };
+            let error = match ended {
+                Ok(done) => {
+                    self.part.state(State::Finished);
+                    return Ok(Some(done));
+                }
+                Err(Interruption::Stopped) => return Ok(None),
+                Err(Interruption::Directory(source)) => return Err(self.refused(source)),
+                Err(Interruption::Ledger(error)) => error,
+            };
+            if error.is_final() {
+                return Err(self.given_up(error));
+            }
+            failures += 1;
+            warn!(source = self.name(), error = %chain(&error), failures, "writer thrown away, taking over again");
+            self.part.paused(format!("taking over again: {}", chain(&error)));
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(None),
+                () = tokio::time::sleep(backoff.wait(failures, 0.5)) => {}
+            }
+        }
+    }
+
+    async fn take_over(&self, directory: &mut Option<Arc<D>>) -> Result<Tenure<'_, D>, TakeOver> {
+        self.part.state(State::Starting);
+        info!(source = self.name(), "taking over");
+        let part = self.part.clone();
+        let report = move |text: String| part.detail("take_over", text);
+        let SourceSettings { transactional_id, origin, .. } = &self.settings;
+        let taking = Ledger::take_over(&self.cluster, transactional_id, &origin.org, report);
+        let (ledger, memory) = tokio::select! {
+            () = self.shutdown.cancelled() => return Err(TakeOver::Stopped),
+            taken = taking => taken.map_err(TakeOver::Ledger)?,
+        };
+        self.part.clear("take_over");
+        let directory = match directory {
+            Some(directory) => Arc::clone(directory),
+            None => {
+                let connected = (self.connect)(memory.scans.limiter.clone()).map_err(TakeOver::Fatal)?;
+                Arc::clone(directory.insert(Arc::new(connected)))
+            }
+        };
+        info!(source = self.name(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
+        Tenure::begin(self, directory, ledger, memory).await
+    }
+
+    fn refused(&self, source: DirectoryError) -> ProducerError {
+        error!(source = self.name(), error = %chain(&source), help = source.help(), "source cannot be read");
+        ProducerError::Directory { source_name: self.name().to_owned(), source }
+    }
+
+    fn given_up(&self, source: LedgerError) -> ProducerError {
+        let source_name = self.name().to_owned();
+        self.part.failed(chain(&source).to_string());
+        if source.is_fenced() {
+            return ProducerError::Fenced { source_name, instance: self.settings.instance.clone() };
+        }
+        ProducerError::Ledger { source_name, source }
+    }
+}
+
+impl<D> Source<D> {
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.origin.org
+    }
+}
+
+/// Why a source was not taken over.
+pub(crate) enum TakeOver {
+    Stopped,
+    Ledger(LedgerError),
+    Fatal(ProducerError),
+}

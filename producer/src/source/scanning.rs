@@ -1,0 +1,307 @@
+//! One scan: servers, linkage lists, pages, and its end; each step committed before the next request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{Instrument, info, info_span, warn};
+use windfall_runtime::failpoint;
+use windfall_runtime::telemetry::chain;
+use windfall_schemas::identifiers::DeviceId;
+
+use super::Interruption;
+use super::asking::TRIES;
+use super::telling;
+use super::tenure::{Tenure, millis};
+use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, Retry, Trail};
+use crate::assignment::Assignments;
+use crate::checkpoint::Header;
+use crate::notice;
+use crate::step::{self, ReadServers};
+
+/// A cursor that expires this often in a row is a fault of the list, not of our pace.
+const MOST_RESTARTS: u32 = 3;
+/// Devices of one page whose server is asked for singly: a broken linkage list must not eat the budget.
+const MOST_SINGLE_READS: usize = 5;
+
+/// The requests of a scan: those before it was resumed, and those since.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    earlier: u64,
+    from: u64,
+}
+
+impl Counted {
+    fn until(self, newest: u64) -> u64 {
+        self.earlier + newest.saturating_sub(self.from)
+    }
+}
+
+/// How one pass over the pages ended.
+enum Pass {
+    Ended(Header),
+    CursorExpired(Header),
+}
+
+impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
+    /// Reads everything once, from where an interrupted scan stopped or from the beginning, and ends the scan.
+    pub(super) async fn scan(&mut self) -> Result<Header, Interruption> {
+        let mut header = self.resume_or_begin();
+        loop {
+            let span = info_span!("scan", org = self.source.name(), scan_id = header.scan_id);
+            match self.pass(header).instrument(span).await? {
+                Pass::Ended(header) => return Ok(header),
+                Pass::CursorExpired(expired) if expired.restarts < MOST_RESTARTS => {
+                    warn!(source = self.source.name(), restarts = expired.restarts, "cursor expired, beginning anew");
+                    header = self.begin_anew(Some(&expired));
+                    header.restarts = expired.restarts + 1;
+                }
+                Pass::CursorExpired(expired) => {
+                    let why = format!("the cursor expired in {} scans in a row", expired.restarts + 1);
+                    return self.give_up(&expired, &why).await;
+                }
+            }
+        }
+    }
+
+    fn resume_or_begin(&self) -> Header {
+        let last = self.memory.scans.devices.as_ref();
+        let within = millis(self.source.settings.resume_within);
+        match last {
+            Some(header) if header.resumable(self.now(), within) => {
+                info!(source = self.source.name(), scan_id = header.scan_id, page = header.page, "scan resumed");
+                Header { instance: self.source.settings.instance.clone(), ..header.clone() }
+            }
+            last => self.begin_anew(last),
+        }
+    }
+
+    fn begin_anew(&self, last: Option<&Header>) -> Header {
+        let settings = &self.source.settings;
+        let header = Header::begin(&settings.origin.org, last, &settings.instance, self.now());
+        info!(source = self.source.name(), scan_id = header.scan_id, "scan begins");
+        header
+    }
+
+    async fn pass(&mut self, mut header: Header) -> Result<Pass, Interruption> {
+        let began = self.now();
+        if !header.pages_done() {
+            let counted = Counted { earlier: header.requests, from: self.newest_request };
+            let (read, mut assignments) = self.read_servers().await?;
+            failpoint!("producer.servers.before");
+            header.requests = counted.until(self.newest_request);
+            let (mut step, begun) = step::begin(&self.source.settings.origin, &self.memory, &header, &read, self.now());
+            step.parts.splice(0..0, self.signals_part());
+            self.commit(&step).await?;
+            failpoint!("producer.servers.after");
+            header = match self.pages(begun, &mut assignments, counted, began).await? {
+                Pass::Ended(header) => header,
+                expired @ Pass::CursorExpired(_) => return Ok(expired),
+            };
+        }
+        self.end(&header, began).await.map(Pass::Ended)
+    }
+
+    async fn pages(
+        &mut self,
+        mut header: Header,
+        assignments: &mut Assignments,
+        counted: Counted,
+        began: i64,
+    ) -> Result<Pass, Interruption> {
+        let mut cursor = header.cursor.clone().and_then(Cursor::new);
+        let mut trail = Trail::new(cursor.as_ref());
+        loop {
+            failpoint!("producer.page_fetch.before");
+            let asked = cursor.clone();
+            let page = self.ask(TRIES, |directory| {
+                let asked = asked.clone();
+                async move { directory.page(asked.as_ref()).await }
+            });
+            let page = match page.await {
+                Ok(page) => page,
+                Err(Interruption::Directory(DirectoryError::CursorRefused { .. })) => {
+                    return Ok(Pass::CursorExpired(header));
+                }
+                Err(Interruption::Directory(error)) => return Err(self.put_off(&header, error).await?),
+                Err(other) => return Err(other),
+            };
+            failpoint!("producer.page_fetch.after");
+            self.newest_request = page.answer.number;
+            if let Err(error) = trail.step(page.next.as_ref()) {
+                let why = chain(&error).to_string();
+                return self.give_up(&header, &why).await.map(Pass::Ended);
+            }
+            self.settle_doubts(&header, assignments, &page).await?;
+            header.requests = counted.until(self.newest_request);
+            cursor.clone_from(&page.next);
+            let origin = &self.source.settings.origin;
+            let (step, moved) = step::page(origin, &self.memory, &header, assignments, page, self.now());
+            failpoint!("producer.page_commit.before");
+            self.commit(&step).await?;
+            failpoint!("producer.page_commit.after");
+            header = moved;
+            telling::page(self.source, &header, &step, &self.memory, &self.directory.pace(), began);
+            if cursor.is_none() {
+                return Ok(Pass::Ended(header));
+            }
+        }
+    }
+
+    /// Asks for the management service of those devices that lists and status cannot tell.
+    async fn settle_doubts(
+        &mut self,
+        header: &Header,
+        assignments: &mut Assignments,
+        page: &Page,
+    ) -> Result<(), Interruption> {
+        let doubtful = step::in_doubt(&self.memory, header, assignments, page);
+        for device_id in doubtful.into_iter().take(MOST_SINGLE_READS) {
+            let Ok(id) = DeviceId::parse(&device_id) else { continue };
+            let read = self.ask(TRIES, |directory| {
+                let id = id.clone();
+                async move { directory.assigned_server(&id).await }
+            });
+            match read.await {
+                Ok(read) => {
+                    self.newest_request = read.answer.number;
+                    assignments.settle(&device_id, read.server_id, read.answer.number);
+                }
+                Err(Interruption::Directory(error)) => {
+                    warn!(source = self.source.name(), error = %chain(&error), "server not read singly, as last known");
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the servers and their linkage lists; what cannot be read is noted, and nothing is unassigned by it.
+    async fn read_servers(&mut self) -> Result<(ReadServers, Assignments), Interruption> {
+        let mut read = ReadServers { complete: true, read_at: self.now(), ..ReadServers::default() };
+        let listed = self.list(|directory, cursor| async move { directory.servers(cursor.as_ref()).await }).await;
+        let (pages, fault) = partial(listed)?;
+        for page in pages {
+            read.url.get_or_insert(page.answer.path.clone());
+            read.read_at = page.answer.received_at.timestamp_millis();
+            if !page.rejected.is_empty() {
+                read.complete = false;
+                read.faults.push(format!("{} servers could not be read", page.rejected.len()));
+            }
+            read.servers.extend(page.items.into_iter().map(|item| item.value));
+        }
+        if let Some(why) = fault {
+            read.complete = false;
+            read.faults.push(format!("the list of servers was not read: {why}"));
+        }
+        let names: BTreeMap<String, String> = read
+            .servers
+            .iter()
+            .map(|server| (server.server_id.clone(), server.server_name.clone().unwrap_or_default()))
+            .collect();
+        let mut assignments = Assignments::new(names, read.complete, self.newest_request);
+        for server in read.servers.clone() {
+            self.read_linkage(&server.server_id, &mut assignments, &mut read.faults).await?;
+        }
+        assignments.read_by(self.newest_request);
+        Ok((read, assignments))
+    }
+
+    async fn read_linkage(
+        &mut self,
+        server_id: &str,
+        assignments: &mut Assignments,
+        faults: &mut Vec<String>,
+    ) -> Result<(), Interruption> {
+        let listed = self.list(|directory, cursor| {
+            let server_id = server_id.to_owned();
+            async move { directory.linkage(&server_id, cursor.as_ref()).await }
+        });
+        let listed = listed.await;
+        let (pages, mut fault) = partial(listed)?;
+        for page in pages {
+            for item in &page.items {
+                assignments.link(item.value.as_str(), server_id);
+            }
+            if !page.rejected.is_empty() {
+                fault = Some(format!("{} of its devices could not be read", page.rejected.len()));
+            }
+        }
+        if let Some(why) = fault {
+            assignments.cut_short();
+            faults.push(format!("the devices of server `{server_id}` were not read to the end: {why}"));
+        }
+        Ok(())
+    }
+
+    /// Reads a list to its end; on an error what was read so far comes with it.
+    async fn list<T, F>(&mut self, fetch: impl Fn(Arc<D>, Option<Cursor>) -> F) -> Listed<T>
+    where
+        F: Future<Output = Result<PageOf<T>, DirectoryError>> + Send,
+    {
+        let mut pages: Vec<PageOf<T>> = Vec::new();
+        let mut cursor = None;
+        let mut trail = Trail::new(None);
+        loop {
+            let page = match self.ask(TRIES, |directory| fetch(directory, cursor.clone())).await {
+                Ok(page) => page,
+                Err(interruption) => return Err((pages, interruption)),
+            };
+            self.newest_request = page.answer.number;
+            let step = trail.step(page.next.as_ref());
+            cursor.clone_from(&page.next);
+            pages.push(page);
+            if step.is_err() || cursor.is_none() {
+                return Ok(pages);
+            }
+        }
+    }
+
+    /// Ends a scan whose last page is done.
+    async fn end(&mut self, header: &Header, began: i64) -> Result<Header, Interruption> {
+        let at = self.now();
+        let origin = self.source.settings.origin.clone();
+        let (mut step, ended) = step::close(&origin, &self.memory, header, at);
+        step.notifications.push(notice::completed(&origin, &ended, self.ledger.ends(), at));
+        failpoint!("producer.scan_close.before");
+        self.commit(&step).await?;
+        failpoint!("producer.scan_close.after");
+        self.commit(&step::forget_seen(&origin, &self.memory)).await?;
+        failpoint!("producer.seen_forgotten.after");
+        let elapsed = Duration::from_millis(u64::try_from(at - began).unwrap_or(0));
+        telling::ended(self.source, &ended, &self.memory, elapsed);
+        Ok(ended)
+    }
+
+    /// Leaves a scan to be resumed after passing trouble, or gives it up where another try cannot help.
+    async fn put_off(&mut self, header: &Header, error: DirectoryError) -> Result<Interruption, Interruption> {
+        if error.retry() == Retry::Never {
+            let why = chain(&error).to_string();
+            self.give_up(header, &why).await?;
+        }
+        Ok(Interruption::Directory(error))
+    }
+
+    async fn give_up(&mut self, header: &Header, why: &str) -> Result<Header, Interruption> {
+        let origin = self.source.settings.origin.clone();
+        let (step, ended) = step::give_up(&origin, header, why, self.now());
+        self.commit(&step).await?;
+        self.commit(&step::forget_seen(&origin, &self.memory)).await?;
+        warn!(source = self.source.name(), scan_id = ended.scan_id, why, "scan given up");
+        Ok(ended)
+    }
+}
+
+type Listed<T> = Result<Vec<PageOf<T>>, (Vec<PageOf<T>>, Interruption)>;
+
+/// Splits a list into what was read and why it ended early; errors that touch every request are passed on.
+fn partial<T>(listed: Listed<T>) -> Result<(Vec<PageOf<T>>, Option<String>), Interruption> {
+    match listed {
+        Ok(pages) => Ok((pages, None)),
+        Err((_, Interruption::Directory(error @ (DirectoryError::Token(_) | DirectoryError::Unauthorized(_))))) => {
+            Err(Interruption::Directory(error))
+        }
+        Err((pages, Interruption::Directory(error))) => Ok((pages, Some(chain(&error).to_string()))),
+        Err((_, other)) => Err(other),
+    }
+}

@@ -1,0 +1,225 @@
+//! What one take-over leads to: a writer, a memory, and the work between signals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+use windfall_runtime::failpoint;
+use windfall_runtime::kafka::table;
+use windfall_runtime::telemetry::chain;
+
+use super::telling;
+use super::{Interruption, OnceOutcome, Source, TakeOver};
+use crate::apple::{DeviceDirectory, DirectoryError};
+use crate::checkpoint::{Header, Scans, State};
+use crate::error::ProducerError;
+use crate::ledger::{Ledger, LedgerError};
+use crate::memory::Memory;
+use crate::signals::{Received, SignalTail};
+use crate::step::{self, Answer, Step};
+
+/// An idle source shows that it lives this often.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
+/// A scan that Apple's trouble has interrupted goes on after this long.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// The time between a take-over and the end of its writer.
+pub(crate) struct Tenure<'a, D> {
+    pub(super) source: &'a Source<D>,
+    pub(super) directory: Arc<D>,
+    pub(super) ledger: Ledger,
+    pub(super) memory: Memory,
+    signals: SignalTail,
+    signals_from: i64,
+    /// The newest request whose answer was read.
+    pub(super) newest_request: u64,
+    /// When a control read last answered, in epoch milliseconds.
+    pub(super) control_at: Option<i64>,
+    try_again_at: Option<i64>,
+}
+
+impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
+    pub(super) async fn begin(
+        source: &'a Source<D>,
+        directory: Arc<D>,
+        ledger: Ledger,
+        memory: Memory,
+    ) -> Result<Self, TakeOver> {
+        let topic = source.cluster.names.signals();
+        let signals_from = match memory.scans.signals {
+            Some(next_offset) => next_offset,
+            // No plan can be older than the first take-over, so neither can a signal for one.
+            None => {
+                let ends = table::ends(&source.cluster.connection, &topic, [0]).await;
+                let ends = ends.map_err(|error| TakeOver::Ledger(LedgerError::Fold(error)))?;
+                ends.get(&0).map_or(0, |extent| extent.end)
+            }
+        };
+        let signals = SignalTail::start(&source.cluster.connection, &topic, signals_from).map_err(|error| {
+            TakeOver::Fatal(ProducerError::Task { source_name: source.name().to_owned(), source: Box::new(error) })
+        })?;
+        Ok(Self {
+            source,
+            directory,
+            ledger,
+            memory,
+            signals,
+            signals_from,
+            newest_request: 0,
+            control_at: None,
+            try_again_at: None,
+        })
+    }
+
+    /// Scans by schedule until it is stopped.
+    pub(super) async fn serve(&mut self) -> Result<OnceOutcome, Interruption> {
+        loop {
+            self.source.part.progress();
+            if self.now() >= self.next_scan_at() {
+                match self.scan().await {
+                    Ok(_) => self.try_again_at = None,
+                    Err(Interruption::Directory(error)) => self.wait_out(&error),
+                    Err(other) => return Err(other),
+                }
+            }
+            self.look_up_due().await?;
+            self.idle().await?;
+        }
+    }
+
+    /// Scans once and looks up what is missing.
+    pub(super) async fn once(&mut self) -> Result<OnceOutcome, Interruption> {
+        self.source.part.progress();
+        while let Some(received) = self.signals.try_next() {
+            self.obey(received).await?;
+        }
+        let header = self.scan().await?;
+        self.look_up_due().await?;
+        Ok(self.outcome(&header))
+    }
+
+    fn outcome(&self, header: &Header) -> OnceOutcome {
+        let Scans { suspects, plans, .. } = &self.memory.scans;
+        if !plans.is_empty() {
+            OnceOutcome::Held
+        } else if header.state == State::Incomplete || !suspects.is_empty() || header.rejects > 0 {
+            OnceOutcome::Incomplete
+        } else {
+            OnceOutcome::Complete
+        }
+    }
+
+    fn wait_out(&mut self, error: &DirectoryError) {
+        let wait = match error.retry() {
+            crate::apple::Retry::Never => self.source.settings.interval.min(10 * TRY_AGAIN),
+            crate::apple::Retry::Backoff => TRY_AGAIN,
+            crate::apple::Retry::After(wait) => wait.max(TRY_AGAIN),
+        };
+        warn!(
+            source = self.source.name(),
+            error = %chain(error),
+            help = error.help(),
+            wait_s = wait.as_secs(),
+            "scan interrupted"
+        );
+        self.source.part.paused(format!("{}; {}", chain(error), error.help()));
+        self.try_again_at = Some(self.now() + millis(wait));
+    }
+
+    /// When the next scan begins: at once when one is under way or none was ever made, else by the interval.
+    fn next_scan_at(&self) -> i64 {
+        if let Some(at) = self.try_again_at {
+            return at;
+        }
+        match &self.memory.scans.devices {
+            Some(header) if header.state != State::Running => header.started_at + millis(self.source.settings.interval),
+            _ => i64::MIN,
+        }
+    }
+
+    /// Waits for the next thing to do, a signal, or the end.
+    async fn idle(&mut self) -> Result<(), Interruption> {
+        let now = self.now();
+        let next_try = self.memory.scans.suspects.values().map(|suspect| suspect.next_try_at).min();
+        let wake_at = self.next_scan_at().min(next_try.unwrap_or(i64::MAX));
+        let wait = u64::try_from(wake_at.saturating_sub(now)).map_or(Duration::ZERO, Duration::from_millis);
+        self.source.part.detail("next_scan_at", crate::event::rfc3339(self.next_scan_at().max(now)));
+        let clock = Arc::clone(&self.source.clock);
+        tokio::select! {
+            biased;
+            () = self.source.shutdown.cancelled() => Err(Interruption::Stopped),
+            received = self.signals.next() => self.obey(received).await,
+            () = clock.sleep(wait.min(HEARTBEAT)) => Ok(()),
+        }
+    }
+
+    /// Waits for a future, and obeys signals meanwhile.
+    pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Interruption> {
+        tokio::pin!(work);
+        let clock = Arc::clone(&self.source.clock);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.source.shutdown.cancelled() => return Err(Interruption::Stopped),
+                done = &mut work => return Ok(done),
+                received = self.signals.next() => self.obey(received).await?,
+                () = clock.sleep(HEARTBEAT) => telling::waiting(&self.source.part, &self.directory.pace()),
+            }
+        }
+    }
+
+    async fn obey(&mut self, Received { signal, next_offset }: Received) -> Result<(), Interruption> {
+        let approval = match signal.as_approve_scan() {
+            Some(Ok(approval)) if approval.source == self.source.name() => approval,
+            Some(Ok(_)) | None => return Ok(()),
+            Some(Err(error)) => {
+                warn!(error = %chain(&error), id = signal.id, "approval is unreadable");
+                return Ok(());
+            }
+        };
+        if self.memory.scans.signals.is_some_and(|done| next_offset <= done) {
+            return Ok(());
+        }
+        failpoint!("producer.approval.before");
+        let place = (self.newest_request, next_offset);
+        let origin = &self.source.settings.origin;
+        let (step, answer) = step::approve(origin, &self.memory, &signal.id, &approval, place, self.now());
+        self.commit(&step).await?;
+        failpoint!("producer.approval.after");
+        match answer {
+            Answer::Approved { released } => {
+                info!(source = self.source.name(), plan = approval.plan, released, "held plan approved");
+            }
+            Answer::Stale { .. } | Answer::Unknown => {
+                warn!(source = self.source.name(), plan = approval.plan, ?answer, "approval refused");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a step durable, and only then moves the memory.
+    pub(super) async fn commit(&mut self, step: &Step) -> Result<(), Interruption> {
+        if step.is_empty() {
+            return Ok(());
+        }
+        self.ledger.commit(step).await?;
+        self.memory.apply(step);
+        telling::committed(&self.source.settings.origin.org, step, &self.memory);
+        self.source.part.progress();
+        Ok(())
+    }
+
+    /// Where signals were first read; goes into the first transaction of a new organization.
+    pub(super) fn signals_part(&self) -> Option<crate::checkpoint::Part> {
+        let unknown = self.memory.scans.signals.is_none();
+        unknown.then(|| Scans::signals_part(&self.source.settings.origin.org, self.signals_from, self.now()))
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        self.source.clock.now().timestamp_millis()
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
