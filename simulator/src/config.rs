@@ -80,7 +80,7 @@ impl Default for SimulatorConfig {
             orgs: vec!["acme".to_owned()],
             school: false,
             // About every fifth device of a real organization waits in a drawer or belongs to nobody.
-            unassigned_share: 0.1,
+            unassigned_share: 0.2,
             gone_share: 0.3,
             rates: Rates::office(),
             journal: JournalMode::Off,

@@ -1,1 +1,13 @@
 //! The simulator as a client sees it.
+
+mod control;
+mod determinism;
+mod faults;
+mod journal;
+mod listing;
+mod rate_limit;
+mod shapes;
+mod sim;
+mod single_reads;
+mod support;
+mod token;
