@@ -29,6 +29,7 @@ pub struct Workbench {
     folder: tempfile::TempDir,
     prefix: String,
     bootstrap: String,
+    readers: String,
     registry: String,
     simulator: Running,
     database: Database,
@@ -41,14 +42,15 @@ impl Workbench {
     /// # Errors
     /// When a service cannot be had.
     pub fn new(name: &str, program: &str, fleet: Builder) -> anyhow::Result<Self> {
-        Self::at(name, program, fleet, windfall_services::kafka())
+        let kafka = windfall_services::kafka();
+        Self::at(name, program, fleet, kafka, kafka)
     }
 
-    /// The same, with another address for the product's way to the broker.
+    /// The same on another broker: the product reaches it at `bootstrap`, the checker at `readers`.
     ///
     /// # Errors
     /// When a service cannot be had.
-    pub fn at(name: &str, program: &str, fleet: Builder, bootstrap: &str) -> anyhow::Result<Self> {
+    pub fn at(name: &str, program: &str, fleet: Builder, bootstrap: &str, readers: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let folder = tempfile::tempdir()?;
         let unique = format!("{name}_{}", uuid::Uuid::new_v4().simple());
@@ -59,6 +61,7 @@ impl Workbench {
         let bench = Self {
             prefix: format!("{}.", unique.replace('_', "-")),
             bootstrap: bootstrap.to_owned(),
+            readers: readers.to_owned(),
             registry: windfall_services::registry().to_owned(),
             program: PathBuf::from(program),
             runtime,
@@ -145,6 +148,12 @@ sinks:
         format!("{}{name}", self.prefix)
     }
 
+    /// Returns the broker's address for others than the product.
+    #[must_use]
+    pub fn readers(&self) -> &str {
+        &self.readers
+    }
+
     /// Waits for something asynchronous.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
@@ -174,7 +183,7 @@ sinks:
     pub fn read(&self, topics: &[&str]) -> anyhow::Result<Vec<Entry>> {
         let names: Vec<String> = topics.iter().map(|name| self.topic(name)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        TopicReader::new(windfall_services::kafka(), &self.registry).read(Isolation::Committed, &names)
+        TopicReader::new(&self.readers, &self.registry).read(Isolation::Committed, &names)
     }
 
     /// Returns the simulator's journal so far.

@@ -1,0 +1,78 @@
+//! What the house wants of its files.
+
+use std::path::{Path, PathBuf};
+
+/// Files that decide and never do: no runtime, socket, clock, randomness or environment reaches them.
+const PURE: [&str; 3] = ["schemas/src", "transformer/src/mapping", "producer/src/step"];
+const PURE_FILES: [&str; 16] = [
+    "producer/src/assignment.rs",
+    "producer/src/breaker.rs",
+    "producer/src/budget.rs",
+    "producer/src/device.rs",
+    "producer/src/diff.rs",
+    "producer/src/fields.rs",
+    "producer/src/fleet.rs",
+    "producer/src/observation.rs",
+    "producer/src/release.rs",
+    "transformer/src/dedup.rs",
+    "transformer/src/identity.rs",
+    "transformer/src/links.rs",
+    "transformer/src/merge.rs",
+    "runtime/src/outcome.rs",
+    "runtime/src/retry.rs",
+    "runtime/src/kafka/offsets.rs",
+];
+const IMPURE: [&str; 10] =
+    ["tokio::", "rdkafka", "reqwest", "SystemTime", "Instant::now", "Utc::now", "rand::", "std::env", "std::fs", "async fn"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The part of a file before its unit tests.
+fn product_part(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or(text)
+}
+
+#[test]
+fn pure_files_touch_no_runtime_socket_clock_or_environment() {
+    let mut files: Vec<PathBuf> = PURE_FILES.iter().map(|file| root().join(file)).collect();
+    for folder in PURE {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        for (number, line) in product_part(&text).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            if let Some(word) = IMPURE.iter().find(|word| line.contains(**word)) {
+                found.push(format!("{}:{}: {word}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn stages_do_not_know_each_other() {
+    for (stage, others) in [
+        ("producer", ["windfall-transformer", "windfall-sink"]),
+        ("transformer", ["windfall-producer", "windfall-sink"]),
+        ("sink", ["windfall-producer", "windfall-transformer"]),
+    ] {
+        let manifest = std::fs::read_to_string(root().join(stage).join("Cargo.toml")).expect("a manifest");
+        for other in others {
+            assert!(!manifest.contains(other), "{stage} depends on {other}");
+        }
+    }
+}
