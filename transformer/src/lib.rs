@@ -3,19 +3,34 @@
 //! What the pipeline *means* is read in the pure modules: a mapping makes a contribution out of a source record
 //! ([`mapping`], [`identity`]), [`links`] says what must be withdrawn, [`merge`] makes one record of all contributions to an
 //! asset, and [`dedup`] says whether it is worth publishing.
+//!
+//! What it *does* is two run loops: [`run`](crate::run::run) starts for each collection the map (source changes →
+//! contributions and links) and the merge (contributions → asset records and conflicts). Both consume, compute, produce and
+//! commit their input offsets in one transaction, and rebuild their memory from their own output.
 
+pub mod asset;
 pub mod catalog;
+mod codecs;
+mod collect;
 pub mod collection;
 pub mod config;
 pub mod contribution;
 pub mod dedup;
+mod driver;
+pub mod error;
+mod fold;
 pub mod identity;
 pub mod links;
+mod map;
 pub mod mapping;
 pub mod merge;
 pub mod problem;
+pub mod run;
 mod value;
 
 pub use catalog::{LoadedCollection, load_collections};
 pub use config::CollectionConfig;
+pub use driver::Report;
+pub use error::TransformerError;
+pub use run::{Setup, run, run_once};
 pub use value::Value;

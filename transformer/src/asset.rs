@@ -1,0 +1,115 @@
+//! What the merge remembers of one asset, and what it publishes when that changes: pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windfall_schemas::asset::AssetRecord;
+use windfall_schemas::conflict::Conflict;
+use windfall_schemas::contribution::Contribution;
+
+use crate::collection::CompiledCollection;
+use crate::dedup::{self, Step};
+use crate::merge::{self, OPEN};
+
+/// Source and source key.
+pub type SourceKey = (String, String);
+
+/// Everything that is known of one asset; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Asset {
+    /// What the sources say of it now.
+    pub contributions: BTreeMap<SourceKey, Arc<Contribution>>,
+    /// Its last record that no tombstone followed.
+    pub last: Option<Arc<AssetRecord>>,
+    /// The last version published, also of a record that is gone.
+    pub version: i64,
+    /// The last record of each conflict, open or closed.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// What became of a contribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The set of contributions is another one now.
+    Changed,
+    /// The contribution is older than the one known for its key.
+    Stale,
+}
+
+/// What is to be published of an asset.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Conclusion {
+    /// The record, if one is to be written.
+    pub record: Option<Arc<AssetRecord>>,
+    /// Whether a tombstone follows.
+    pub tombstone: bool,
+    /// Conflicts that opened, changed or ended.
+    pub conflicts: Vec<Conflict>,
+}
+
+impl Conclusion {
+    /// Says whether nothing is to be published.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.record.is_none() && !self.tombstone && self.conflicts.is_empty()
+    }
+}
+
+impl Asset {
+    /// Takes over what a source record says; `None` withdraws it. A contribution older than the known one is refused.
+    pub fn apply(&mut self, key: SourceKey, contribution: Option<Contribution>) -> Applied {
+        let Some(contribution) = contribution else {
+            self.contributions.remove(&key);
+            return Applied::Changed;
+        };
+        if self.contributions.get(&key).is_some_and(|known| older(&contribution, known)) {
+            return Applied::Stale;
+        }
+        self.contributions.insert(key, Arc::new(contribution));
+        Applied::Changed
+    }
+
+    /// Decides what is to be published, and remembers it as published.
+    ///
+    /// `cause` is the offset of the contribution that made us look.
+    pub fn conclude(&mut self, collection: &CompiledCollection, asset_id: &str, cause: i64, now_ms: i64) -> Conclusion {
+        let merged = merge::merge(collection, self.contributions.values().map(Arc::as_ref));
+        let conflicts = dedup::conflicts(&self.conflicts, merged.as_ref());
+        for conflict in &conflicts {
+            self.conflicts.retain(|known| known.subject != conflict.subject);
+            self.conflicts.push(conflict.clone());
+        }
+        let mut conclusion = Conclusion { record: None, tombstone: false, conflicts };
+        match dedup::step(asset_id, self.last.as_deref(), merged.as_ref(), cause, self.version, now_ms) {
+            Step::Unchanged => {}
+            Step::Publish(record) => {
+                self.version = record.version;
+                let record = Arc::new(record);
+                self.last = Some(Arc::clone(&record));
+                conclusion.record = Some(record);
+            }
+            Step::Delete(record) => {
+                self.version = record.version;
+                self.last = None;
+                conclusion.record = Some(Arc::new(record));
+                conclusion.tombstone = true;
+            }
+            Step::Tombstone => {
+                self.last = None;
+                conclusion.tombstone = true;
+            }
+        }
+        conclusion
+    }
+
+    /// Counts the conflicts that are open.
+    #[must_use]
+    pub fn open_conflicts(&self) -> usize {
+        self.conflicts.iter().filter(|conflict| conflict.state == OPEN).count()
+    }
+}
+
+/// Says whether `a` comes from an earlier source record than `b`, as far as offsets of one partition can tell.
+fn older(a: &Contribution, b: &Contribution) -> bool {
+    a.source_partition.is_some() && a.source_partition == b.source_partition && a.source_offset < b.source_offset
+}

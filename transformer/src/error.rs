@@ -1,0 +1,162 @@
+//! What can end a loop, and what passes.
+
+use windfall_runtime::kafka::consumer::ConsumerError;
+use windfall_runtime::kafka::publisher::PublishError;
+use windfall_runtime::kafka::table::TableError;
+use windfall_runtime::kafka::topics::TopicError;
+use windfall_runtime::registry::RegistryError;
+use windfall_schemas::wire::WireError;
+
+use crate::problem::Problems;
+
+/// What can go wrong for the transformer.
+#[derive(Debug, thiserror::Error)]
+pub enum TransformerError {
+    /// Collections or mappings are faulty.
+    #[error("collections or mappings are faulty:\n{0}")]
+    Files(Problems),
+    /// The registry does not answer, or not as it must.
+    #[error("schema of `{subject}` was not had from the registry")]
+    Registry {
+        /// The subject, or `id N`.
+        subject: String,
+        /// What the registry's client says.
+        source: RegistryError,
+    },
+    /// A record of ours could not be written.
+    #[error("record for `{topic}` cannot be encoded")]
+    Encode {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        source: WireError,
+    },
+    /// Topics could not be asked for.
+    #[error(transparent)]
+    Topics(#[from] TopicError),
+    /// A topic has another number of partitions than the collection's topics.
+    #[error("`{topic}` has {found} partitions, and {expected} are needed: equal keys must lie in equal partitions")]
+    Partitions {
+        /// The topic.
+        topic: String,
+        /// What it has; zero when it does not exist.
+        found: i32,
+        /// What it must have.
+        expected: i32,
+    },
+    /// The membership failed.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    /// A transaction failed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Own output was not read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A link speaks of a source record that the source no longer has: the topic was recreated.
+    #[error(
+        "a link of `{topic}` names offset {offset} of `{source_topic}` in partition {partition}, which ends at {end}"
+    )]
+    LinkBeyondEnd {
+        /// The topic of links.
+        topic: String,
+        /// The source topic.
+        source_topic: String,
+        /// The partition of both.
+        partition: i32,
+        /// What the link names.
+        offset: i64,
+        /// Where the source's partition ends.
+        end: i64,
+    },
+    /// `--once` was not let in.
+    #[error("group `{group}` assigned nothing in time: another instance is at work")]
+    NotAssigned {
+        /// The group.
+        group: String,
+    },
+    /// `--once` was let in beside somebody else.
+    #[error("group `{group}` assigned {got} of {of} partitions: another instance is at work")]
+    Shared {
+        /// The group.
+        group: String,
+        /// How many this process has.
+        got: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// A commit was asked for without a writer.
+    #[error("there is no writer")]
+    NoWriter,
+}
+
+impl TransformerError {
+    /// Says whether another take-over may succeed without anybody's help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Files(_)
+            | Self::Encode { .. }
+            | Self::Partitions { .. }
+            | Self::LinkBeyondEnd { .. }
+            | Self::NotAssigned { .. }
+            | Self::Shared { .. } => false,
+            Self::Registry { source, .. } => source.may_pass(),
+            Self::Topics(error) => matches!(error, TopicError::Ask { .. }),
+            Self::Consumer(error) => error.may_pass(),
+            Self::Publish(error) => !error.is_fenced() && !matches!(error, PublishError::TooLarge { .. }),
+            Self::Table(TableError::Refused { source, .. }) => {
+                source.downcast_ref::<Self>().is_some_and(Self::may_pass)
+            }
+            Self::Table(error) => matches!(error, TableError::Ask { .. } | TableError::Read { .. }),
+            Self::NoWriter => true,
+        }
+    }
+
+    /// Says whether the assignment is no longer the present one, so that another event tells more.
+    pub(crate) fn reassigned(&self) -> bool {
+        match self {
+            Self::Consumer(ConsumerError::Reassigned { .. }) | Self::Publish(PublishError::Reassigned(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// A short name to count by.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Registry { .. } => "registry",
+            Self::Encode { .. } => "encode",
+            Self::Topics(_) => "topics",
+            Self::Partitions { .. } => "partitions",
+            Self::Consumer(_) => "consumer",
+            Self::Publish(_) => "publish",
+            Self::Table(_) => "table",
+            Self::LinkBeyondEnd { .. } => "link_beyond_end",
+            Self::NotAssigned { .. } | Self::Shared { .. } => "group",
+            Self::NoWriter => "no_writer",
+        }
+    }
+
+    /// Returns what an operator can do.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Files(_) => Some("correct the files; `windfall validate` checks them without touching anything"),
+            Self::Registry { source, .. } => source.help(),
+            Self::Encode { .. } => Some("look at the record in the log; a value is limited to 256 KiB"),
+            Self::Topics(error) => error.help(),
+            Self::Partitions { .. } => {
+                Some("take another `kafka.topic_prefix`; partitions cannot be changed without moving keys")
+            }
+            Self::Consumer(error) => error.help(),
+            Self::Publish(error) => error.help(),
+            Self::Table(error) => error.help(),
+            Self::LinkBeyondEnd { .. } => Some(
+                "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
+            ),
+            Self::NotAssigned { .. } | Self::Shared { .. } => Some("stop the other instance, or let it do the work"),
+            Self::NoWriter => None,
+        }
+    }
+}

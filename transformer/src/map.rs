@@ -1,0 +1,280 @@
+//! Loop one: source changes become contributions, and links remember which.
+//!
+//! Its memory is the fold of `links`, partition by partition; a link lies in the partition number of its source record.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tracing::{debug, warn};
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::failpoint;
+use windfall_runtime::kafka::consumer::Start;
+use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
+use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::table;
+use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
+use windfall_runtime::metrics::{self as names, label};
+use windfall_schemas::asset::AssetKey;
+use windfall_schemas::contribution::{Contribution, ContributionKey};
+use windfall_schemas::link::{Link, LinkKey};
+use windfall_schemas::partition;
+use windfall_schemas::topic::{CHANGE_PARTITIONS, Names};
+use windfall_schemas::wire::WireError;
+
+use crate::catalog::LoadedCollection;
+use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
+use crate::contribution::{MapStep, SourceEvent, SourceRecord, map};
+use crate::driver::{Stage, Starts, Work};
+use crate::error::TransformerError;
+use crate::fold::{self, Cached, FoldReport};
+use crate::links::Position;
+use crate::mapping::Program;
+use crate::mapping::source::DecodedRow;
+
+/// Links of one partition.
+type Links = HashMap<LinkKey, Link>;
+
+/// The map of one collection.
+pub(crate) struct MapStage {
+    pub(crate) connection: Connection,
+    pub(crate) codecs: Codecs,
+    pub(crate) own: CollectionCodecs,
+    pub(crate) loaded: LoadedCollection,
+    pub(crate) names: Names,
+    pub(crate) clock: SharedClock,
+    pub(crate) instance: String,
+    pub(crate) folding: FoldReport,
+    /// By partition; a partition that went elsewhere stays as a cache.
+    links: BTreeMap<i32, Cached<Links>>,
+}
+
+/// What moves the map's memory.
+#[derive(Debug, Default)]
+pub(crate) struct MapEffects {
+    /// The links written, in the order of the follow-up records.
+    links: Vec<(i32, Link)>,
+}
+
+/// A record that cannot be mapped, and where that showed.
+struct Refused {
+    stage: RefusedAt,
+    why: Unreadable,
+}
+
+impl MapStage {
+    pub(crate) fn new(
+        connection: Connection,
+        codecs: Codecs,
+        own: CollectionCodecs,
+        loaded: LoadedCollection,
+        clock: SharedClock,
+        instance: String,
+        folding: FoldReport,
+    ) -> Self {
+        let names = Names::new(connection.config().topic_prefix.clone());
+        Self { connection, codecs, own, loaded, names, clock, instance, folding, links: BTreeMap::new() }
+    }
+
+    fn collection(&self) -> &str {
+        &self.loaded.collection.name
+    }
+
+    /// The mapping that reads a topic, and the table's name.
+    fn program(&self, topic: &str) -> Option<(Arc<str>, Arc<Program>)> {
+        let bare = self.names.bare(topic)?;
+        let mapping = self.loaded.mappings.iter().find(|mapping| mapping.program.table().name == bare)?;
+        Some((bare.into(), Arc::clone(&mapping.program)))
+    }
+
+    fn decode(&self, source: Arc<str>, record: &Record) -> Result<SourceRecord, Refused> {
+        let refused = |stage| move |why| Refused { stage, why };
+        let key: DecodedRow = self.codecs.key(record).map_err(refused(RefusedAt::Key))?;
+        let source_key = key.0.iter().map(|(_, value)| value.to_text()).collect::<Vec<_>>().join("/");
+        let event: Option<SourceEvent> = self.codecs.value(record).map_err(refused(RefusedAt::Value))?;
+        let at = Position { partition: record.partition, offset: record.offset };
+        Ok(SourceRecord { source, source_key, at, event })
+    }
+
+    fn refused(&self, record: &Record, refused: &Refused) -> Outgoing {
+        let group = self.names.map_group(self.collection());
+        let Refused { stage, why } = refused;
+        warn!(topic = %record.topic, partition = record.partition, offset = record.offset, error = %why, "record refused");
+        let refusal = Refusal {
+            stage: *stage,
+            service: format!("windfall-map-{}", self.collection()),
+            instance: self.instance.clone(),
+            component: "map".to_owned(),
+            kind: why.kind().to_owned(),
+            message: why.to_string(),
+            attempts: 1,
+            first_failed_ms: self.clock.now().timestamp_millis(),
+        };
+        dead_letter(record, &self.names.dead_letters(&record.topic, &group), &refusal)
+    }
+
+    /// Where contributions to an asset lie: in the partition that the asset has in the flat topic.
+    fn partition_of(&self, asset_id: &str) -> Result<i32, WireError> {
+        let key = self.own.assets.key.encode(&AssetKey { asset_id: asset_id.to_owned() })?;
+        Ok(partition::for_key(&key, CHANGE_PARTITIONS))
+    }
+
+    fn withdrawal(&self, key: &ContributionKey) -> Result<Outgoing, WireError> {
+        let topic = self.names.contributions(self.collection());
+        let partition = self.partition_of(&key.asset_id)?;
+        Ok(Outgoing::tombstone(topic, self.own.contributions.key.encode(key)?).to_partition(partition))
+    }
+
+    fn contribution(&self, contribution: &Contribution) -> Result<Outgoing, WireError> {
+        let topic = self.names.contributions(self.collection());
+        let partition = self.partition_of(&contribution.asset_id)?;
+        let key = self.own.contributions.key.encode(&contribution.key())?;
+        let value = self.loaded.collection.schema.encode_contribution(&self.own.contributions.value, contribution)?;
+        Ok(Outgoing::new(topic, key, value).to_partition(partition))
+    }
+
+    fn link(&self, partition: i32, link: &Link) -> Result<Outgoing, TransformerError> {
+        let topic = self.names.links(self.collection());
+        let encode = |source| TransformerError::Encode { topic: topic.clone(), source };
+        let key = self.own.links.key.encode(&link.key()).map_err(encode)?;
+        let value = self.own.links.value.encode(link).map_err(encode)?;
+        Ok(Outgoing::new(topic.clone(), key, value).to_partition(partition))
+    }
+
+    /// What a step derives; a record that is too large to be written is the record's own fault.
+    fn derived(&self, step: &MapStep) -> Result<Vec<Outgoing>, WireError> {
+        let mut derived = Vec::with_capacity(step.withdrawals.len() + 1);
+        for key in &step.withdrawals {
+            derived.push(self.withdrawal(key)?);
+        }
+        if let Some(contribution) = &step.contribution {
+            derived.push(self.contribution(contribution)?);
+        }
+        Ok(derived)
+    }
+
+    fn map_all(&self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
+        let (mut derived, mut letters) = (Vec::new(), Vec::new());
+        let mut links: BTreeMap<(i32, LinkKey), Link> = BTreeMap::new();
+        for record in &records {
+            let Some((source, program)) = self.program(&record.topic) else { continue };
+            let refused = match self.decode(source, record) {
+                Err(refused) => Some(refused),
+                Ok(decoded) => {
+                    let key = (record.partition, decoded.link_key());
+                    let stored = self.links.get(&key.0).and_then(|cached| cached.state.get(&key.1));
+                    let step = map(&program, links.get(&key).or(stored), decoded);
+                    match self.derived(&step) {
+                        Ok(written) => {
+                            derived.extend(written);
+                            links.extend(step.link.map(|link| (key, link)));
+                            self.count(step.outcome.as_str());
+                            None
+                        }
+                        Err(error) => Some(Refused { stage: RefusedAt::Transformation, why: error.into() }),
+                    }
+                }
+            };
+            if let Some(refused) = refused {
+                letters.push(self.refused(record, &refused));
+                self.count("dlq");
+                metrics::counter!(names::DLQ_RECORDS, label::STAGE => "map").increment(1);
+            }
+        }
+        let dead_letters = u64::try_from(letters.len()).unwrap_or(u64::MAX);
+        derived.extend(letters);
+        let mut follow_up = Vec::with_capacity(links.len());
+        let mut effects = MapEffects::default();
+        for ((partition, _), link) in links {
+            follow_up.push(self.link(partition, &link)?);
+            effects.links.push((partition, link));
+        }
+        debug!(records = records.len(), derived = derived.len(), links = follow_up.len(), "batch mapped");
+        Ok(Work { derived, follow_up, next_offsets: Vec::new(), dead_letters, effects })
+    }
+
+    fn count(&self, outcome: &'static str) {
+        metrics::counter!(names::RECORDS, label::STAGE => "map", label::OUTCOME => outcome).increment(1);
+    }
+
+    /// Refuses links that speak of records which their source does not have: somebody recreated the topic.
+    async fn check_links(&self, partitions: &[TopicPartition]) -> Result<(), TransformerError> {
+        for mapping in &self.loaded.mappings {
+            let table = mapping.program.table().name.as_str();
+            let topic = self.names.topic(table);
+            let of_topic: Vec<i32> =
+                partitions.iter().filter(|at| *at.topic == *topic).map(|at| at.partition).collect();
+            let ends = table::ends(&self.connection, &topic, of_topic).await?;
+            let links = self.links.values().flat_map(|cached| cached.state.values());
+            for link in links.filter(|link| link.source == table) {
+                let Some(extent) = ends.get(&link.source_partition) else { continue };
+                if link.source_offset >= extent.end {
+                    return Err(TransformerError::LinkBeyondEnd {
+                        topic: self.names.links(self.collection()),
+                        source_topic: topic,
+                        partition: link.source_partition,
+                        offset: link.source_offset,
+                        end: extent.end,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stage for MapStage {
+    type Effects = MapEffects;
+
+    fn name(&self) -> &'static str {
+        "map"
+    }
+
+    async fn take_over(
+        &mut self,
+        partitions: &[TopicPartition],
+        committed: &BTreeMap<TopicPartition, Option<i64>>,
+    ) -> Result<Starts, TransformerError> {
+        let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
+        let topic = self.names.links(self.collection());
+        let (codecs, runtime) = (self.codecs.clone(), Handle::current());
+        let fold_link = move |links: &mut Links, record: Record| -> Result<(), table::FoldFailure> {
+            codecs.fetch_blocking(&runtime, &record)?;
+            let key: LinkKey = codecs.key(&record)?;
+            match codecs.value::<Link>(&record)? {
+                Some(link) => links.insert(key, link),
+                None => links.remove(&key),
+            };
+            Ok(())
+        };
+        fold::partitions(&self.connection, &topic, numbers, &mut self.links, &self.folding, fold_link).await?;
+        self.check_links(partitions).await?;
+        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(*offset))).collect())
+    }
+
+    fn heal(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
+        // The map writes nothing that could be torn beside its input offsets: what it did not commit, it reads again.
+        Ok(None)
+    }
+
+    async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
+        self.codecs.fetch(&records).await?;
+        self.map_all(records)
+    }
+
+    fn settle(&mut self, effects: MapEffects, committed: &Committed) {
+        for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
+            let cached = self.links.entry(partition).or_default();
+            cached.next_offset = cached.next_offset.max(delivered.offset + 1);
+            cached.state.insert(link.key(), link);
+        }
+    }
+
+    fn before_commit(&self) {
+        failpoint!("transformer.map.commit.before");
+    }
+
+    fn after_commit(&self) {
+        failpoint!("transformer.map.commit.after");
+    }
+}

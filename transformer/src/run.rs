@@ -1,0 +1,240 @@
+//! The transformer as a stage: for each collection a map and a merge, side by side, or one after the other for `--once`.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::health::{Part, Progress, Status};
+use windfall_runtime::kafka::config::KafkaConfig;
+use windfall_runtime::kafka::consumer::BatchLimits;
+use windfall_runtime::kafka::table::{self, FoldProgress};
+use windfall_runtime::kafka::topics::{self, TopicSpec};
+use windfall_runtime::kafka::{Connection, Membership};
+use windfall_runtime::registry::RegistryClient;
+use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, Table};
+
+use crate::catalog::LoadedCollection;
+use crate::codecs::{Codecs, CollectionCodecs};
+use crate::collect::{MergeParts, MergeStage};
+use crate::driver::{Driver, DriverOptions, Report, SILENCE};
+use crate::error::TransformerError;
+use crate::fold::FoldReport;
+use crate::map::MapStage;
+
+/// What the transformer runs with, beside its collections.
+#[derive(Clone)]
+pub struct Setup {
+    /// Name of this process among its peers.
+    pub instance: String,
+    /// The cluster.
+    pub kafka: KafkaConfig,
+    /// The registry.
+    pub registry: RegistryClient,
+    /// The clock of `__ts_ms` and of dead letters.
+    pub clock: SharedClock,
+    /// The board on which each loop shows how it is.
+    pub status: Status,
+    /// Whether the loops leave their groups when they end, as the demo's do; `run_once` always does so.
+    pub dynamic: bool,
+    /// How batches are cut.
+    pub limits: BatchLimits,
+}
+
+impl Setup {
+    fn names(&self) -> Names {
+        Names::new(self.kafka.topic_prefix.clone())
+    }
+
+    fn connection(&self, stage: &str) -> Connection {
+        Connection::new(&self.kafka, stage, &self.instance)
+    }
+}
+
+/// Runs all loops until the token is cancelled; the first that only an operator can help ends them all.
+///
+/// # Errors
+/// The error of that loop: see [`TransformerError`].
+pub async fn run(
+    setup: &Setup,
+    collections: &[LoadedCollection],
+    shutdown: CancellationToken,
+) -> Result<(), TransformerError> {
+    let stop = shutdown.child_token();
+    let mut loops = JoinSet::new();
+    for loaded in collections {
+        let own = prepare(setup, loaded).await?;
+        let map = map_loop(setup, loaded, &own, false, stop.clone());
+        loops.spawn(async move { map.run().await });
+        let merge = merge_loop(setup, loaded, &own, false, stop.clone());
+        loops.spawn(async move { merge.run().await });
+    }
+    let mut result = Ok(());
+    while let Some(ended) = loops.join_next().await {
+        let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        // Whoever ends first takes the others along; the first reason is the one that is told.
+        stop.cancel();
+        if result.is_ok() {
+            result = ended.map(|_| ());
+        }
+    }
+    result
+}
+
+/// Maps, then merges, up to the ends that each input has when its loop begins.
+///
+/// # Errors
+/// See [`TransformerError`]; [`TransformerError::NotAssigned`] and [`TransformerError::Shared`] when another instance is at work.
+pub async fn run_once(
+    setup: &Setup,
+    collections: &[LoadedCollection],
+    shutdown: CancellationToken,
+) -> Result<Report, TransformerError> {
+    let mut total = Report::default();
+    for loaded in collections {
+        let own = prepare(setup, loaded).await?;
+        let mapped = map_loop(setup, loaded, &own, true, shutdown.clone()).run().await?;
+        let merged = merge_loop(setup, loaded, &own, true, shutdown.clone()).run().await?;
+        total.records += mapped.records + merged.records;
+        total.dead_letters += mapped.dead_letters + merged.dead_letters;
+    }
+    Ok(total)
+}
+
+/// The topics that a collection's loops read and write, without those of its sinks.
+#[must_use]
+pub fn topics(names: &Names, loaded: &LoadedCollection) -> Vec<TopicSpec> {
+    let sources = loaded.sources();
+    let mut specs = names.base_topics();
+    specs.retain(|spec| sources.iter().any(|source| names.topic(source) == spec.name));
+    let collection = loaded.collection.name.as_str();
+    specs.extend(names.collection_topics(&CollectionTopics { collection, sources, sinks: Vec::new() }));
+    specs
+}
+
+/// Creates or verifies the topics, registers the schemas, and checks that keys go where they went before.
+async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionCodecs, TransformerError> {
+    let (names, connection) = (setup.names(), setup.connection("transformer"));
+    topics::ensure(&connection, &topics(&names, loaded), setup.kafka.manage_topics).await?;
+    let own = CollectionCodecs::register(&setup.registry, &names, &loaded.collection.schema).await?;
+    let name = &loaded.collection.name;
+    let written = [
+        (names.links(name), &own.links),
+        (names.contributions(name), &own.contributions),
+        (names.conflicts(name), &own.conflicts),
+        (names.assets(name), &own.assets),
+    ];
+    let counts = topics::partition_counts(&connection).await?;
+    let read = loaded.sources().into_iter().map(|source| names.topic(source));
+    for topic in read.chain(written.iter().map(|(topic, _)| topic.clone())) {
+        let found = counts.get(&topic).copied().unwrap_or(0);
+        if found != CHANGE_PARTITIONS {
+            return Err(TransformerError::Partitions { topic, found, expected: CHANGE_PARTITIONS });
+        }
+    }
+    for (topic, pair) in written {
+        table::check_key_schema(&connection, &topic, 0..CHANGE_PARTITIONS, pair.key.id()).await?;
+    }
+    let sources: Vec<&str> = loaded.sources();
+    info!(collection = %name, ?sources, fields = loaded.collection.targets.len(), "collection prepared");
+    Ok(own)
+}
+
+fn map_loop(
+    setup: &Setup,
+    loaded: &LoadedCollection,
+    own: &CollectionCodecs,
+    once: bool,
+    shutdown: CancellationToken,
+) -> Driver<MapStage> {
+    let (names, name) = (setup.names(), loaded.collection.name.as_str());
+    let connection = setup.connection(&format!("map-{name}"));
+    let part = setup.status.part(format!("map {name}"), SILENCE);
+    let stage = MapStage::new(
+        connection.clone(),
+        Codecs::new(setup.registry.clone()),
+        own.clone(),
+        loaded.clone(),
+        Arc::clone(&setup.clock),
+        setup.instance.clone(),
+        shown(&part),
+    );
+    let options = options(
+        setup,
+        names.map_group(name),
+        loaded.sources().iter().map(|source| names.topic(source)).collect(),
+        names.map_transactional_id(name, &setup.instance),
+        once,
+    );
+    Driver::new(stage, connection, options, part, shutdown)
+}
+
+fn merge_loop(
+    setup: &Setup,
+    loaded: &LoadedCollection,
+    own: &CollectionCodecs,
+    once: bool,
+    shutdown: CancellationToken,
+) -> Driver<MergeStage> {
+    let (names, name) = (setup.names(), loaded.collection.name.as_str());
+    let connection = setup.connection(&format!("merge-{name}"));
+    let part = setup.status.part(format!("merge {name}"), SILENCE);
+    let stage = MergeStage::new(MergeParts {
+        connection: connection.clone(),
+        codecs: Codecs::new(setup.registry.clone()),
+        own: own.clone(),
+        collection: Arc::clone(&loaded.collection),
+        clock: Arc::clone(&setup.clock),
+        instance: setup.instance.clone(),
+        folding: shown(&part),
+    });
+    let options = options(
+        setup,
+        names.merge_group(name),
+        vec![names.contributions(name)],
+        names.merge_transactional_id(name, &setup.instance),
+        once,
+    );
+    Driver::new(stage, connection, options, part, shutdown)
+}
+
+fn options(setup: &Setup, group: String, topics: Vec<String>, transactional_id: String, once: bool) -> DriverOptions {
+    let membership = if once || setup.dynamic {
+        Membership::Dynamic
+    } else {
+        Membership::Static { instance: setup.instance.clone() }
+    };
+    let transactional_id = if once { format!("{transactional_id}-once") } else { transactional_id };
+    let partitions = Table::Devices.partitions();
+    DriverOptions { group, topics, partitions, transactional_id, membership, limits: setup.limits, once }
+}
+
+/// Shows on the board how far a take-over has read, and behind which transaction records hide.
+fn shown(part: &Part) -> FoldReport {
+    let (report, mut changes) = watch::channel(FoldProgress::default());
+    let part = part.clone();
+    tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            let FoldProgress { topic, records, remaining, hidden } = changes.borrow_and_update().clone();
+            let total = Some(records.saturating_add(remaining));
+            let job = format!("reading {topic}");
+            part.at((remaining > 0).then_some(Progress { job, done: records, total, elapsed_s: 0 }));
+            let hidden: Vec<serde_json::Value> = hidden
+                .iter()
+                .map(|hidden| {
+                    serde_json::json!({
+                        "topic": topic,
+                        "partition": hidden.partition,
+                        "position": hidden.position,
+                        "end": hidden.end,
+                        "waited_s": hidden.waited.as_secs(),
+                    })
+                })
+                .collect();
+            if hidden.is_empty() { part.clear("hidden") } else { part.detail("hidden", hidden) }
+        }
+    });
+    report
+}
