@@ -135,7 +135,12 @@ pub fn assets_equal_changes(changes: &[Entry], flat: &[Entry]) -> Vec<Breach> {
             breaches.push(format!("L6: the asset {serial} does not come from its device's last event"));
         }
     }
-    breaches.extend(assets.keys().filter(|id| !last.contains_key(id.as_str())).map(|id| format!("L6: the asset {id} comes from no device")));
+    breaches.extend(
+        assets
+            .keys()
+            .filter(|id| !last.contains_key(id.as_str()))
+            .map(|id| format!("L6: the asset {id} comes from no device")),
+    );
     breaches
 }
 

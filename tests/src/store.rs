@@ -79,7 +79,8 @@ impl Database {
             })
             .collect();
         // A function takes 100 arguments at the most, so the object is made in parts.
-        let parts: Vec<String> = members.chunks(40).map(|part| format!("jsonb_build_object({})", part.join(", "))).collect();
+        let parts: Vec<String> =
+            members.chunks(40).map(|part| format!("jsonb_build_object({})", part.join(", "))).collect();
         let rows = self.client.query(&format!("select ({})::text from public.assets", parts.join(" || ")), &[]).await?;
         rows.iter()
             .map(|row| {
@@ -110,7 +111,10 @@ impl Database {
     /// # Errors
     /// When the server refuses.
     pub async fn audit(&self) -> anyhow::Result<Vec<(String, i64, i32, i64)>> {
-        let rows = self.client.query("select asset_id, generation, partition, offset_ from public.audit order by id", &[]).await?;
+        let rows = self
+            .client
+            .query("select asset_id, generation, partition, offset_ from public.audit order by id", &[])
+            .await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
     }
 
@@ -132,7 +136,8 @@ impl Database {
 }
 
 async fn connect(url: &str) -> anyhow::Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.with_context(|| format!("cannot reach {url}"))?;
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.with_context(|| format!("cannot reach {url}"))?;
     tokio::spawn(connection);
     Ok(client)
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,7 +11,7 @@ use tokio::runtime::Runtime;
 use windfall_simulator::journal::Line;
 use windfall_simulator::{Builder, Handle, JournalMode, RateLimit, Running};
 
-use crate::checker::{self, Breach, Served};
+use crate::checker::{self, Breach, Served, StoreSnapshot};
 use crate::journal;
 use crate::process::{Start, Windfall};
 use crate::store::Database;
@@ -34,6 +35,7 @@ pub struct Workbench {
     simulator: Running,
     database: Database,
     program: PathBuf,
+    snapshots: Mutex<Vec<StoreSnapshot>>,
 }
 
 impl Workbench {
@@ -68,6 +70,7 @@ impl Workbench {
             folder,
             simulator,
             database,
+            snapshots: Mutex::default(),
         };
         bench.write_configuration()?;
         Ok(bench)
@@ -199,9 +202,11 @@ sinks:
     pub fn settle(&self, stages: &mut [&mut Windfall]) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            self.sample()?;
             let truth = self.fleet().truth();
             let rows = self.block_on(self.database.rows())?;
-            let wrong: Vec<String> = truth.devices.iter().filter_map(|device| difference(device, rows.get(&device.id))).collect();
+            let wrong: Vec<String> =
+                truth.devices.iter().filter_map(|device| difference(device, rows.get(&device.id))).collect();
             if wrong.is_empty() {
                 return Ok(());
             }
@@ -212,10 +217,25 @@ sinks:
             }
             if Instant::now() > deadline {
                 let logs: Vec<String> = stages.iter().map(|stage| stage.log_end()).collect();
-                bail!("{} assets differ from the truth: {:?}\n{}", wrong.len(), &wrong[..wrong.len().min(5)], logs.join("\n"));
+                bail!(
+                    "{} assets differ from the truth: {:?}\n{}",
+                    wrong.len(),
+                    &wrong[..wrong.len().min(5)],
+                    logs.join("\n")
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Takes a look at the store for law L7.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn sample(&self) -> anyhow::Result<()> {
+        let snapshot = self.block_on(self.database.snapshot())?;
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).extend(snapshot);
+        Ok(())
     }
 
     /// Judges everything by the laws: L1 to L8 and L10.
@@ -244,6 +264,8 @@ sinks:
         breaches.extend(journal::no_false_release(&journal, changes));
         breaches.extend(checker::assets_equal_changes(changes, flat));
         breaches.extend(checker::store_equals_log(flat, &rows));
+        breaches
+            .extend(checker::offsets_move_with_rows(&self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)));
         breaches.extend(checker::rows_only_go_forward(&audit));
         breaches.extend(journal::limits_kept(&journal, LIMIT as usize));
         if changes.is_empty() || journal::complete_scans(scans).is_empty() {
@@ -253,19 +275,31 @@ sinks:
     }
 }
 
-fn difference(device: &windfall_simulator::journal::TrueDevice, row: Option<&std::collections::BTreeMap<String, serde_json::Value>>) -> Option<String> {
+fn difference(
+    device: &windfall_simulator::journal::TrueDevice,
+    row: Option<&std::collections::BTreeMap<String, serde_json::Value>>,
+) -> Option<String> {
     let Some(row) = row else {
         return device.released_at.is_none().then(|| format!("{}: no row", device.id));
     };
     let released = !row["released_from_org_date_time"].is_null();
     if released != device.released_at.is_some() {
-        return Some(format!("{}: released {} in truth, {released} in the store", device.id, device.released_at.is_some()));
+        return Some(format!(
+            "{}: released {} in truth, {released} in the store",
+            device.id,
+            device.released_at.is_some()
+        ));
     }
     let server = device.server_name.as_deref().filter(|_| !released);
     if row["mdm_server_name"].as_str() != server {
         return Some(format!("{}: on {server:?} in truth, {} in the store", device.id, row["mdm_server_name"]));
     }
-    for (attribute, column) in [("color", "color"), ("orderNumber", "order_number"), ("partNumber", "part_number"), ("deviceCapacity", "device_capacity")] {
+    for (attribute, column) in [
+        ("color", "color"),
+        ("orderNumber", "order_number"),
+        ("partNumber", "part_number"),
+        ("deviceCapacity", "device_capacity"),
+    ] {
         let truth = device.attributes.get(attribute).and_then(|value| value.as_str());
         if !released && row[column].as_str() != truth {
             return Some(format!("{}: {attribute} {truth:?} in truth, {} in the store", device.id, row[column]));

@@ -13,8 +13,16 @@ const KILLS: [[&str; 3]; 3] = [
         "publisher.offsets.before=2*off->return(abort)",
         "sink.apply.before=1*off->return(abort)",
     ],
-    ["publisher.commit.after=1*off->return(abort)", "publisher.commit.after=1*off->return(abort)", "sink.commit.before=return(abort)"],
-    ["publisher.produce.after=1*off->return(abort)", "publisher.commit.before=return(abort)", "sink.commit.after=return(abort)"],
+    [
+        "publisher.commit.after=1*off->return(abort)",
+        "publisher.commit.after=1*off->return(abort)",
+        "sink.commit.before=return(abort)",
+    ],
+    [
+        "publisher.produce.after=1*off->return(abort)",
+        "publisher.commit.before=return(abort)",
+        "sink.commit.after=return(abort)",
+    ],
 ];
 
 /// 2,000 devices, three rounds of life, every stage killed at three labelled places and once anywhere; then the laws.
@@ -26,7 +34,11 @@ fn the_laws_hold_when_every_stage_is_killed() -> anyhow::Result<()> {
         for (verb, label) in STAGES.iter().zip(kills) {
             let mut doomed = bench.start(verb, Some(label))?;
             let status = doomed.wait(PATIENCE)?;
-            anyhow::ensure!(status.code().is_none(), "`{label}` was not reached, it ended with {status}; {}", doomed.log_end());
+            anyhow::ensure!(
+                status.code().is_none(),
+                "`{label}` was not reached, it ended with {status}; {}",
+                doomed.log_end()
+            );
             stages.push(bench.start(verb, None)?);
         }
         settle(&bench, &mut stages)?;

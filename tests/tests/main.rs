@@ -25,6 +25,11 @@ fn stop(stages: &mut [Windfall]) -> anyhow::Result<()> {
 fn verdict(bench: &Workbench, stages: &mut [Windfall]) -> anyhow::Result<()> {
     stop(stages)?;
     let breaches = bench.judge()?;
-    anyhow::ensure!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches[..breaches.len().min(20)].join("\n"));
+    anyhow::ensure!(
+        breaches.is_empty(),
+        "{} breaches:\n{}",
+        breaches.len(),
+        breaches[..breaches.len().min(20)].join("\n")
+    );
     Ok(())
 }

@@ -22,8 +22,18 @@ const PURE_FILES: [&str; 16] = [
     "runtime/src/retry.rs",
     "runtime/src/kafka/offsets.rs",
 ];
-const IMPURE: [&str; 10] =
-    ["tokio::", "rdkafka", "reqwest", "SystemTime", "Instant::now", "Utc::now", "rand::", "std::env", "std::fs", "async fn"];
+const IMPURE: [&str; 10] = [
+    "tokio::",
+    "rdkafka",
+    "reqwest",
+    "SystemTime",
+    "Instant::now",
+    "Utc::now",
+    "rand::",
+    "std::env",
+    "std::fs",
+    "async fn",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -54,7 +64,9 @@ fn pure_files_touch_no_runtime_socket_clock_or_environment() {
     let mut found = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        for (number, line) in product_part(&text).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (number, line) in
+            product_part(&text).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
             if let Some(word) = IMPURE.iter().find(|word| line.contains(**word)) {
                 found.push(format!("{}:{}: {word}", file.display(), number + 1));
             }
