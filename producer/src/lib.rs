@@ -17,6 +17,8 @@ pub mod assignment;
 pub mod breaker;
 pub mod budget;
 pub mod checkpoint;
+pub mod config;
+pub mod device;
 pub mod diff;
 pub mod error;
 pub mod event;

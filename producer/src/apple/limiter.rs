@@ -6,17 +6,9 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use tokio::sync::Notify;
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::metrics::{RATE_LIMIT_THROTTLED, RATE_LIMIT_TOKENS, RATE_LIMIT_WAIT_SECONDS, label};
 
 use crate::budget::{Budget, Limit, LimiterState, Pace, Priority, Ticket, Turn};
-
-/// Seconds that requests have waited for the budget, by `source` and `job`.
-pub const RATE_LIMIT_WAIT_SECONDS_TOTAL: &str = "windfall_rate_limit_wait_seconds_total";
-/// Answers 429, by `source`.
-pub const RATE_LIMIT_THROTTLED_TOTAL: &str = "windfall_rate_limit_throttled_total";
-/// Requests that may still be made in this period, by `source`.
-pub const RATE_LIMIT_TOKENS: &str = "windfall_rate_limit_tokens";
-/// Part of the period's limit that is used up, by `source`.
-pub const RATE_LIMIT_USED_RATIO: &str = "windfall_rate_limit_used_ratio";
 
 /// Lets requests through as the budget allows: never two at a time, never more than the limit in any period.
 pub struct Limiter {
@@ -89,14 +81,14 @@ impl Limiter {
         }
         place.ticket = None;
         let waited = self.clock.elapsed().saturating_sub(came);
-        counter!(RATE_LIMIT_WAIT_SECONDS_TOTAL, "source" => self.source.clone(), "job" => priority.as_str())
+        counter!(RATE_LIMIT_WAIT_SECONDS, label::SOURCE => self.source.clone(), label::JOB => priority.as_str())
             .increment(waited.as_secs());
         Permit { limiter: self }
     }
 
     /// Notes a 429.
     pub fn throttled(&self, retry_after: Duration) {
-        counter!(RATE_LIMIT_THROTTLED_TOTAL, "source" => self.source.clone()).increment(1);
+        counter!(RATE_LIMIT_THROTTLED, label::SOURCE => self.source.clone()).increment(1);
         self.lock().throttled(retry_after, self.clock.elapsed(), self.clock.now());
         self.changed.notify_waiters();
     }
@@ -120,9 +112,7 @@ impl Limiter {
 
     fn show(&self, pace: Pace) {
         let left = pace.limit.saturating_sub(pace.used);
-        gauge!(RATE_LIMIT_TOKENS, "source" => self.source.clone()).set(f64::from(left));
-        gauge!(RATE_LIMIT_USED_RATIO, "source" => self.source.clone())
-            .set(f64::from(pace.used) / f64::from(pace.limit.max(1)));
+        gauge!(RATE_LIMIT_TOKENS, label::SOURCE => self.source.clone()).set(f64::from(left));
     }
 
     /// A panic inside the budget leaves plain numbers behind, so the lock's poison is not heeded.

@@ -5,12 +5,16 @@
 //! Nothing is retried behind the caller's back but a single 401, with a new token.
 
 pub mod auth;
+pub mod client;
 mod error;
 mod headers;
 pub mod key;
 pub mod key_file;
 pub mod limiter;
+mod links;
 mod paging;
+pub mod transport;
+mod wire;
 
 use std::future::Future;
 

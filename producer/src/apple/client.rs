@@ -1,0 +1,472 @@
+//! Apple's API over HTTP: one request, one answer, judged by its status before its body.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use metrics::{counter, histogram};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::HeaderMap;
+use tracing::debug;
+use url::Url;
+use uuid::Uuid;
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::metrics::{SOURCE_REQUEST_SECONDS, SOURCE_REQUESTS, label};
+use windfall_schemas::identifiers::DeviceId;
+
+use super::auth::{Account, Identifiers, Token, Tokens};
+use super::error::{DirectoryError, Refusal};
+use super::key::{KeyError, SigningKey};
+use super::limiter::Limiter;
+use super::links;
+use super::transport::{Settings, Transport, WHOLE};
+use super::wire::{self, Next};
+use super::{Answer, AssignedServer, Cursor, DeviceDirectory, Linkage, Lookup, Page, PageOf, ServerList, headers};
+use crate::budget::{Limit, LimiterState, Pace, Priority};
+use crate::config::SourceConfig;
+
+/// Largest body, after decompression; a page of 1,000 devices has 1.8 MB.
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// The wait after a 429 that does not say how long.
+pub const USUAL_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Bytes of an id that may stand in a path as they are.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What a directory is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// Alias of the organization: goes into records, metrics and logs.
+    pub org: String,
+    /// Origin of the API.
+    pub api_url: Url,
+    /// The API account.
+    pub account: Account,
+    /// Its key.
+    pub key: SigningKey,
+    /// Its budget.
+    pub limit: Limit,
+    /// Items asked for with each page.
+    pub page_size: u16,
+    /// What an earlier process has left.
+    pub state: LimiterState,
+    /// Whole time of a request; [`super::transport::WHOLE`] but in tests.
+    pub deadline: Duration,
+}
+
+/// Apple's API for one organization.
+pub struct AppleDirectory {
+    org: String,
+    api_url: Url,
+    page_size: u16,
+    deadline: Duration,
+    transport: Transport,
+    tokens: Tokens,
+    limiter: Limiter,
+    clock: SharedClock,
+    sent: AtomicU64,
+    saved: Mutex<LimiterState>,
+}
+
+/// An answer with status 200.
+struct Success {
+    body: bytes::Bytes,
+    answer: Answer,
+}
+
+/// An answer of any status, read to its end.
+struct Response {
+    status: u16,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+    answer: Answer,
+}
+
+impl Response {
+    /// Tells whether Apple itself says that the resource does not exist: its code is asked, not only the status.
+    fn says_not_found(&self) -> bool {
+        let codes = (self.status == 404).then(|| wire::error_codes(&self.body)).flatten().unwrap_or_default();
+        codes.iter().any(|code| code.starts_with("NOT_FOUND"))
+    }
+}
+
+/// Why an organization cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The key cannot be used.
+    #[error("the private key of `{source_name}` cannot be used")]
+    Key {
+        /// Name of the source.
+        source_name: String,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
+    /// `api_url` or `token_url` is no URL.
+    #[error("`{field}` of `{source_name}` is not a URL")]
+    Url {
+        /// Name of the source.
+        source_name: String,
+        /// Name of the setting.
+        field: &'static str,
+    },
+    /// TLS cannot be set up.
+    #[error("could not set up TLS")]
+    Tls(#[source] reqwest::Error),
+}
+
+impl ConnectError {
+    /// Says in one sentence what the operator can do.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            ConnectError::Key { source, .. } => source.help(),
+            ConnectError::Url { .. } => "write it with its scheme, such as `https://example.com`",
+            ConnectError::Tls(_) => {
+                "install the system's root certificates (package `ca-certificates`), or name them in SSL_CERT_FILE"
+            }
+        }
+    }
+}
+
+impl AppleDirectory {
+    /// Takes over the organization that `config` names, with what an earlier process has left of its budget.
+    ///
+    /// # Errors
+    /// When the key cannot be used or TLS cannot be set up; nothing is sent.
+    pub fn connect(config: &SourceConfig, state: LimiterState, clock: SharedClock) -> Result<Self, ConnectError> {
+        let source_name = || config.name.clone();
+        let missing = |field| ConnectError::Url { source_name: source_name(), field };
+        let key = SigningKey::from_pem(config.private_key.expose())
+            .map_err(|source| ConnectError::Key { source_name: source_name(), source })?;
+        let options = Options {
+            org: config.name.clone(),
+            api_url: config.api_url().ok_or_else(|| missing("api_url"))?,
+            account: config.account().ok_or_else(|| missing("token_url"))?,
+            key,
+            limit: config.rate_limit.limit(),
+            page_size: config.scan.page_size,
+            state,
+            deadline: WHOLE,
+        };
+        Self::take_over(options, clock, random_identifiers()).map_err(ConnectError::Tls)
+    }
+
+    /// Takes an organization over. Nothing is sent before the first method is called.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn take_over(options: Options, clock: SharedClock, identifiers: Identifiers) -> Result<Self, reqwest::Error> {
+        let Options { org, api_url, account, key, limit, page_size, state, deadline } = options;
+        let token_settings = Settings { whole: deadline, ..Settings::towards(&account.token_url) };
+        let transport = Transport::new(Settings { whole: deadline, ..Settings::towards(&api_url) })?;
+        let http = token_settings.client(false)?;
+        let limiter = Limiter::take_over(&org, limit, &state, clock.clone());
+        let tokens = Tokens::take_over(account, key, http, &state, clock.clone(), identifiers);
+        let directory = Self {
+            org,
+            api_url,
+            page_size,
+            deadline,
+            transport,
+            tokens,
+            limiter,
+            clock,
+            sent: AtomicU64::new(0),
+            saved: Mutex::new(LimiterState::default()),
+        };
+        // What was just taken over is durable as it is.
+        *directory.saved.lock().unwrap_or_else(PoisonError::into_inner) = directory.state();
+        Ok(directory)
+    }
+
+    fn state(&self) -> LimiterState {
+        let mut state = LimiterState::default();
+        self.limiter.write(&mut state);
+        self.tokens.write(&mut state);
+        state
+    }
+
+    /// Sends a GET; a 401 is answered with a new token, once.
+    async fn get(&self, endpoint: &Endpoint<'_>, cursor: Option<&Cursor>) -> Result<Response, DirectoryError> {
+        let (path, query) = (endpoint.path(), endpoint.query(self.page_size, cursor));
+        let (token, response) = self.send(endpoint, &path, &query).await?;
+        if response.status != 401 {
+            return Ok(response);
+        }
+        debug!(path, "token not accepted, asking for another");
+        self.tokens.reject(&token).await;
+        self.send(endpoint, &path, &query).await.map(|(_, response)| response)
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint<'_>,
+        path: &str,
+        query: &[(&'static str, String)],
+    ) -> Result<(Token, Response), DirectoryError> {
+        let unreachable = |source: reqwest::Error| self.broken(path, source);
+        let mut url = self.api_url.clone();
+        url.set_path(path);
+        // Without a token no turn is taken from others …
+        self.tokens.token().await?;
+        // … whose permit is held until the body has been read: one request in flight.
+        let permit = self.limiter.admit(endpoint.priority()).await;
+        // A long wait outlives a token.
+        let token = self.tokens.token().await?;
+        let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
+        let begun = self.clock.elapsed();
+        let client = self.transport.client().map_err(unreachable)?;
+        let request = client.get(url).query(query).bearer_auth(token.expose()).header("accept", "application/json");
+        let answered = self.read(path, request).await;
+        let status = answered.as_ref().map_or_else(|error| error.code().to_owned(), |(status, ..)| status.to_string());
+        self.count(endpoint, status, self.clock.elapsed().saturating_sub(begun));
+        let (status, headers, body) = answered?;
+        self.heed(status, &headers);
+        drop(permit);
+        let query = query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
+        let answer = Answer {
+            number,
+            path: if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") },
+            request_id: headers::request_id(&headers),
+            received_at: self.clock.now(),
+        };
+        Ok((token, Response { status, headers, body, answer }))
+    }
+
+    async fn read(
+        &self,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(u16, HeaderMap, bytes::Bytes), DirectoryError> {
+        let broken = |source| self.broken(path, source);
+        let mut response = request.send().await.map_err(broken)?;
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
+                self.transport.broke();
+                return Err(DirectoryError::TooLarge { path: path.to_owned(), limit_bytes: MAX_BODY_BYTES });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        self.transport.held();
+        Ok((response.status().as_u16(), std::mem::take(response.headers_mut()), body.freeze()))
+    }
+
+    fn broken(&self, path: &str, source: reqwest::Error) -> DirectoryError {
+        self.transport.broke();
+        let path = path.to_owned();
+        if source.is_timeout() {
+            return DirectoryError::TimedOut { path, limit: self.deadline };
+        }
+        DirectoryError::Unreachable { path, source: source.without_url() }
+    }
+
+    fn count(&self, endpoint: &Endpoint<'_>, status: String, took: Duration) {
+        let (source, endpoint) = (self.org.clone(), endpoint.label());
+        counter!(SOURCE_REQUESTS, label::SOURCE => source.clone(), label::ENDPOINT => endpoint, label::STATUS => status)
+            .increment(1);
+        histogram!(SOURCE_REQUEST_SECONDS, label::SOURCE => source, label::ENDPOINT => endpoint)
+            .record(took.as_secs_f64());
+    }
+
+    /// Tells the budget before the next request can be admitted.
+    fn heed(&self, status: u16, headers: &HeaderMap) {
+        let retry_after = headers::retry_after(headers, self.clock.now());
+        match (status, retry_after) {
+            (429, wait) => self.limiter.throttled(wait.unwrap_or(USUAL_RETRY_AFTER)),
+            (500.., Some(wait)) => self.limiter.hold(wait),
+            _ => {}
+        }
+    }
+
+    /// Takes the answer for a success, or says what it is instead.
+    fn judge(&self, path: &str, cursor: Option<&Cursor>, response: Response) -> Result<Success, DirectoryError> {
+        let Response { status, headers, body, answer } = response;
+        if status == 200 {
+            return Ok(Success { body, answer });
+        }
+        let codes = wire::error_codes(&body);
+        let apples = codes.is_some();
+        let code = codes.into_iter().flatten().next().unwrap_or_default();
+        let refusal = Refusal { path: path.to_owned(), status, code, request_id: answer.request_id };
+        let retry_after = headers::retry_after(&headers, self.clock.now());
+        Err(match status {
+            300..400 => DirectoryError::Redirected { path: refusal.path, to: links::target(&self.api_url, &headers) },
+            400 | 410 if cursor.is_some() => {
+                DirectoryError::CursorRefused { why: "Apple answered with an error", refusal }
+            }
+            401 => DirectoryError::Unauthorized(refusal),
+            // Only Apple's own word is evidence: a gateway on the way may say 403 and 404 as well.
+            403 if apples => DirectoryError::Forbidden(refusal),
+            404 if apples => DirectoryError::NotFound(refusal),
+            403 | 404 => DirectoryError::Unreadable {
+                path: refusal.path,
+                why: format!("it is a {status} without Apple's error document"),
+            },
+            429 => DirectoryError::RateLimited { retry_after: retry_after.unwrap_or(USUAL_RETRY_AFTER), refusal },
+            408 | 500.. => DirectoryError::Failing { retry_after, refusal },
+            _ => DirectoryError::Refused(refusal),
+        })
+    }
+
+    async fn list<T>(
+        &self,
+        endpoint: Endpoint<'_>,
+        cursor: Option<&Cursor>,
+        read: impl FnOnce(&[u8], &str) -> Result<wire::List<T>, wire::Unreadable>,
+    ) -> Result<PageOf<T>, DirectoryError> {
+        let path = endpoint.path();
+        let response = self.get(&endpoint, cursor).await?;
+        let Success { body, answer } = self.judge(&path, cursor, response)?;
+        let list = read(&body, &self.org).map_err(|unreadable| unreadable_at(&path, unreadable))?;
+        let wire::List { items, rejected, next, total } = list;
+        let next = self.next(&path, next)?;
+        let loops = next.is_some() && next.as_ref() == cursor;
+        let hollow = next.is_some() && items.is_empty() && rejected.is_empty();
+        if loops || hollow {
+            let why = if loops { "the page leads to itself" } else { "the page is empty and yet has a next one" };
+            let refusal = Refusal { path, status: 200, code: String::new(), request_id: answer.request_id };
+            return Err(DirectoryError::CursorRefused { why, refusal });
+        }
+        Ok(PageOf { items, rejected, next, total, answer })
+    }
+
+    fn next(&self, path: &str, next: Next) -> Result<Option<Cursor>, DirectoryError> {
+        let Next::At { cursor, link } = next else { return Ok(None) };
+        let in_link = match &link {
+            Some(link) => links::cursor(&self.api_url, path, link)?,
+            None => None,
+        };
+        let unusable = || unreadable_at(path, wire::Unreadable("its next page has no usable cursor".to_owned()));
+        cursor.or(in_link).and_then(Cursor::new).ok_or_else(unusable).map(Some)
+    }
+}
+
+fn unreadable_at(path: &str, unreadable: wire::Unreadable) -> DirectoryError {
+    DirectoryError::Unreadable { path: path.to_owned(), why: unreadable.0 }
+}
+
+/// What can be asked for.
+enum Endpoint<'a> {
+    Devices,
+    Device(&'a DeviceId),
+    AssignedServer(&'a DeviceId),
+    Servers,
+    Linkage(&'a str),
+}
+
+impl Endpoint<'_> {
+    fn path(&self) -> String {
+        let escaped = |id: &str| utf8_percent_encode(id, IN_PATH).to_string();
+        match self {
+            Endpoint::Devices => "/v1/orgDevices".to_owned(),
+            Endpoint::Device(id) => format!("/v1/orgDevices/{}", escaped(id.as_str())),
+            Endpoint::AssignedServer(id) => {
+                format!("/v1/orgDevices/{}/relationships/assignedServer", escaped(id.as_str()))
+            }
+            Endpoint::Servers => "/v1/mdmServers".to_owned(),
+            Endpoint::Linkage(id) => format!("/v1/mdmServers/{}/relationships/devices", escaped(id)),
+        }
+    }
+
+    /// No `fields`: what Apple gives unasked is all there is, and the same in a list and in a single read.
+    fn query(&self, page_size: u16, cursor: Option<&Cursor>) -> Vec<(&'static str, String)> {
+        match self {
+            Endpoint::Device(_) | Endpoint::AssignedServer(_) => Vec::new(),
+            Endpoint::Devices | Endpoint::Servers | Endpoint::Linkage(_) => {
+                let limit = ("limit", page_size.to_string());
+                let cursor = cursor.map(|cursor| ("cursor", cursor.as_str().to_owned()));
+                std::iter::once(limit).chain(cursor).collect()
+            }
+        }
+    }
+
+    fn priority(&self) -> Priority {
+        match self {
+            Endpoint::Device(_) | Endpoint::AssignedServer(_) => Priority::LookUp,
+            Endpoint::Devices => Priority::Scan,
+            Endpoint::Servers | Endpoint::Linkage(_) => Priority::Linkage,
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
+            Endpoint::Devices => "devices",
+            Endpoint::Device(_) => "device",
+            Endpoint::AssignedServer(_) => "assigned_server",
+            Endpoint::Servers => "servers",
+            Endpoint::Linkage(_) => "linkage",
+        }
+    }
+}
+
+impl DeviceDirectory for AppleDirectory {
+    async fn page(&self, cursor: Option<&Cursor>) -> Result<Page, DirectoryError> {
+        self.list(Endpoint::Devices, cursor, wire::devices).await
+    }
+
+    async fn device(&self, id: &DeviceId) -> Result<Lookup, DirectoryError> {
+        let endpoint = Endpoint::Device(id);
+        let path = endpoint.path();
+        let response = self.get(&endpoint, None).await?;
+        if response.says_not_found() {
+            return Ok(Lookup::NotFound { answer: response.answer });
+        }
+        let Success { body, answer } = self.judge(&path, None, response)?;
+        let device = wire::single_device(&body, &self.org).map_err(|unreadable| unreadable_at(&path, unreadable))?;
+        if device.device_id != id.as_str() {
+            return Err(unreadable_at(&path, wire::Unreadable("it is about another device".to_owned())));
+        }
+        Ok(Lookup::Found { device: Box::new(device), answer })
+    }
+
+    async fn servers(&self, cursor: Option<&Cursor>) -> Result<ServerList, DirectoryError> {
+        self.list(Endpoint::Servers, cursor, wire::servers).await
+    }
+
+    async fn linkage(&self, server_id: &str, cursor: Option<&Cursor>) -> Result<Linkage, DirectoryError> {
+        self.list(Endpoint::Linkage(server_id), cursor, |body, _| wire::linkage(body)).await
+    }
+
+    async fn assigned_server(&self, id: &DeviceId) -> Result<AssignedServer, DirectoryError> {
+        let endpoint = Endpoint::AssignedServer(id);
+        let path = endpoint.path();
+        let response = self.get(&endpoint, None).await?;
+        if response.says_not_found() {
+            return Ok(AssignedServer { server_id: None, answer: response.answer });
+        }
+        let Success { body, answer } = self.judge(&path, None, response)?;
+        let server_id = wire::to_one(&body).map_err(|unreadable| unreadable_at(&path, unreadable))?;
+        Ok(AssignedServer { server_id, answer })
+    }
+
+    fn unsaved(&self) -> Option<LimiterState> {
+        self.tokens.reserve();
+        let state = self.state();
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let LimiterState { not_before, retry_after_ms, requests: _, tokens, refusals, tokens_not_before } = &state;
+        // The pace recovers by itself and need not be written each time.
+        let same = saved.not_before == *not_before
+            && saved.retry_after_ms == *retry_after_ms
+            && saved.tokens == *tokens
+            && saved.refusals == *refusals
+            && saved.tokens_not_before == *tokens_not_before;
+        (!same).then_some(state)
+    }
+
+    fn saved(&self, state: &LimiterState) {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone_from(state);
+    }
+
+    fn pace(&self) -> Pace {
+        self.limiter.pace()
+    }
+}
+
+/// Makes the identifiers of assertions from the machine's randomness.
+#[must_use]
+pub fn random_identifiers() -> Identifiers {
+    Box::new(Uuid::new_v4)
+}
