@@ -115,6 +115,14 @@ fn lengths_and_counts_that_the_record_cannot_hold_are_errors_at_once() {
     }
 }
 
+/// A length that is not checked costs its memory before the end of the record is seen.
+#[test]
+fn a_length_beyond_the_limit_is_refused_before_memory_is_asked_for() {
+    let codec = Codec::new(1, r#""bytes""#).unwrap();
+    let error = codec.decode_json(&number(300 * 1024 * 1024)).unwrap_err().to_string();
+    assert!(error.contains("allocate"), "{error}");
+}
+
 #[test]
 fn a_foreign_schema_is_read_as_json_whatever_its_types() {
     let schema = r#"{"type": "record", "name": "R", "fields": [
