@@ -14,6 +14,9 @@ mod cell;
 mod tokens;
 mod turns;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -95,6 +98,11 @@ impl Limit {
     fn ours(&self) -> f64 {
         f64::from(self.requests.max(1)) * self.share.clamp(0.001, 1.0)
     }
+
+    /// Returns how many whole requests are ours in `per`; the share of a small limit may be less, which pacing keeps.
+    fn window(&self) -> usize {
+        (self.ours().floor() as usize).max(1)
+    }
 }
 
 /// Whether a request may leave.
@@ -127,6 +135,9 @@ pub struct Budget {
 impl Budget {
     /// Takes a source over: nothing leaves before what `state` says, and not within one period.
     ///
+    /// A predecessor may have used its budget up to this moment, so its requests are counted as the worst it can have
+    /// done: that costs less than a period more, once, and holds over any number of crashes.
+    ///
     /// `now` is the time since the clock was made, `wall` the same moment as people read it.
     #[must_use]
     pub fn take_over(limit: Limit, state: &LimiterState, now: Duration, wall: DateTime<Utc>) -> Self {
@@ -142,7 +153,7 @@ impl Budget {
             rate,
             rate_changed: now,
             cell: Cell::new(period, now),
-            answered: VecDeque::new(),
+            answered: predecessor(&limit, now),
             in_flight: false,
             not_before: now + left.max(period),
             retry_after: retry_after.filter(|_| !left.is_zero()),
@@ -227,8 +238,7 @@ impl Budget {
 
     /// How many of our requests Apple may see within `limit.per`.
     fn window(&self) -> usize {
-        // The share of a small limit may be less than one request: the pacing alone keeps that.
-        (self.limit.ours().floor() as usize).max(1)
+        self.limit.window()
     }
 
     fn wait(&self, now: Duration) -> Duration {
@@ -255,6 +265,15 @@ impl Budget {
         self.rate_changed = now;
         self.cell.set_period(period(&self.limit, rate));
     }
+}
+
+/// When a predecessor's last requests were answered at the latest, if it went on at full pace until `now`.
+///
+/// Its last request may just have left, so that the one before was just answered; the others lie a period apart.
+fn predecessor(limit: &Limit, now: Duration) -> VecDeque<Duration> {
+    let period = period(limit, limit.ours());
+    let back = |place: usize| period.saturating_mul(u32::try_from(place.saturating_sub(1)).unwrap_or(u32::MAX));
+    (0..limit.window()).rev().map(|place| now.saturating_sub(back(place))).collect()
 }
 
 fn period(limit: &Limit, rate: f64) -> Duration {
