@@ -11,7 +11,7 @@ use crate::page::{self, Page};
 use crate::problem::Problem;
 use crate::query::{Parameters, Route, pairs};
 use crate::spoil::spoil;
-use crate::world::{Now, World};
+use crate::world::{Now, Org, World};
 
 impl World {
     /// Answers a request at one moment of the two times.
@@ -193,8 +193,6 @@ impl World {
         Some(answer)
     }
 }
-
-use crate::world::Org;
 
 /// What the journal keeps of a served resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,6 +103,24 @@ impl Paging {
 }
 
 impl Data {
+    /// Returns how many items it holds.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::List(items) => items.len(),
+            Self::Linkage(ids) => ids.len(),
+            Self::One(_) | Self::ToOne(_) => 1,
+        }
+    }
+
+    /// Keeps the first items of a list.
+    pub(crate) fn truncate(&mut self, keep: usize) {
+        match self {
+            Self::List(items) => items.truncate(keep),
+            Self::Linkage(ids) => ids.truncate(keep),
+            Self::One(_) | Self::ToOne(_) => {}
+        }
+    }
+
     fn weight(&self) -> usize {
         match self {
             Self::List(resources) => 300 + resources.len() * 1300,

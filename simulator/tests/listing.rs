@@ -146,6 +146,8 @@ async fn linkage_lags_when_told_to() {
     assert_eq!((shown(&jamf).await, shown(&intune).await), (false, true));
     bench.life.advance(chrono::Duration::seconds(15));
     assert_eq!((shown(&jamf).await, shown(&intune).await), (true, false));
+    bench.handle().release("SIM0000001").unwrap();
+    assert_eq!((shown(&jamf).await, shown(&intune).await), (false, false), "a release does not lag");
 }
 
 #[tokio::test]

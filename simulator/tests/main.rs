@@ -1,5 +1,7 @@
 //! The simulator as a client sees it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod control;
 mod determinism;
 mod faults;

@@ -37,6 +37,7 @@ pub struct Line {
 /// What a line of the journal says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "written and read one line at a time")]
 pub enum Record {
     /// How the simulator was set up.
     Start(Start),

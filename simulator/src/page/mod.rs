@@ -1,16 +1,16 @@
 //! The documents that answer a request.
 
-use serde_json::{Map, Value, json};
+mod note;
+mod paging;
+
+use serde_json::json;
 
 use crate::answer::Asked;
-use crate::api::Keep;
-use crate::config::PagingStyle;
 use crate::cursor::Cursor;
 use crate::document::{Data, Document, Kind, Paging, Resource};
 use crate::draw::mix;
 use crate::fault::{Action, spoil};
 use crate::fleet::Fleet;
-use crate::journal::{Response, Served, ServedAssignment, ServedLinkage, digest};
 use crate::portrait::Attributes;
 use crate::problem::Problem;
 use crate::query::{Parameters, Route};
@@ -43,12 +43,6 @@ enum About {
     Assigned(String),
 }
 
-/// Items of a list and the position behind them, when more follow.
-struct Window<T> {
-    items: Vec<T>,
-    next: Option<u32>,
-}
-
 impl View<'_> {
     /// Makes the document.
     pub(crate) fn page(&self) -> Result<Page, Problem> {
@@ -71,8 +65,8 @@ impl View<'_> {
     fn devices(&self) -> Page {
         let fleet = self.fleet();
         let window = self.window(fleet.ever(), |index| fleet.state(index).listed);
-        let items = window.items.into_iter().map(|index| self.device_resource(index, Setting::List)).collect();
-        let document = self.list(Data::List(items), window.next, None);
+        let items = window.places.iter().copied().map(|index| self.device_resource(index, Setting::List)).collect();
+        let document = self.list(Data::List(items), &window, None);
         Page { document, about: About::Devices }
     }
 
@@ -110,9 +104,10 @@ impl View<'_> {
         let fleet = self.fleet();
         let server = |place: u32| &fleet.servers()[place as usize];
         let window = self.window(fleet.servers().len() as u32, |place| !server(place).removed);
-        let items = window.items.into_iter().map(|place| self.server_resource(server(place), server(place).listed()));
+        let items =
+            window.places.iter().copied().map(|place| self.server_resource(server(place), server(place).listed()));
         let data = Data::List(items.collect());
-        Page { document: self.list(data, window.next, None), about: About::Servers }
+        Page { document: self.list(data, &window, None), about: About::Servers }
     }
 
     fn server(&self, id: &str) -> Result<Page, Problem> {
@@ -128,7 +123,7 @@ impl View<'_> {
         let place = fleet.server_by_id(&server.id).unwrap_or(NO_SERVER);
         let linked = |index: u32| !fleet.state(index).released && fleet.linked(index, now, lag) == place;
         let window = self.window(fleet.ever(), linked);
-        let mut ids: Vec<String> = window.items.into_iter().map(|index| fleet.serial(index)).collect();
+        let mut ids: Vec<String> = window.places.iter().copied().map(|index| fleet.serial(index)).collect();
         for (action, _) in self.actions {
             if let Action::DoubleLink(count) = action {
                 let others = (0..fleet.ever()).filter(|index| {
@@ -139,7 +134,7 @@ impl View<'_> {
             }
         }
         let related = format!("{}/v1/mdmServers/{id}/devices", self.asked.base);
-        let document = self.list(Data::Linkage(ids), window.next, Some(related));
+        let document = self.list(Data::Linkage(ids), &window, Some(related));
         Ok(Page { document, about: About::Linkage(id.to_owned()) })
     }
 
@@ -175,110 +170,6 @@ impl View<'_> {
             _ => None,
         });
         by_fault.unwrap_or(self.world.manner.linkage_lag)
-    }
-
-    /// Takes the page that the request asks for out of `count` places, of which those count that `fits` names.
-    fn window(&self, count: u32, fits: impl Fn(u32) -> bool) -> Window<u32> {
-        let limit = self.page_size() as usize;
-        let from = self.cursor.as_ref().map_or(0, |cursor| cursor.position);
-        let style = self.world.manner.paging;
-        let (first, skip) = match style {
-            PagingStyle::Keyset => (from, 0),
-            PagingStyle::Offset => (0, from as usize),
-        };
-        let mut items: Vec<u32> = (first..count).filter(|place| fits(*place)).skip(skip).take(limit + 1).collect();
-        let beyond = (items.len() > limit).then(|| items.pop()).flatten();
-        let next = beyond.map(|beyond| match style {
-            PagingStyle::Keyset => self.shifted(&items, beyond, count, &fits),
-            PagingStyle::Offset => (i64::from(from) + limit as i64 + self.shift()).max(0) as u32,
-        });
-        Window { items, next }
-    }
-
-    /// Moves the begin of the next page by as many items as faults say.
-    fn shifted(&self, items: &[u32], beyond: u32, count: u32, fits: &impl Fn(u32) -> bool) -> u32 {
-        let shift = self.shift();
-        if shift < 0 {
-            let back = items.len().saturating_sub(shift.unsigned_abs() as usize);
-            return items.get(back).copied().unwrap_or(beyond);
-        }
-        (beyond..count).filter(|place| fits(*place)).nth(shift as usize).unwrap_or(count)
-    }
-
-    fn shift(&self) -> i64 {
-        let shifts = self.actions.iter().map(|(action, _)| if let Action::Shift(by) = action { *by } else { 0 });
-        shifts.sum()
-    }
-
-    /// A chain of pages keeps the page size of its first request unless another one is asked for.
-    fn page_size(&self) -> u32 {
-        match (&self.cursor, self.parameters.limit) {
-            (Some(cursor), None) => cursor.limit,
-            _ => self.parameters.page(),
-        }
-    }
-
-    /// A chain of pages keeps the fields of its first request.
-    fn fields(&self) -> Option<&Vec<String>> {
-        match &self.cursor {
-            Some(cursor) => cursor.fields.as_ref(),
-            None => self.parameters.fields.as_ref(),
-        }
-    }
-
-    fn list(&self, mut data: Data, next: Option<u32>, related: Option<String>) -> Document {
-        let page = self.cursor.as_ref().map_or(1, |cursor| cursor.page);
-        let limit = self.page_size();
-        let position = self.cursor.as_ref().map_or(0, |cursor| cursor.position);
-        let cursor = |position: u32| {
-            Cursor {
-                list: Cursor::list(self.fleet().org(), &self.asked.path),
-                position,
-                page: page + 1,
-                issued: self.now.wall.timestamp_millis(),
-                limit,
-                fields: self.fields().cloned(),
-            }
-            .encode()
-        };
-        let mut paging = Paging { limit, ..Paging::default() };
-        let resource = self.resource_name();
-        let lead = |paging: &mut Paging, cursor: String| {
-            let query = self.parameters.written(resource, Some(&cursor));
-            paging.next = Some(format!("{}{}{query}", self.asked.base, self.asked.path));
-            paging.cursor = Some(cursor);
-        };
-        if let Some(next) = next {
-            lead(&mut paging, cursor(next));
-        }
-        for (action, _) in self.actions {
-            match action {
-                Action::Empty => {
-                    clear(&mut data, 0);
-                    (paging.next, paging.cursor) = (None, None);
-                }
-                Action::EmptyPage => {
-                    clear(&mut data, 0);
-                    lead(&mut paging, cursor(next.unwrap_or(position)));
-                }
-                Action::CutList(keep) => {
-                    let kept = (data.len() as f64 * keep).ceil() as usize;
-                    clear(&mut data, kept);
-                    (paging.next, paging.cursor) = (None, None);
-                }
-                Action::Total(by) => paging.total = Some(i64::from(self.fleet().live()) + by),
-                Action::NextTo(url) => {
-                    lead(&mut paging, cursor(next.unwrap_or(position)));
-                    paging.next = Some(url.clone());
-                }
-                Action::NextLoop => lead(&mut paging, cursor(position)),
-                _ => {}
-            }
-        }
-        if let Data::List(items) = &mut data {
-            self.spoil_items(items);
-        }
-        Document { related, ..self.document(data, Some(paging)) }
     }
 
     fn spoil_items(&self, items: &mut Vec<Resource>) {
@@ -334,66 +225,5 @@ impl View<'_> {
             relationships: fields.is_none_or(related),
             raw: None,
         }
-    }
-}
-
-impl Data {
-    fn len(&self) -> usize {
-        match self {
-            Self::List(items) => items.len(),
-            Self::Linkage(ids) => ids.len(),
-            Self::One(_) | Self::ToOne(_) => 1,
-        }
-    }
-}
-
-fn clear(data: &mut Data, keep: usize) {
-    match data {
-        Data::List(items) => items.truncate(keep),
-        Data::Linkage(ids) => ids.truncate(keep),
-        Data::One(_) | Data::ToOne(_) => {}
-    }
-}
-
-impl Page {
-    /// Notes what the document holds.
-    pub(crate) fn note(&self, mut record: Response, keep: Keep) -> Response {
-        if let Some(paging) = &self.document.paging {
-            record.last = Some(paging.next.is_none());
-        }
-        if keep == Keep::Nothing {
-            return record;
-        }
-        match (&self.document.data, &self.about) {
-            (Data::List(items), About::Servers) => {
-                record.servers = items.iter().map(|item| serve(item, keep)).collect()
-            }
-            (Data::One(item), About::Servers) => record.servers = vec![serve(item, keep)],
-            (Data::List(items), _) => record.devices = items.iter().map(|item| serve(item, keep)).collect(),
-            (Data::One(item), _) => record.devices = vec![serve(item, keep)],
-            (Data::Linkage(ids), About::Linkage(server)) => {
-                record.linkage = Some(ServedLinkage { server_id: server.clone(), device_ids: ids.clone() });
-            }
-            (Data::ToOne(id), About::Assigned(device)) => {
-                let server_id = id.clone().filter(|id| !id.is_empty());
-                record.assigned = Some(ServedAssignment { device_id: device.clone(), server_id });
-            }
-            (Data::Linkage(_) | Data::ToOne(_), _) => {}
-        }
-        record
-    }
-}
-
-fn serve(item: &Resource, keep: Keep) -> Served {
-    let whole = item.raw.is_none();
-    let attributes = item.attributes.as_ref().filter(|_| whole).map(|attributes| {
-        let members: Map<String, Value> =
-            attributes.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-        Value::Object(members)
-    });
-    Served {
-        id: item.id.as_ref().filter(|_| whole).and_then(Value::as_str).map(str::to_owned),
-        digest: digest(attributes.as_ref().unwrap_or(&Value::Null)),
-        attributes: attributes.filter(|_| keep == Keep::Attributes),
     }
 }
