@@ -6,5 +6,18 @@
 
 pub mod asset;
 pub mod config;
+mod error;
+mod freshness;
+mod letters;
+mod open;
+pub mod record;
+mod run;
 pub mod store;
 pub mod table;
+mod work;
+mod writer;
+
+pub use config::SinkConfig;
+pub use error::SinkError;
+pub use open::{AnyStore, check, open};
+pub use run::{Report, Sink, Surroundings};

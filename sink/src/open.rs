@@ -1,0 +1,79 @@
+//! From a sink's configuration to its store.
+
+use windfall_schemas::asset::Collection;
+use windfall_schemas::topic::Names;
+
+use crate::asset::AssetChange;
+use crate::config::{SinkConfig, Target};
+use crate::error::SinkError;
+use crate::store::memory::MemoryStore;
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Applied, AssetStore, Claimed, Identity, Span, StoreError};
+use crate::table::{Table, TableName};
+
+/// Any of the stores.
+pub enum AnyStore {
+    /// A PostgreSQL table.
+    Postgres(Box<PostgresStore>),
+    /// A SQLite table.
+    Sqlite(SqliteStore),
+    /// Maps in memory, for tests of whole pipelines.
+    Memory(MemoryStore),
+}
+
+/// Makes the store of a sink; connects to nothing yet.
+///
+/// # Errors
+/// [`SinkError::Table`] and [`SinkError::Refused`].
+pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<AnyStore, SinkError> {
+    let sink = || config.name.clone();
+    let name = TableName::parse(&config.table).map_err(|source| SinkError::Table { sink: sink(), source })?;
+    let table = Table::of_collection(name, collection).map_err(|source| SinkError::Table { sink: sink(), source })?;
+    let identity = Identity { sink: sink(), topic: names.assets(collection.name()) };
+    Ok(match config.target().map_err(|source| SinkError::Refused { sink: sink(), source })? {
+        Target::Postgres(address) => {
+            AnyStore::Postgres(Box::new(PostgresStore::new(address, identity, table, config.schema)))
+        }
+        Target::Sqlite(path) => AnyStore::Sqlite(SqliteStore::new(path, identity, table, config.schema)),
+    })
+}
+
+/// Knocks at a sink's store: connects, and makes or checks its tables as `schema` says. Claims nothing.
+///
+/// # Errors
+/// [`SinkError::Store`] when it does not answer, [`SinkError::Refused`] and [`SinkError::Table`] when it must not be
+/// written as configured.
+pub async fn check(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<(), SinkError> {
+    let sink = config.name.clone();
+    open(config, collection, names)?.check().await.map_err(|error| match error {
+        StoreError::Refused(source) => SinkError::Refused { sink, source },
+        source => SinkError::Store { sink, source },
+    })
+}
+
+impl AssetStore for AnyStore {
+    async fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.claim(partitions).await,
+            Self::Sqlite(store) => store.claim(partitions).await,
+            Self::Memory(store) => store.claim(partitions).await,
+        }
+    }
+
+    async fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
+        match self {
+            Self::Postgres(store) => store.apply(batch, spans).await,
+            Self::Sqlite(store) => store.apply(batch, spans).await,
+            Self::Memory(store) => store.apply(batch, spans).await,
+        }
+    }
+
+    async fn check(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Postgres(store) => store.check().await,
+            Self::Sqlite(store) => store.check().await,
+            Self::Memory(store) => store.check().await,
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The run loop of a sink: batches in, rows and positions out, trouble waited for.
+//!
+//! ```text
+//! Assigned ─▶ claim in the store ─▶ seek to its positions ─▶ batches ─▶ Revoked ─▶ forget, answer
+//!                  ▲                                            │
+//!                  └───────── the store stands elsewhere ───────┘
+//! ```
+//!
+//! Trouble of the environment pauses the sink: the batch in hand is kept and tried again with growing waits, while the
+//! consumer's thread keeps its place in the group. A rebalance ends every wait.
+
+mod account;
+mod takeover;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::health::Part;
+use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions};
+use windfall_runtime::kafka::{Connection, Membership, TopicPartition, table};
+use windfall_runtime::retry::Backoff;
+use windfall_runtime::telemetry::chain;
+use windfall_schemas::asset::Collection;
+use windfall_schemas::topic::Names;
+
+use crate::config::SinkConfig;
+use crate::error::SinkError;
+use crate::freshness::RENEWAL;
+use crate::letters::KafkaDeadLetters;
+use crate::open::{AnyStore, open};
+use crate::record::{Decoder, Read, Refused, SchemaSource};
+use crate::store::{Applied, StoreError};
+use crate::work::Work;
+use crate::writer::{Halt, Writer};
+
+/// What is in flight when partitions go or the process stops may still end within this time; the group waits five seconds.
+const GRACE: Duration = Duration::from_secs(3);
+/// How soon a wait notices that its partitions have gone.
+const WATCH: Duration = Duration::from_millis(50);
+/// How often an idle sink looks whether it really is at the end.
+const TICK: Duration = Duration::from_secs(15);
+/// Bytes of a batch: a few thousand flat records.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// A store that is back is noticed within this time.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10), factor: 2.0 };
+
+/// What a sink needs from the process that it runs in.
+pub struct Surroundings<R> {
+    /// The cluster, as the stage `sink-<name>`.
+    pub connection: Connection,
+    /// The collection that is written.
+    pub collection: Collection,
+    /// Where schemas are found.
+    pub schemas: R,
+    /// The machine's clock: the broker's time stamps are compared with it.
+    pub clock: SharedClock,
+    /// The sink's line on the status board.
+    pub part: Part,
+    /// Name of the process among its peers.
+    pub instance: String,
+    /// Whether the sink keeps its partitions over a restart.
+    pub membership: Membership,
+}
+
+/// What a sink did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What became of the records that the store took.
+    pub applied: Applied,
+    /// Records that went to the dead letters.
+    pub dead_letters: u64,
+}
+
+/// A sink, ready to run.
+pub struct Sink<R> {
+    config: SinkConfig,
+    surroundings: Surroundings<R>,
+    names: Names,
+    store: AnyStore,
+}
+
+impl<R: SchemaSource> Sink<R> {
+    /// Makes a sink; connects to nothing yet.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn new(config: SinkConfig, surroundings: Surroundings<R>) -> Result<Self, SinkError> {
+        let names = Names::new(&*surroundings.connection.config().topic_prefix);
+        let store = open(&config, &surroundings.collection, &names)?;
+        Ok(Self { config, surroundings, names, store })
+    }
+
+    /// Writes into another store than the configuration names, such as one in memory.
+    #[must_use]
+    pub fn with_store(mut self, store: AnyStore) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// Runs until `stop` is cancelled; what is in flight then ends or is thrown away.
+    ///
+    /// # Errors
+    /// When only an operator can help: see [`SinkError`].
+    pub async fn run(self, stop: CancellationToken) -> Result<Report, SinkError> {
+        self.drive(stop, None).await
+    }
+
+    /// Writes all that the topic holds when this is called, and ends.
+    ///
+    /// Should be a dynamic member of its group. `joining` is how long an assignment is waited for.
+    ///
+    /// # Errors
+    /// As [`Sink::run`], and [`SinkError::AnotherInstance`] when partitions are elsewhere.
+    pub async fn run_once(self, stop: CancellationToken, joining: Duration) -> Result<Report, SinkError> {
+        let topic = self.names.assets(self.surroundings.collection.name());
+        let connection = &self.surroundings.connection;
+        let ends = |source| SinkError::Ends { sink: self.config.name.clone(), source };
+        let partitions = windfall_schemas::topic::CHANGE_PARTITIONS;
+        let extents = table::ends(connection, &topic, 0..partitions).await.map_err(ends)?;
+        let ends = extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
+        self.drive(stop, Some(Goal { ends, join_by: Instant::now() + joining })).await
+    }
+
+    async fn drive(self, stop: CancellationToken, goal: Option<Goal>) -> Result<Report, SinkError> {
+        let part = self.surroundings.part.clone();
+        let (mut running, consumer) = self.start(stop, goal)?;
+        let ended = running.drive(consumer).await;
+        match &ended {
+            Ok(()) => part.state(windfall_runtime::health::State::Finished),
+            Err(failure) => {
+                error!(sink = %running.sink, error = %chain(failure), help = %failure.help(), "sink stopped");
+                part.failed(chain(failure).to_string());
+            }
+        }
+        ended.map(|()| running.report)
+    }
+
+    fn start(self, stop: CancellationToken, goal: Option<Goal>) -> Result<(Running<R>, GroupConsumer), SinkError> {
+        let Self { config, surroundings, names, store } = self;
+        let Surroundings { connection, collection, schemas, clock, part, instance, membership } = surroundings;
+        let topic = names.assets(collection.name());
+        let group = names.sink_group(&config.name);
+        let limits = BatchLimits {
+            max_records: usize::try_from(config.batch.count.get()).unwrap_or(usize::MAX),
+            max_bytes: MAX_BATCH_BYTES,
+            linger: config.batch.period.get(),
+        };
+        let options = GroupOptions { group: group.clone(), topics: vec![topic.clone()], membership, limits };
+        let consumer = GroupConsumer::start(&connection, options)
+            .map_err(|source| SinkError::Consumer { sink: config.name.clone(), source })?;
+        let letters = KafkaDeadLetters {
+            connection: connection.clone(),
+            topic: names.dead_letters(&topic, &group),
+            service: format!("windfall-sink-{}", config.name),
+            instance,
+            component: config.kind.as_str().to_owned(),
+            clock: clock.clone(),
+            sender: None,
+        };
+        let running = Running {
+            group: consumer.group(),
+            writer: Writer::new(store, letters, &config.dlq),
+            decoder: Decoder::new(collection, schemas),
+            sink: config.name,
+            topic,
+            connection,
+            clock,
+            part,
+            stop,
+            goal,
+            assignment: None,
+            reached: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            shown_at: None,
+            report: Report::default(),
+        };
+        Ok((running, consumer))
+    }
+}
+
+/// What `--once` has to reach.
+struct Goal {
+    ends: BTreeMap<i32, i64>,
+    join_by: Instant,
+}
+
+/// The assignment at work.
+struct Current {
+    assignment: Assignment,
+    epoch: u64,
+}
+
+struct Running<R> {
+    sink: String,
+    topic: String,
+    connection: Connection,
+    group: Group,
+    writer: Writer<AnyStore, KafkaDeadLetters>,
+    decoder: Decoder<R>,
+    clock: SharedClock,
+    part: Part,
+    stop: CancellationToken,
+    goal: Option<Goal>,
+    assignment: Option<Current>,
+    /// Partitions behind whose position nothing was found, with that position.
+    reached: BTreeMap<i32, i64>,
+    /// Up to when each partition's deletions are known in the store.
+    marks: BTreeMap<i32, DateTime<Utc>>,
+    shown_at: Option<Instant>,
+    report: Report,
+}
+
+impl<R: SchemaSource> Running<R> {
+    async fn drive(&mut self, mut consumer: GroupConsumer) -> Result<(), SinkError> {
+        let stop = self.stop.clone();
+        let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        info!(sink = %self.sink, topic = %self.topic, "sink started");
+        let ended = loop {
+            if self.goal_reached() {
+                break Ok(());
+            }
+            let join_by = self.goal.as_ref().filter(|_| self.assignment.is_none()).map(|goal| goal.join_by);
+            let step = tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ok(()),
+                event = consumer.next() => self.on(event).await,
+                _ = tick.tick() => self.look_around().await,
+                () = until(join_by) => Err(self.elsewhere(0)),
+            };
+            if let Err(failure) = step {
+                break Err(failure);
+            }
+        };
+        self.show_offsets().await;
+        consumer.close().await;
+        info!(sink = %self.sink, records = self.report.applied.total(), dead_letters = self.report.dead_letters, "sink ended");
+        ended
+    }
+
+    async fn on(&mut self, event: Event) -> Result<(), SinkError> {
+        match event {
+            Event::Assigned(assignment) => self.take_over(assignment).await,
+            Event::Revoked(revoked) => {
+                self.forget();
+                revoked.ack();
+                Ok(())
+            }
+            Event::Batch(batch) => self.process(batch).await,
+            Event::Failed(source) => Err(SinkError::Consumer { sink: self.sink.clone(), source }),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.assignment = None;
+        self.reached.clear();
+        self.marks.clear();
+        self.writer.release();
+    }
+
+    fn goal_reached(&self) -> bool {
+        let Some(goal) = &self.goal else { return false };
+        let reached = |partition: &i32| self.reached.get(partition).copied().unwrap_or(0);
+        self.assignment.is_some() && goal.ends.iter().all(|(partition, end)| reached(partition) >= *end)
+    }
+
+    fn elsewhere(&self, assigned: usize) -> SinkError {
+        let partitions = self.goal.as_ref().map_or(0, |goal| goal.ends.len());
+        SinkError::AnotherInstance { sink: self.sink.clone(), assigned, partitions }
+    }
+
+    /// Reads a batch and stores it, however long that takes; ends early when its partitions go.
+    async fn process(&mut self, batch: Batch) -> Result<(), SinkError> {
+        let Batch { epoch, records, reached } = batch;
+        let received = self.clock.now();
+        let mut read = Vec::with_capacity(records.len());
+        for record in records {
+            let Some(outcome) = self.read(epoch, &record).await else { return Ok(()) };
+            self.reached.remove(&record.partition);
+            read.push((record, outcome));
+        }
+        let reached: Vec<(i32, i64)> = reached.iter().map(|end| (end.partition.partition, end.next_offset)).collect();
+        let mut work = Work::new(read, reached.iter().copied(), received);
+        let mut attempt = 0;
+        while !work.is_done() {
+            let halt = match self.step(epoch, &mut work).await {
+                None => return Ok(()),
+                Some(Ok(())) => {
+                    attempt = 0;
+                    continue;
+                }
+                Some(Err(halt)) => halt,
+            };
+            attempt += 1;
+            match self.after_halt(halt)? {
+                Next::Wait(reason) => self.pause(attempt, &reason, || self.group.current(epoch)).await,
+                Next::TakeOver => return self.take_over_again().await,
+            }
+        }
+        for (partition, next_offset) in reached {
+            if self.writer.positions().get(&partition).is_some_and(|position| *position <= next_offset) {
+                self.reached.insert(partition, next_offset);
+            }
+        }
+        self.after_batch().await;
+        Ok(())
+    }
+
+    /// Reads one record, waiting for the registry if need be; nothing when its partitions have gone.
+    async fn read(&mut self, epoch: u64, record: &windfall_runtime::kafka::Record) -> Option<Result<Read, Refused>> {
+        let mut attempt = 0;
+        loop {
+            match self.decoder.read(record).await {
+                Ok(outcome) => return Some(outcome),
+                Err(_) if self.abandoned(epoch) => return None,
+                Err(source) => {
+                    attempt += 1;
+                    let reason = format!("the schema registry could not be asked: {}", chain(&*source));
+                    self.pause(attempt, &reason, || self.group.current(epoch)).await;
+                }
+            }
+            if self.abandoned(epoch) {
+                return None;
+            }
+        }
+    }
+
+    /// Tries the next part; nothing when its partitions have gone and it did not end in time.
+    async fn step(&mut self, epoch: u64, work: &mut Work) -> Option<Result<(), Halt>> {
+        if self.abandoned(epoch) {
+            return None;
+        }
+        let (group, stop) = (self.group.clone(), self.stop.clone());
+        let gone = async {
+            while group.current(epoch) && !stop.is_cancelled() {
+                tokio::time::sleep(WATCH).await;
+            }
+            tokio::time::sleep(GRACE).await;
+        };
+        let step = tokio::select! {
+            biased;
+            step = self.writer.step(work) => step,
+            () = gone => return None,
+        };
+        Some(step.map(|step| {
+            self.account(&step);
+            if !step.fenced.is_empty() {
+                self.give_up(&step.fenced);
+            }
+        }))
+    }
+
+    fn abandoned(&self, epoch: u64) -> bool {
+        self.stop.is_cancelled() || !self.group.current(epoch)
+    }
+
+    /// Decides what follows when a part could not be stored.
+    fn after_halt(&mut self, halt: Halt) -> Result<Next, SinkError> {
+        let sink = self.sink.clone();
+        match halt {
+            Halt::Store(failure) => {
+                let StoreError::Environment { cause, .. } = &failure else {
+                    return Ok(Next::Wait(chain(&failure).to_string()));
+                };
+                self.count_error(cause.label());
+                Ok(Next::Wait(format!("{}; {}", chain(&failure), failure.help())))
+            }
+            Halt::DeadLetters(source) => {
+                self.count_error("dead_letters");
+                Ok(Next::Wait(format!("dead letters could not be delivered: {}", chain(&*source))))
+            }
+            Halt::Behind { partition, expected, found } => {
+                warn!(%sink, partition, expected, found, "the store stands before what was read, reading again");
+                Ok(Next::TakeOver)
+            }
+            Halt::Refused(source) => Err(SinkError::Refused { sink, source }),
+            Halt::TooManyDeadLetters { refused, window, last } => {
+                let Refused { kind, message, .. } = last;
+                Err(SinkError::TooManyDeadLetters { sink, refused, window, kind, message })
+            }
+        }
+    }
+
+    /// Shows why the sink waits, and waits; ends early when it stops or `ours` no longer holds.
+    async fn pause(&self, attempt: u32, reason: &str, ours: impl Fn() -> bool) {
+        let wait = BACKOFF.wait(attempt, rand::random());
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        warn!(sink = %self.sink, error = reason, attempt, wait_ms, "sink paused");
+        self.part.paused(reason);
+        let until = Instant::now() + wait;
+        while ours() && Instant::now() < until {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(WATCH.min(until - Instant::now())) => {}
+            }
+        }
+    }
+
+    /// Stops reading partitions that another has taken over; the next assignment begins anew.
+    fn give_up(&mut self, partitions: &[i32]) {
+        warn!(sink = %self.sink, ?partitions, "partitions given up: another instance has taken them over in the store");
+        let given: Vec<TopicPartition> =
+            partitions.iter().map(|partition| TopicPartition::new(self.topic.as_str(), *partition)).collect();
+        if let Err(failure) = self.group.give_up(&given) {
+            warn!(sink = %self.sink, error = %chain(&failure), "partitions given up are still read");
+        }
+        for partition in partitions {
+            self.reached.remove(partition);
+        }
+        self.part.detail("given_up", partitions.to_vec());
+    }
+
+    /// Looks whether an idle sink is at the end, shows its lag, and renews the marks of partitions without records.
+    async fn look_around(&mut self) -> Result<(), SinkError> {
+        let Some(current) = &self.assignment else { return Ok(()) };
+        if self.abandoned(current.epoch) {
+            return Ok(());
+        }
+        self.show_lag().await;
+        let now = self.clock.now();
+        let due = |partition: &i32| self.marks.get(partition).is_none_or(|mark| now - mark >= RENEWAL);
+        let reached: BTreeMap<i32, i64> =
+            self.reached.iter().filter(|(partition, _)| due(partition)).map(|(at, offset)| (*at, *offset)).collect();
+        if reached.is_empty() {
+            return Ok(());
+        }
+        match self.writer.renew(&reached, now).await {
+            Ok(fenced) if fenced.is_empty() => {
+                self.marks.extend(reached.keys().map(|partition| (*partition, now)));
+                Ok(())
+            }
+            Ok(fenced) => {
+                self.give_up(&fenced);
+                Ok(())
+            }
+            Err(halt) => match self.after_halt(halt)? {
+                Next::Wait(reason) => {
+                    self.part.paused(reason);
+                    Ok(())
+                }
+                Next::TakeOver => self.take_over_again().await,
+            },
+        }
+    }
+}
+
+/// What follows when a part could not be stored.
+enum Next {
+    /// The same again, after a while.
+    Wait(String),
+    /// The assignment anew.
+    TakeOver,
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
