@@ -1,5 +1,5 @@
 //! A fixed record per schema has the bytes that stand in `golden/`, whichever library writes it, and reads as the JSON
-//! beside them. `BLESS=1` writes the files anew; `golden.py` reads them with a third library.
+//! beside them. `WINDFALL_BLESS=1` writes the files anew; `golden.py` reads them with a third library.
 
 use std::{env, fs};
 
@@ -32,7 +32,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Compares a file with what it should hold, or writes it when asked to.
 fn matches_file(path: &str, text: &str) {
     let path = samples::path(path);
-    if env::var_os("BLESS").is_some() {
+    if env::var_os("WINDFALL_BLESS").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
     }
