@@ -1,1 +1,85 @@
-//! The windfall command.
+//! The windfall command: one binary that holds all stages, and the only place that knows them all.
+//!
+//! Each verb is one file. Data goes to standard output, everything else to standard error; every error says what, where,
+//! why, and what to do ([`exit`] has the codes). [`main`] is a function, so that another binary can be the same command with
+//! other features.
+
+mod change;
+mod cli;
+pub mod config;
+mod config_verb;
+mod context;
+pub mod exit;
+mod output;
+pub mod reference;
+mod report;
+mod scans;
+mod sim;
+mod status;
+mod tap;
+mod topics;
+mod validate;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use windfall_runtime::telemetry::{self, LogFormat, LogOptions};
+
+use crate::cli::{Cli, Global, LogForm, Verb};
+use crate::exit::Exit;
+
+/// Runs the command of this process's arguments to its end.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = begin(&cli).unwrap_or_else(|error| report::report(&error, &cli.global));
+    ended.into()
+}
+
+fn begin(cli: &Cli) -> anyhow::Result<Exit> {
+    if !live_screen(&cli.verb) {
+        telemetry::install(&log_options(&cli.global, &cli.verb))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(dispatch(cli));
+    // Threads of clients may still be saying goodbye to a broker that is gone.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
+}
+
+async fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
+    let global = &cli.global;
+    match &cli.verb {
+        Verb::Sim(args) => sim::run(global, args).await,
+        Verb::Validate => validate::run(global),
+        Verb::Status(args) => status::run(global, args).await,
+        Verb::Topics(args) => topics::run(global, &args.action).await,
+        Verb::Scans(args) => scans::run(global, &args.action).await,
+        Verb::Tap(args) => tap::run(global, args).await,
+        Verb::Config(args) => config_verb::run(global, &args.action),
+        Verb::Version => version::run(global),
+    }
+}
+
+/// Whether the verb draws on the terminal, so that logs must pass above what it draws.
+fn live_screen(_: &Verb) -> bool {
+    false
+}
+
+/// What the logs say: stages tell their story, other verbs only what is wrong, unless they are asked for more.
+fn log_options(global: &Global, verb: &Verb) -> LogOptions {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) if matches!(verb, Verb::Sim(_)) => "info",
+        (false, 0) => "warn",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = std::env::var("WINDFALL_LOG").ok().filter(|filter| !filter.is_empty());
+    let format = match global.log_format {
+        LogForm::Text => LogFormat::Text,
+        LogForm::Json => LogFormat::Json,
+    };
+    LogOptions { format, filter: filter.unwrap_or_else(|| level.to_owned()), colour: report::colour(global) }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The windfall command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    windfall::main()
+}

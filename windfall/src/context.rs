@@ -1,0 +1,125 @@
+//! What a command begins with: the configuration that was loaded and checked, and the names that follow from it.
+
+use std::path::{Path, PathBuf};
+
+use windfall_runtime::config::{Loaded, load};
+use windfall_runtime::kafka::Connection;
+use windfall_runtime::registry::RegistryClient;
+use windfall_schemas::topic::{CollectionTopics, Names, TopicSpec};
+use windfall_transformer::{LoadedCollection, load_collections};
+
+use crate::cli::Global;
+use crate::config::{Config, instance_name, listen_fault};
+use crate::exit::{Exit, Failure};
+
+/// A configuration, ready to be used.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) folder: PathBuf,
+    pub(crate) instance: String,
+    /// Where to serve; none for nowhere.
+    pub(crate) listen: Option<String>,
+    pub(crate) collections: Vec<LoadedCollection>,
+    pub(crate) names: Names,
+}
+
+/// Looks a variable up for the configuration that names it.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads the configuration's file and refuses what cannot stand, before anything else is looked at.
+pub(crate) fn load_config(file: &Path) -> anyhow::Result<Loaded<Config>> {
+    let mut loaded = load::<Config>(file, &variable)?;
+    loaded.refuse(loaded.config.violations())?;
+    let folder = loaded.folder().to_owned();
+    for sink in &mut loaded.config.sinks {
+        sink.resolve_paths(&folder);
+    }
+    Ok(loaded)
+}
+
+impl Context {
+    /// Loads what `global` names, collections and mappings included.
+    pub(crate) fn load(global: &Global) -> anyhow::Result<Self> {
+        let loaded = load_config(&global.config)?;
+        let folder = loaded.folder().to_owned();
+        let collections = load_collections(&folder, &loaded.config.collections)
+            .map_err(|problems| Failure::new(Exit::Config, format!("the collections cannot be used:\n{problems}")))?;
+        Self::of(loaded.config, folder, collections, global)
+    }
+
+    /// Makes a context of parts that were not read from a file, as the demo does.
+    pub(crate) fn of(
+        config: Config,
+        folder: PathBuf,
+        collections: Vec<LoadedCollection>,
+        global: &Global,
+    ) -> anyhow::Result<Self> {
+        let instance = instance(global, &config)?;
+        let listen = listen(global, &config)?;
+        let names = Names::new(config.kafka.topic_prefix.clone());
+        Ok(Self { config, folder, instance, listen, collections, names })
+    }
+
+    /// Describes the cluster to `stage`.
+    pub(crate) fn connection(&self, stage: &str) -> Connection {
+        Connection::new(&self.config.kafka, stage, &self.instance)
+    }
+
+    /// Describes the cluster to a command that only looks: it does not serve the embedded registry to others.
+    pub(crate) fn tool_connection(&self, stage: &str) -> Connection {
+        let mut kafka = self.config.kafka.clone();
+        if let Some(embedded) = &mut kafka.schema_registry.embedded {
+            embedded.listen = None;
+        }
+        Connection::new(&kafka, stage, &self.instance)
+    }
+
+    /// Connects to the schema registry.
+    pub(crate) async fn registry(&self, connection: &Connection) -> anyhow::Result<RegistryClient> {
+        Ok(RegistryClient::connect(connection).await?)
+    }
+
+    /// Returns the declared topics, the registry's among them where it is ours.
+    pub(crate) fn topics(&self) -> Vec<TopicSpec> {
+        let collections: Vec<_> = self.collections.iter().map(|loaded| self.collection_topics(loaded)).collect();
+        let mut topics = self.names.declared_topics(&collections);
+        if self.config.kafka.schema_registry.embedded.is_some() {
+            topics.push(self.names.registry_topic());
+        }
+        topics
+    }
+
+    fn collection_topics<'a>(&'a self, loaded: &'a LoadedCollection) -> CollectionTopics<'a> {
+        let collection = loaded.collection.name.as_str();
+        let sinks = self.config.sinks.iter().filter(|sink| sink.collection == collection);
+        CollectionTopics {
+            collection,
+            sources: loaded.sources(),
+            sinks: sinks.map(|sink| sink.name.as_str()).collect(),
+        }
+    }
+}
+
+fn instance(global: &Global, config: &Config) -> anyhow::Result<String> {
+    if let Some(name) = &global.instance
+        && !instance_name(name)
+    {
+        let what = format!("`--instance {name}` may hold letters, digits, `.`, `_` and `-`, at most 64 of them");
+        return Err(Failure::new(Exit::Usage, what).into());
+    }
+    let host = || {
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        if instance_name(&host) { host } else { "windfall".to_owned() }
+    };
+    Ok(global.instance.clone().or_else(|| config.instance.clone()).unwrap_or_else(host))
+}
+
+fn listen(global: &Global, config: &Config) -> anyhow::Result<Option<String>> {
+    let listen = global.http.as_ref().unwrap_or(&config.http.listen);
+    if let Some(what) = listen_fault(listen) {
+        return Err(Failure::new(Exit::Usage, format!("`--http` {what}")).into());
+    }
+    Ok((listen != "off").then(|| listen.clone()))
+}

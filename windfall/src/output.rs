@@ -1,0 +1,172 @@
+//! Data on standard output: as a table, as JSON or as YAML; a reader that goes away ends us quietly.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use comfy_table::{ContentArrangement, Table, TableStyle};
+use serde::Serialize;
+use serde_json::Value;
+use windfall_runtime::telemetry::escaped;
+
+use crate::cli::Form;
+
+/// Standard output, buffered.
+pub(crate) struct Output {
+    form: Form,
+    out: BufWriter<StdoutLock<'static>>,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn new(form: Form) -> Self {
+        let stdout = io::stdout();
+        Self { form, terminal: stdout.is_terminal(), out: BufWriter::new(stdout.lock()) }
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Writes a line of text as it is.
+    pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.out, "{line}")
+    }
+
+    /// Writes one of many records, each whole in a line or YAML document; seen at once by whoever reads.
+    pub(crate) fn record(&mut self, record: &Value) -> io::Result<()> {
+        match self.form {
+            Form::Yaml => write!(self.out, "---\n{}", yaml(record))?,
+            Form::Json | Form::Table => writeln!(self.out, "{record}")?,
+        }
+        self.out.flush()
+    }
+
+    /// Writes one answer: `value` for machines, or a table with `heads` above `rows` for people.
+    pub(crate) fn answer(
+        &mut self,
+        value: &impl Serialize,
+        heads: &[&str],
+        rows: Vec<Vec<String>>,
+    ) -> anyhow::Result<()> {
+        match self.form {
+            Form::Table => {
+                let text = table(heads, rows, self.terminal);
+                self.line(&text)?;
+            }
+            Form::Json => {
+                serde_json::to_writer_pretty(&mut self.out, value)?;
+                writeln!(self.out)?;
+            }
+            Form::Yaml => {
+                let text = yaml(&serde_json::to_value(value)?);
+                self.out.write_all(text.as_bytes())?;
+            }
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Lays a table out; on a terminal it fits the width, elsewhere each row stays on its line.
+pub(crate) fn table(heads: &[&str], rows: Vec<Vec<String>>, terminal: bool) -> String {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_header(heads);
+    let arrangement = if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+    table.set_content_arrangement(arrangement);
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| escaped(&cell).to_string()));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    lines.join("\n")
+}
+
+/// Writes a JSON value as YAML.
+pub(crate) fn yaml(value: &Value) -> String {
+    let mut text = String::new();
+    match value {
+        Value::Object(map) if !map.is_empty() => write_map(&mut text, map, 0),
+        Value::Array(list) if !list.is_empty() => write_list(&mut text, list, 0),
+        plain => text.push_str(&format!("{plain}\n")),
+    }
+    text
+}
+
+fn write_map(text: &mut String, map: &serde_json::Map<String, Value>, depth: usize) {
+    for (key, value) in map {
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&plain_or_quoted(key));
+        text.push(':');
+        write_value(text, value, depth + 1);
+    }
+}
+
+fn write_list(text: &mut String, list: &[Value], depth: usize) {
+    for value in list {
+        text.push_str(&"  ".repeat(depth));
+        text.push('-');
+        write_value(text, value, depth + 1);
+    }
+}
+
+fn write_value(text: &mut String, value: &Value, depth: usize) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            text.push('\n');
+            write_map(text, map, depth);
+        }
+        Value::Array(list) if !list.is_empty() => {
+            text.push('\n');
+            write_list(text, list, depth);
+        }
+        Value::String(string) => text.push_str(&format!(" {}\n", plain_or_quoted(string))),
+        plain => text.push_str(&format!(" {plain}\n")),
+    }
+}
+
+/// Leaves a word alone that YAML reads as nothing but a text, and quotes everything else as JSON does.
+fn plain_or_quoted(text: &str) -> String {
+    let word = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-'));
+    let reserved = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    if word && !reserved.contains(&text.to_ascii_lowercase().as_str()) {
+        text.to_owned()
+    } else {
+        Value::String(text.to_owned()).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn yaml_says_the_same_as_json() {
+        let value = json!({
+            "name": "acme", "empty": {}, "none": null, "list": [1, "no", { "a": "x: y" }, []], "version": "1.0", "deep": { "b": true }
+        });
+        let text = yaml(&value);
+        let back: Value = windfall_runtime::config::parse(&text, std::path::Path::new("x"), &|_| None).unwrap().config;
+        assert_eq!(back, value, "{text}");
+    }
+
+    #[test]
+    fn a_table_away_from_a_terminal_keeps_each_row_on_its_line() {
+        let long = "x".repeat(500);
+        let text = table(
+            &["NAME", "VALUE"],
+            vec![vec!["a".into(), long.clone()], vec!["b\u{1b}[31m".into(), "2".into()]],
+            false,
+        );
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].ends_with(&long));
+        assert!(lines[2].starts_with("b\\u{1b}[31m"), "control characters are shown, not obeyed: {text}");
+    }
+}

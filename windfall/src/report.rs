@@ -1,0 +1,125 @@
+//! How an error reaches the operator: what, where, why, and what to do; and the exit code that goes with it.
+
+use std::io::{self, IsTerminal, Write};
+
+use windfall_runtime::config::{ConfigError, Fault};
+use windfall_runtime::http::ListenError;
+use windfall_runtime::kafka::sender::SendError;
+use windfall_runtime::kafka::table::TableError;
+use windfall_runtime::kafka::topics::TopicError;
+use windfall_runtime::telemetry::{chain, escaped};
+
+use crate::cli::{Global, LogForm};
+use crate::exit::{Exit, Failure};
+
+/// Says on standard error what went wrong and returns how the process is to end.
+pub(crate) fn report(error: &anyhow::Error, global: &Global) -> Exit {
+    if reader_went_away(error) {
+        return Exit::Success;
+    }
+    let text = match global.log_format {
+        LogForm::Text => text(error, colour(global)),
+        LogForm::Json => json(error),
+    };
+    // Nobody is left to be told when standard error is closed as well.
+    let _ = io::stderr().write_all(text.as_bytes());
+    exit(error)
+}
+
+/// Whether colours may be used on standard error.
+pub(crate) fn colour(global: &Global) -> bool {
+    !global.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && io::stderr().is_terminal()
+}
+
+fn reader_went_away(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe))
+}
+
+fn text(error: &anyhow::Error, colour: bool) -> String {
+    let head = if colour { "\u{1b}[31merror:\u{1b}[0m" } else { "error:" };
+    let mut text = format!("{head} {}\n", chain(error.as_ref()));
+    for fault in faults(error) {
+        text.push_str(&fault_text(error, fault));
+    }
+    if let Some(help) = help(error) {
+        text.push_str(&format!("  help: {}\n", escaped(&help)));
+    }
+    text
+}
+
+fn fault_text(error: &anyhow::Error, fault: &Fault) -> String {
+    let file = match error.downcast_ref::<ConfigError>() {
+        Some(ConfigError::Faulty { file, .. }) => file.display().to_string(),
+        _ => String::new(),
+    };
+    let place = fault.place.map_or_else(|| file.clone(), |place| format!("{file}:{place}"));
+    let path =
+        fault.path.as_deref().filter(|path| !path.is_empty()).map(|path| format!(" `{path}`")).unwrap_or_default();
+    let mut text = format!("  {place}{}: {}\n", escaped(&path), escaped(&fault.what));
+    if let Some(help) = &fault.help {
+        text.push_str(&format!("    help: {}\n", escaped(help)));
+    }
+    text
+}
+
+fn json(error: &anyhow::Error) -> String {
+    let faults: Vec<_> = faults(error)
+        .iter()
+        .map(|fault| {
+            let (line, column) = fault.place.map_or((None, None), |place| (Some(place.line), Some(place.column)));
+            serde_json::json!({ "line": line, "column": column, "path": fault.path, "what": fault.what, "help": fault.help })
+        })
+        .collect();
+    let mut line =
+        serde_json::json!({ "level": "ERROR", "error": chain(error.as_ref()).to_string(), "exit": exit(error) as u8 });
+    if !faults.is_empty() {
+        line["faults"] = faults.into();
+    }
+    if let Some(help) = help(error) {
+        line["help"] = help.into();
+    }
+    format!("{line}\n")
+}
+
+fn faults(error: &anyhow::Error) -> &[Fault] {
+    error.downcast_ref::<ConfigError>().map(ConfigError::faults).unwrap_or_default()
+}
+
+/// Finds the remedy that the innermost error with one knows.
+pub(crate) fn help(error: &anyhow::Error) -> Option<String> {
+    error.chain().filter_map(help_of).last()
+}
+
+fn help_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = cause.downcast_ref::<Failure>() {
+        return error.help.clone();
+    }
+    if let Some(error) = cause.downcast_ref::<ConfigError>() {
+        return error.help();
+    }
+    if let Some(error) = cause.downcast_ref::<ListenError>() {
+        return Some(error.help().to_owned());
+    }
+    let fixed = None
+        .or_else(|| cause.downcast_ref::<TopicError>().and_then(TopicError::help))
+        .or_else(|| cause.downcast_ref::<TableError>().and_then(TableError::help))
+        .or_else(|| cause.downcast_ref::<SendError>().and_then(SendError::help));
+    fixed.map(str::to_owned)
+}
+
+/// Returns the exit code of the first error that has one of its own.
+pub(crate) fn exit(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(exit_of).unwrap_or(Exit::Failure)
+}
+
+fn exit_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<Failure>() {
+        return Some(error.exit);
+    }
+    if cause.is::<ConfigError>() {
+        return Some(Exit::Config);
+    }
+    None
+}

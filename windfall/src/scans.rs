@@ -1,0 +1,150 @@
+//! `windfall scans`: the last scan of each source, and what it holds back until somebody approves it.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use chrono::DateTime;
+use serde_json::json;
+use windfall_producer::ledger::Cluster;
+use windfall_producer::run::connect;
+use windfall_producer::scans::{self, Approval, PlanView, ScanLine};
+
+use crate::cli::{Form, Global, ScansAction};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, table};
+
+/// Devices of a plan that are shown to a person; all of them stand in `-o json`.
+const SHOWN: usize = 20;
+
+/// Lists scans, shows a plan, or approves one.
+pub(crate) async fn run(global: &Global, action: &ScansAction) -> anyhow::Result<Exit> {
+    let context = Context::load(global)?;
+    let connection = context.tool_connection("scans");
+    let cluster = connect(&connection, context.registry(&connection).await?).await?;
+    match action {
+        ScansAction::List => list(global, &cluster).await,
+        ScansAction::Show { plan } => {
+            let plan = find(&cluster, plan).await?;
+            Output::new(global.output).answer(&plan, &["HELD PLAN", &plan.plan], plan_rows(&plan))?;
+            Ok(Exit::Success)
+        }
+        ScansAction::Approve { plan } => approve(global, &cluster, &find(&cluster, plan).await?).await,
+    }
+}
+
+async fn find(cluster: &Cluster, plan: &str) -> anyhow::Result<PlanView> {
+    scans::show(cluster, plan).await?.ok_or_else(|| {
+        let failure = Failure::new(Exit::NotFound, format!("no plan `{plan}` is held"));
+        failure
+            .help("`windfall scans list` shows the plans; one whose devices were all listed again ends by itself")
+            .into()
+    })
+}
+
+async fn list(global: &Global, cluster: &Cluster) -> anyhow::Result<Exit> {
+    let lines = scans::list(cluster).await?;
+    let heads = ["SOURCE", "SCAN", "STATE", "DEVICES", "PAGES", "REQUESTS", "STARTED", "SUSPECTS", "HELD"];
+    Output::new(global.output).answer(&lines, &heads, lines.iter().map(row).collect())?;
+    Ok(Exit::Success)
+}
+
+fn row(line: &ScanLine) -> Vec<String> {
+    let mut state = line.state.clone();
+    if !line.reasons.is_empty() {
+        state = format!(
+            "{state} ({})",
+            line.reasons.iter().map(|reason| reason.why.clone()).collect::<Vec<_>>().join("; ")
+        );
+    }
+    vec![
+        line.source.clone(),
+        line.scan_id.clone(),
+        state,
+        line.devices.to_string(),
+        line.pages.to_string(),
+        line.requests.to_string(),
+        time(line.started_at),
+        line.suspects.to_string(),
+        line.held.join(", "),
+    ]
+}
+
+fn plan_rows(plan: &PlanView) -> Vec<Vec<String>> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("source", plan.source.clone()),
+        row("reason", plan.reason.clone()),
+        row("first missed by", format!("scan {}, which ended {}", plan.scan, time(plan.ended_at))),
+        row("devices", plan.devices.len().to_string()),
+        row("plan hash", plan.plan_hash.clone()),
+    ];
+    rows.extend(plan.devices.iter().take(SHOWN).map(|device| row("", device.clone())));
+    if plan.devices.len() > SHOWN {
+        rows.push(row("", format!("… and {} more; all of them with -o json", plan.devices.len() - SHOWN)));
+    }
+    rows
+}
+
+fn time(millis: i64) -> String {
+    DateTime::from_timestamp_millis(millis)
+        .map_or_else(|| millis.to_string(), |at| at.format("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+async fn approve(global: &Global, cluster: &Cluster, plan: &PlanView) -> anyhow::Result<Exit> {
+    if !global.quiet {
+        eprintln!("{}", table(&["HELD PLAN", &plan.plan], plan_rows(plan), io::stderr().is_terminal()));
+    }
+    let question = format!("Publish the release of these {} devices of `{}`?", plan.devices.len(), plan.source);
+    if !confirmed(global, &question)? {
+        return Err(Failure::new(Exit::Failure, format!("the plan `{}` was not approved", plan.plan)).into());
+    }
+    let id = format!("approve-{}-{}", plan.plan, uuid::Uuid::now_v7());
+    let approval = scans::approve(cluster, plan, &id).await?;
+    let exit = match &approval {
+        Approval::Approved { released } => {
+            told(global, plan, &approval, &format!("approved: {released} devices are published as released"))?;
+            Exit::Success
+        }
+        Approval::Stale { .. } => {
+            let failure =
+                Failure::new(Exit::Failure, format!("the plan `{}` has changed since it was shown", plan.plan));
+            return Err(failure.help(format!("look again: `windfall scans show {}`", plan.plan)).into());
+        }
+        Approval::Unknown => {
+            let failure = Failure::new(Exit::NotFound, format!("the plan `{}` is not held any more", plan.plan));
+            return Err(failure.help("`windfall scans list` shows what is held").into());
+        }
+        Approval::Unanswered => {
+            let what = format!("no producer answered within {} s", scans::ANSWER_WITHIN.as_secs());
+            let help = "start the producer of this source: it obeys the approval when it comes up";
+            return Err(Failure::new(Exit::Failure, what).help(help).into());
+        }
+    };
+    Ok(exit)
+}
+
+fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> anyhow::Result<()> {
+    let mut output = Output::new(global.output);
+    if global.output == Form::Table {
+        output.line(text)?;
+        output.flush()?;
+        return Ok(());
+    }
+    output.answer(&json!({ "source": plan.source, "plan": plan.plan, "approval": approval }), &[], Vec::new())
+}
+
+/// Asks on the terminal; without one, or with `--no-input`, only `--yes` will do.
+fn confirmed(global: &Global, question: &str) -> anyhow::Result<bool> {
+    if global.yes {
+        return Ok(true);
+    }
+    if global.no_input || !io::stdin().is_terminal() {
+        let failure = Failure::new(Exit::Usage, format!("{question} Nobody can be asked here"));
+        return Err(failure.help("add `--yes` once you have seen the plan").into());
+    }
+    eprint!("{question} [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

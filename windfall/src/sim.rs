@@ -1,0 +1,57 @@
+//! `windfall sim`: a simulated organization with Apple's API.
+
+use windfall_runtime::shutdown;
+use windfall_simulator::sim::{self, SimOptions};
+
+use crate::cli::{Global, SimArgs};
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
+/// Serves until it is told to stop; the lines of the configuration that connect to it go to standard output.
+pub(crate) async fn run(global: &Global, args: &SimArgs) -> anyhow::Result<Exit> {
+    let stop = shutdown::on_signal()?;
+    let options = options(args)?;
+    let started = sim::start(&options).await?;
+    let mut output = Output::new(global.output);
+    output.line(started.config_lines.trim_end())?;
+    output.flush()?;
+    drop(output);
+    if !global.quiet {
+        eprintln!(
+            "serving {} devices at {}; the key is in {}; the lines above connect to it; Ctrl-C ends it",
+            options.devices,
+            started.running.url(),
+            options.key_file.display(),
+        );
+    }
+    stop.cancelled().await;
+    started.running.stop().await;
+    Ok(Exit::Success)
+}
+
+fn options(args: &SimArgs) -> anyhow::Result<SimOptions> {
+    let rate_limit = match args.rate_limit.as_str() {
+        "off" => 0,
+        number => number.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!("`--rate-limit {number}` is neither a number of reads a minute nor `off`"),
+            )
+        })?,
+    };
+    Ok(SimOptions {
+        devices: args.devices,
+        servers: args.servers,
+        seed: args.seed,
+        org: args.org.clone(),
+        listen: args.listen,
+        journal: args.journal.clone(),
+        time_scale: args.time_scale,
+        rate_limit,
+        faults: args.faults.clone(),
+        key_file: args.key_file.clone(),
+        school: args.school,
+        digests_only: args.digests_only,
+        control: args.control,
+    })
+}

@@ -1,0 +1,107 @@
+//! `windfall status`: asks a running process how it is.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use windfall_runtime::health::{PartStatus, Snapshot, State};
+use windfall_runtime::telemetry::chain;
+
+use crate::cli::{Global, StatusArgs};
+use crate::context::load_config;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
+/// A process on this host that has not answered by then is stuck.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Prints how the process is, or with `--ready` only says so by the exit code.
+pub(crate) async fn run(global: &Global, args: &StatusArgs) -> anyhow::Result<Exit> {
+    let address = address(global)?;
+    let snapshot = match ask(&address).await {
+        Ok(snapshot) => snapshot,
+        Err(_) if args.ready => return Ok(Exit::Failure),
+        Err(error) => return Err(error),
+    };
+    if args.ready {
+        return Ok(if snapshot.ready { Exit::Success } else { Exit::Failure });
+    }
+    let heads = ["PART", "STATE", "READY", "SILENT", "DETAILS"];
+    let rows = snapshot.parts.iter().map(|(name, part)| row(name, part)).collect();
+    Output::new(global.output).answer(&snapshot, &heads, rows)?;
+    Ok(Exit::Success)
+}
+
+/// Asks the process that serves at `address`.
+pub(crate) async fn ask(address: &str) -> anyhow::Result<Snapshot> {
+    let url = format!("http://{}/status", reachable(address));
+    // A proxy of the environment is for the world outside, not for this host.
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let answer = async { client.get(&url).send().await?.error_for_status()?.json().await };
+    answer.await.map_err(|error: reqwest::Error| {
+        let what = format!("no windfall answers at `{address}`: {}", chain(&error.without_url()));
+        Failure::new(Exit::Failure, what)
+            .help("start it with `windfall run`, or name its address with `--http ADDR`")
+            .into()
+    })
+}
+
+/// The address to ask: an address that listens everywhere is asked on this host.
+fn reachable(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => address.to_owned(),
+    }
+}
+
+fn address(global: &Global) -> anyhow::Result<String> {
+    let listen = match &global.http {
+        Some(listen) => listen.clone(),
+        None => {
+            load_config(&global.config).context("the address to ask stands in the configuration")?.config.http.listen
+        }
+    };
+    if listen == "off" {
+        let failure = Failure::new(Exit::Failure, "the process serves no status: `http.listen` is `off`");
+        return Err(failure.help("set `http.listen`, or run it with `--http ADDR`").into());
+    }
+    Ok(listen)
+}
+
+fn row(name: &str, part: &PartStatus) -> Vec<String> {
+    let state = match part.state {
+        State::Starting => "starting",
+        State::Running => "running",
+        State::Paused => "paused",
+        State::Finished => "finished",
+        State::Failed => "failed",
+    };
+    let ready = if part.ready { "yes" } else { "no" };
+    vec![name.to_owned(), state.to_owned(), ready.to_owned(), format!("{}s", part.silent_s), details(part)]
+}
+
+fn details(part: &PartStatus) -> String {
+    let mut said = Vec::new();
+    if let Some(progress) = &part.progress {
+        let total = progress.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
+        let left = part.eta_s.map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
+        said.push(format!("{} {}/{total}{left}", progress.job, progress.done));
+    }
+    for (name, value) in &part.details {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        said.push(format!("{name}: {value}"));
+    }
+    said.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_listens_everywhere_is_asked_on_this_host() {
+        assert_eq!(reachable("0.0.0.0:9644"), "127.0.0.1:9644");
+        assert_eq!(reachable("[::]:9644"), "[::1]:9644");
+        assert_eq!(reachable("10.0.0.1:9644"), "10.0.0.1:9644");
+    }
+}

@@ -1,0 +1,110 @@
+//! `windfall tap`: the decoded records of a topic, one a line.
+
+mod reading;
+mod record;
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use windfall_runtime::config::{Period, nearest};
+use windfall_runtime::kafka::{Connection, topics};
+
+use crate::cli::{Form, Global, TapArgs};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use reading::Reading;
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// At the oldest record that is still there.
+    Beginning,
+    /// At what comes next.
+    End,
+    /// At the first record that is not older.
+    Time(DateTime<Utc>),
+    /// At the first record that is not older than so long ago.
+    Ago(Period),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => return Ok(Self::Beginning),
+            "end" => return Ok(Self::End),
+            _ => {}
+        }
+        if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+            return Ok(Self::Time(at.with_timezone(&Utc)));
+        }
+        if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+            return Ok(Self::Time(date.and_time(NaiveTime::MIN).and_utc()));
+        }
+        text.parse().map(Self::Ago).map_err(|_| {
+            "write `beginning`, `end`, a time such as `2026-11-21T09:00:00Z` or `2026-11-21`, or how long ago: `15m`".to_owned()
+        })
+    }
+}
+
+/// Prints records until the end, the limit, or for ever.
+pub(crate) async fn run(global: &Global, args: &TapArgs) -> anyhow::Result<Exit> {
+    let context = Context::load(global)?;
+    let connection = context.tool_connection("tap");
+    let (topic, partitions) = find_topic(&context, &connection, &args.topic).await?;
+    let decoder = context.registry(&connection).await?.decoder();
+    let from = args.from.unwrap_or(if args.until_end { From::Beginning } else { From::End });
+    let mut reading = Reading::begin(&connection, &topic, partitions, from, args.until_end).await?;
+    let filter = args.key.as_deref().map(record::KeyFilter::new);
+    let mut output = Output::new(global.output);
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while let Some(read) = reading.next().await? {
+        let shown = record::decode(&decoder, &read).await;
+        if filter.as_ref().is_some_and(|filter| !filter.matches(&shown["key"])) {
+            continue;
+        }
+        match global.output {
+            Form::Table => record::print_line(&mut output, &shown)?,
+            Form::Json | Form::Yaml => output.record(&shown)?,
+        }
+        left -= 1;
+        if left == 0 {
+            break;
+        }
+    }
+    output.flush()?;
+    Ok(Exit::Success)
+}
+
+/// Finds the topic as it was named, or with the configured prefix in front.
+async fn find_topic(context: &Context, connection: &Connection, named: &str) -> anyhow::Result<(String, i32)> {
+    let found: BTreeMap<String, i32> = topics::partition_counts(connection).await?;
+    for name in [named.to_owned(), context.names.topic(named)] {
+        if let Some(partitions) = found.get(&name) {
+            return Ok((name, *partitions));
+        }
+    }
+    let help = match nearest(named, found.keys().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "`windfall topics list` shows the declared topics, `windfall topics create` makes them".to_owned(),
+    };
+    Err(Failure::new(Exit::NotFound, format!("there is no topic `{named}`")).help(help).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_is_a_word_a_time_or_how_long_ago() {
+        let at = |text: &str| From::Time(DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc));
+        assert_eq!("beginning".parse(), Ok(From::Beginning));
+        assert_eq!("2026-11-21T10:00:00+01:00".parse(), Ok(at("2026-11-21T09:00:00Z")));
+        assert_eq!("2026-11-21".parse(), Ok(at("2026-11-21T00:00:00Z")));
+        assert_eq!("15m".parse(), Ok(From::Ago(Period::from_secs(900))));
+        assert!("yesterday".parse::<From>().unwrap_err().contains("how long ago"));
+    }
+}

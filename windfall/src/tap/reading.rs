@@ -1,0 +1,181 @@
+//! A topic read by a consumer of its own thread: no group, committed records only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tracing::warn;
+use windfall_runtime::kafka::table::{self, Extent};
+use windfall_runtime::kafka::{Connection, Headers, Record};
+
+use super::From;
+
+/// Records that wait for being printed; a slow reader of ours slows the consumer.
+const QUEUE: usize = 512;
+const POLL: Duration = Duration::from_millis(100);
+/// Brokers that have not answered by then are out of reach.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// An open transaction that hides the end for longer is worth a word.
+const HIDDEN_AFTER: Duration = Duration::from_secs(5);
+
+type Read = Result<Record, KafkaError>;
+
+/// Records as they come.
+pub(super) struct Reading {
+    records: mpsc::Receiver<Read>,
+}
+
+impl Reading {
+    /// Begins to read; with `until_end` it stops at what is the end now, hidden records included.
+    pub(super) async fn begin(
+        connection: &Connection,
+        topic: &str,
+        partitions: i32,
+        from: From,
+        until_end: bool,
+    ) -> anyhow::Result<Self> {
+        let extents = table::ends(connection, topic, 0..partitions).await?;
+        let (sender, records) = mpsc::channel(QUEUE);
+        let consumer: BaseConsumer = connection.reader().create()?;
+        let topic: Arc<str> = topic.into();
+        let work = move || {
+            if let Err(error) = read(&consumer, &topic, &extents, from, until_end, &sender) {
+                let _ = sender.blocking_send(Err(error));
+            }
+        };
+        std::thread::Builder::new().name("tap".to_owned()).spawn(work)?;
+        Ok(Self { records })
+    }
+
+    /// Returns the next record; none at the end.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Record>> {
+        Ok(self.records.recv().await.transpose()?)
+    }
+}
+
+fn read(
+    consumer: &BaseConsumer,
+    topic: &Arc<str>,
+    extents: &BTreeMap<i32, Extent>,
+    from: From,
+    until_end: bool,
+    records: &mpsc::Sender<Read>,
+) -> Result<(), KafkaError> {
+    let starts = starts(consumer, topic, extents, from)?;
+    let mut open: BTreeMap<i32, i64> = match until_end {
+        true => extents.iter().map(|(at, extent)| (*at, extent.end)).filter(|(at, end)| starts[at] < *end).collect(),
+        false => BTreeMap::new(),
+    };
+    let mut list = TopicPartitionList::new();
+    for (partition, start) in &starts {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*start))?;
+    }
+    consumer.assign(&list)?;
+    let mut hidden = Hidden::default();
+    while !until_end || !open.is_empty() {
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                if open.get(&partition).is_some_and(|end| position(consumer, topic, partition) >= *end) {
+                    open.remove(&partition);
+                }
+                hidden.look(topic, &open);
+            }
+            Some(Err(error)) if passing(&error) => warn!(%error, "waiting for the cluster"),
+            Some(Err(error)) => return Err(error),
+            Some(Ok(message)) => {
+                let beyond =
+                    until_end && extents.get(&message.partition()).is_some_and(|extent| message.offset() >= extent.end);
+                if !beyond && records.blocking_send(Ok(detach(&message, topic))).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if records.is_closed() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Tells, once, that the end cannot be reached while somebody's transaction is open.
+struct Hidden {
+    since: Instant,
+    told: bool,
+}
+
+impl Default for Hidden {
+    fn default() -> Self {
+        Self { since: Instant::now(), told: false }
+    }
+}
+
+impl Hidden {
+    fn look(&mut self, topic: &str, open: &BTreeMap<i32, i64>) {
+        if !self.told && self.since.elapsed() > HIDDEN_AFTER && !open.is_empty() {
+            self.told = true;
+            warn!(topic, partitions = ?open.keys(), "an open transaction hides the end; waiting for it");
+        }
+    }
+}
+
+fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    let positions = consumer.position().ok();
+    match positions.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset()) {
+        Some(Offset::Offset(offset)) => offset,
+        // No record was delivered: what is there are markers or aborted records up to the end.
+        _ => i64::MAX,
+    }
+}
+
+fn starts(
+    consumer: &BaseConsumer,
+    topic: &str,
+    extents: &BTreeMap<i32, Extent>,
+    from: From,
+) -> Result<BTreeMap<i32, i64>, KafkaError> {
+    let time = match from {
+        From::Beginning => return Ok(extents.iter().map(|(at, extent)| (*at, extent.first)).collect()),
+        From::End => return Ok(extents.iter().map(|(at, extent)| (*at, extent.end)).collect()),
+        From::Time(at) => at,
+        From::Ago(period) => chrono::Utc::now() - period.get(),
+    };
+    let mut asked = TopicPartitionList::new();
+    for partition in extents.keys() {
+        asked.add_partition_offset(topic, *partition, Offset::Offset(time.timestamp_millis()))?;
+    }
+    let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
+    let start = |partition: i32, extent: &Extent| match found.find_partition(topic, partition).map(|at| at.offset()) {
+        Some(Offset::Offset(offset)) if offset >= 0 => offset,
+        // Past the last record: what comes next is younger.
+        _ => extent.end,
+    };
+    Ok(extents.iter().map(|(partition, extent)| (*partition, start(*partition, extent))).collect())
+}
+
+fn passing(error: &KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve))
+}
+
+fn detach(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Record {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record {
+        topic: Arc::clone(topic),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: headers
+            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)))
+            .collect::<Headers>(),
+    }
+}

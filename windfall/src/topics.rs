@@ -1,0 +1,52 @@
+//! `windfall topics`: what is declared, and what stands in Kafka.
+
+use serde_json::json;
+use windfall_runtime::kafka::config::ManageTopics;
+use windfall_runtime::kafka::topics::{TopicReport, ensure};
+use windfall_schemas::topic::TopicSpec;
+
+use crate::cli::{Global, TopicsAction};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Lists the declared topics, or creates or verifies them.
+pub(crate) async fn run(global: &Global, action: &TopicsAction) -> anyhow::Result<Exit> {
+    let context = Context::load(global)?;
+    let specs = context.topics();
+    let manage = match action {
+        TopicsAction::List => return list(global, &specs),
+        TopicsAction::Create => ManageTopics::Create,
+        TopicsAction::Verify => ManageTopics::Verify,
+    };
+    let report = ensure(&context.connection("topics"), &specs, manage).await?;
+    let TopicReport { created, verified } = &report;
+    let line = |topic: &String, what: &str| vec![topic.clone(), what.to_owned()];
+    let rows = created
+        .iter()
+        .map(|topic| line(topic, "created"))
+        .chain(verified.iter().map(|topic| line(topic, "as declared")));
+    let answer = json!({ "created": created, "verified": verified });
+    Output::new(global.output).answer(&answer, &["TOPIC", "STATE"], rows.collect())?;
+    Ok(Exit::Success)
+}
+
+fn list(global: &Global, specs: &[TopicSpec]) -> anyhow::Result<Exit> {
+    let answer: Vec<_> = specs
+        .iter()
+        .map(|spec| {
+            let settings: serde_json::Map<_, _> =
+                spec.settings().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            json!({ "topic": spec.name, "partitions": spec.partitions, "settings": settings })
+        })
+        .collect();
+    let rows = specs
+        .iter()
+        .map(|spec| {
+            let settings: Vec<_> = spec.settings().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+            vec![spec.name.clone(), spec.partitions.to_string(), settings.join(" ")]
+        })
+        .collect();
+    Output::new(global.output).answer(&answer, &["TOPIC", "PARTITIONS", "SETTINGS"], rows)?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,40 @@
+//! `windfall validate`: everything that can be known without a network.
+
+use serde_json::json;
+
+use crate::cli::Global;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
+/// Loads the configuration with its collections and mappings, and runs the mappings' own tests.
+pub(crate) fn run(global: &Global) -> anyhow::Result<Exit> {
+    let context = Context::load(global)?;
+    let mut failures = Vec::new();
+    for collection in &context.collections {
+        failures.extend(collection.test());
+    }
+    if !failures.is_empty() {
+        let list: Vec<_> = failures.iter().map(|failure| format!("  {failure}")).collect();
+        let what = format!("{} tests of mappings fail:\n{}", failures.len(), list.join("\n"));
+        return Err(Failure::new(Exit::Failure, what).help("correct the mapping, or what its test expects").into());
+    }
+    let config = &context.config;
+    let answer = json!({
+        "valid": true,
+        "file": global.config.display().to_string(),
+        "instance": context.instance,
+        "sources": config.sources.iter().map(|source| &source.name).collect::<Vec<_>>(),
+        "collections": config.collection_names(),
+        "sinks": config.sinks.iter().map(|sink| &sink.name).collect::<Vec<_>>(),
+        "topics": context.topics().len(),
+    });
+    let row = |what: &str, names: Vec<&str>| vec![what.to_owned(), names.len().to_string(), names.join(", ")];
+    let rows = vec![
+        row("sources", config.sources.iter().map(|source| source.name.as_str()).collect()),
+        row("collections", config.collection_names()),
+        row("sinks", config.sinks.iter().map(|sink| sink.name.as_str()).collect()),
+    ];
+    Output::new(global.output).answer(&answer, &["VALID", "", ""], rows)?;
+    Ok(Exit::Success)
+}
