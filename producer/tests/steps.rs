@@ -1,0 +1,314 @@
+//! What a scenario file cannot say: several scans, plans, approvals, resumed scans.
+
+use std::collections::BTreeSet;
+
+use windfall_producer::assignment::Assignments;
+use windfall_producer::breaker::{self, Case, Held};
+use windfall_producer::checkpoint::{Header, Part, State, Suspect};
+use windfall_producer::event;
+use windfall_producer::memory::Memory;
+use windfall_producer::release::{Absence, LookUp, Verdict, classify};
+use windfall_producer::step::{self, Answer, ReadServers};
+use windfall_schemas::device::DeviceValue;
+use windfall_schemas::server::ServerValue;
+use windfall_schemas::signal::ApproveScan;
+
+use crate::scenarios::{BEGIN, known_event, origin, page};
+
+const HOUR: i64 = 3_600_000;
+
+fn device(id: usize) -> DeviceValue {
+    let id = format!("D{id:05}");
+    DeviceValue { org: "acme".into(), device_id: id.clone(), serial_number: id, ..DeviceValue::default() }
+}
+
+fn fleet(count: usize) -> Memory {
+    let mut memory = Memory::default();
+    for id in 0..count {
+        let value = device(id);
+        memory.fleet.apply(&value.device_id.clone(), Some(known_event(value, 1, BEGIN - HOUR)));
+    }
+    memory
+}
+
+/// Scans a list of one page, to its end.
+fn scan(memory: &mut Memory, at: i64, listed: impl Iterator<Item = usize>) -> Header {
+    let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+    let read = page(1, at, listed.map(device).collect(), vec![], true);
+    let (step, header) = step::page(&origin(), memory, &header, &Assignments::default(), read, at);
+    memory.apply(&step);
+    let (step, header) = step::close(&origin(), memory, &header, at + 1);
+    memory.apply(&step);
+    header
+}
+
+fn approval(memory: &Memory, plan: &str) -> ApproveScan {
+    let plan_hash = memory.scans.plans[plan].hash();
+    ApproveScan { source: "acme".into(), plan: plan.into(), plan_hash }
+}
+
+#[test]
+fn the_breaker_counts_the_releases_of_the_last_day_with_the_suspects() {
+    let case = Case { released_lately: 8, suspects: 2, live: 100, listed: 98 };
+    assert_eq!(breaker::ask(&case), None);
+    assert_eq!(breaker::ask(&Case { suspects: 3, ..case }), Some(Held::TooMany { allowed: 10 }));
+    let large = Case { released_lately: 0, suspects: 500, live: 10_000, listed: 9_500 };
+    assert_eq!(breaker::ask(&large), None, "5 % may leave");
+    assert_eq!(breaker::ask(&Case { suspects: 501, ..large }), Some(Held::TooMany { allowed: 500 }));
+    assert_eq!(breaker::ask(&Case { released_lately: 0, suspects: 1, live: 1, listed: 0 }), Some(Held::EmptyList));
+    assert_eq!(breaker::ask(&Case { released_lately: 0, suspects: 2, live: 3, listed: 1 }), None, "a fleet of three");
+    assert_eq!(breaker::ask(&Case { released_lately: 0, suspects: 3, live: 4, listed: 1 }), Some(Held::HalfMissing));
+}
+
+#[test]
+fn a_mass_release_is_held_and_published_only_as_it_was_shown() {
+    let mut memory = fleet(100);
+    let header = scan(&mut memory, BEGIN, 0..60);
+    assert_eq!(header.state, State::Held);
+    assert!(memory.scans.suspects.is_empty(), "held devices are not looked up");
+    let shown = approval(&memory, "acme-1");
+
+    // One of them is listed again: it leaves the plan, and the approval of what was shown is stale.
+    let header = scan(&mut memory, BEGIN + HOUR, 0..61);
+    assert_eq!(header.state, State::Complete, "nothing new is missing");
+    assert_eq!(memory.scans.plans["acme-1"].len(), 39);
+    let (step, answer) = step::approve(&origin(), &memory, "s1", &shown, (9, 1), BEGIN + 2 * HOUR);
+    memory.apply(&step);
+    assert_eq!(answer, Answer::Stale { hash: memory.scans.plans["acme-1"].hash() });
+    assert!(step.devices.is_empty());
+
+    let fresh = approval(&memory, "acme-1");
+    let (step, answer) = step::approve(&origin(), &memory, "s2", &fresh, (9, 2), BEGIN + 2 * HOUR);
+    memory.apply(&step);
+    assert_eq!(answer, Answer::Approved { released: 39 });
+    assert_eq!(step.devices.len(), 39);
+    let event = &step.devices[0];
+    assert_eq!(event.kind.as_ref().unwrap().as_str(), "released");
+    assert_eq!(event.source.channel.as_ref().unwrap().as_str(), "operator");
+    assert_eq!(
+        event.after.as_ref().unwrap().released_from_org_date_time,
+        Some(BEGIN + 1),
+        "end of the scan that missed it"
+    );
+    assert_eq!(event.evidence, ["scan 1: absent", "approved by signal s2"]);
+    assert!(memory.scans.plans.is_empty());
+    assert_eq!(memory.scans.signals, Some(2));
+    assert_eq!(memory.fleet.live(), 61);
+
+    let (step, answer) = step::approve(&origin(), &memory, "s3", &fresh, (9, 3), BEGIN + 2 * HOUR);
+    assert_eq!(answer, Answer::Unknown, "approving twice does nothing");
+    assert!(step.devices.is_empty());
+    assert_eq!(memory.fleet.releases_since(0), 0, "releases of an operator are not counted by the breaker");
+}
+
+#[test]
+fn a_plan_whose_devices_are_all_listed_again_ends_by_itself() {
+    let mut memory = fleet(100);
+    scan(&mut memory, BEGIN, 0..60);
+    assert_eq!(memory.scans.plans.len(), 1);
+    scan(&mut memory, BEGIN + HOUR, 0..100);
+    assert!(memory.scans.plans.is_empty());
+    assert_eq!(memory.fleet.live(), 100);
+}
+
+#[test]
+fn a_large_plan_is_cut_into_pieces_and_shrinks_by_the_piece_it_touches() {
+    let mut memory = fleet(12_000);
+    scan(&mut memory, BEGIN, 0..100);
+    let plan = &memory.scans.plans["acme-1"];
+    assert_eq!(plan.len(), 11_900);
+    let parts = plan.parts("acme", "acme-1", BEGIN);
+    assert_eq!(parts.len(), 3);
+    assert!(parts.iter().all(|part| part.value.as_ref().unwrap().ids.as_ref().unwrap().len() <= breaker::CHUNK));
+    let gone = plan.without("acme", "acme-1", &BTreeSet::from(["D00100"]), BEGIN);
+    let keys: Vec<&str> = gone.iter().map(|part: &Part| part.key.part.as_str()).collect();
+    assert_eq!(keys, ["held:acme-1:0"]);
+}
+
+#[test]
+fn suspicions_of_earlier_scans_count_towards_the_breaker() {
+    let mut memory = fleet(100);
+    scan(&mut memory, BEGIN, 0..94);
+    assert_eq!(memory.scans.suspects.len(), 6);
+    let header = scan(&mut memory, BEGIN + HOUR, 0..88);
+    assert_eq!(header.state, State::Held);
+    assert!(memory.scans.suspects.is_empty(), "the suspects become one plan");
+    assert_eq!(memory.scans.plans["acme-2"].len(), 12);
+}
+
+#[test]
+fn a_suspect_that_is_listed_again_is_cleared_and_nothing_published() {
+    let mut memory = fleet(20);
+    scan(&mut memory, BEGIN, 0..19);
+    assert_eq!(memory.scans.suspects.keys().collect::<Vec<_>>(), ["D00019"]);
+    let header = scan(&mut memory, BEGIN + HOUR, 0..20);
+    assert!(memory.scans.suspects.is_empty());
+    assert!(header.counts.is_empty());
+}
+
+#[test]
+fn an_incomplete_scan_leaves_suspicions_as_they_are() {
+    let mut memory = fleet(20);
+    scan(&mut memory, BEGIN, 0..19);
+    let before = memory.scans.suspects.clone();
+    let at = BEGIN + HOUR;
+    let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+    let mut read = page(1, at, (0..10).map(device).collect(), vec![], true);
+    read.total = Some(20);
+    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), read, at);
+    memory.apply(&step);
+    let (step, header) = step::close(&origin(), &memory, &header, at);
+    memory.apply(&step);
+    assert_eq!(header.state, State::Incomplete, "the total contradicts what was read");
+    assert!(header.reasons[0].why.contains("total of 20"), "{:?}", header.reasons);
+    assert_eq!(memory.scans.suspects, before);
+}
+
+#[test]
+fn a_resumed_scan_knows_the_ids_and_the_faults_of_its_earlier_pages() {
+    let mut memory = fleet(3);
+    let header = Header::begin("acme", None, "test", BEGIN);
+    let (step, moved) = step::page(
+        &origin(),
+        &memory,
+        &header,
+        &Assignments::default(),
+        page(1, BEGIN, vec![device(0), device(1)], vec![], false),
+        BEGIN,
+    );
+    memory.apply(&step);
+    // The process dies here; what follows rests on the fold alone.
+    let folded = memory.scans.devices.clone().unwrap();
+    assert_eq!(folded, moved);
+    assert!(folded.resumable(BEGIN + HOUR, 2 * HOUR));
+    assert!(!folded.resumable(BEGIN + 3 * HOUR, 2 * HOUR), "too long ago: begun anew");
+    assert_eq!(Header::begin("acme", Some(&folded), "test", BEGIN).number, 2, "a scan begun anew takes a new number");
+    let last = page(2, BEGIN + HOUR, vec![device(2)], vec![], true);
+    let (step, header) = step::page(&origin(), &memory, &folded, &Assignments::default(), last, BEGIN + HOUR);
+    memory.apply(&step);
+    assert!(header.pages_done());
+    let (step, header) = step::close(&origin(), &memory, &header, BEGIN + HOUR);
+    memory.apply(&step);
+    assert_eq!((header.number, header.state, header.devices), (1, State::Complete, 3));
+    assert!(memory.scans.suspects.is_empty());
+    memory.apply(&step::forget_seen(&origin(), &memory));
+    assert!(memory.scans.seen_pages().is_empty());
+}
+
+#[test]
+fn the_ids_that_another_scan_left_behind_are_ignored() {
+    let mut memory = fleet(12);
+    let header = Header::begin("acme", None, "test", BEGIN);
+    let all = page(1, BEGIN, (0..12).map(device).collect(), vec![], false);
+    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), all, BEGIN);
+    memory.apply(&step);
+    let mut anew = Header::begin("acme", Some(&header), "test", BEGIN + HOUR);
+    anew.page = 1; // its own second page: the first one's ids of the old scan still lie in the topic
+    let rest = page(2, BEGIN + HOUR, (0..11).map(device).collect(), vec![], true);
+    let (step, anew) = step::page(&origin(), &memory, &anew, &Assignments::default(), rest, BEGIN + HOUR);
+    memory.apply(&step);
+    let (step, _) = step::close(&origin(), &memory, &anew, BEGIN + HOUR);
+    memory.apply(&step);
+    assert_eq!(memory.scans.suspects.keys().collect::<Vec<_>>(), ["D00011"]);
+}
+
+#[test]
+fn look_ups_that_settle_nothing_wait_longer_each_time() {
+    let mut suspect = Suspect::new(1, 0);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        suspect = suspect.tried("status 503".into(), 0);
+        waits.push(suspect.next_try_at / 60_000);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+}
+
+#[test]
+fn a_forbidden_look_up_counts_after_two_complete_scans_a_day_apart() {
+    let day = 24 * HOUR;
+    let absence = |last| Absence { first_scan: 1, first_ended_at: 0, last_scan: 2, last_ended_at: last };
+    assert!(matches!(classify(&device(1), &absence(day - 1), LookUp::Forbidden, day), Verdict::Open { .. }));
+    let Verdict::Released { after, evidence } = classify(&device(1), &absence(day), LookUp::Forbidden, day + 5) else {
+        panic!("a day is enough")
+    };
+    assert_eq!(after.released_from_org_date_time, Some(day), "the end of the second scan");
+    assert_eq!(evidence[..2], ["scan 1: absent", "scan 2: absent"]);
+}
+
+#[test]
+fn a_server_that_a_complete_list_lacks_is_removed_and_one_of_a_cut_list_is_not() {
+    let server = |id: &str| ServerValue { org: "acme".into(), server_id: id.into(), ..ServerValue::default() };
+    let read = |ids: &[&str], complete| ReadServers {
+        servers: ids.iter().map(|id| server(id)).collect(),
+        complete,
+        faults: vec![],
+        read_at: BEGIN,
+        url: None,
+    };
+    let mut memory = Memory::default();
+    let mut begin = |ids: &[&str], complete| {
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", BEGIN);
+        let (step, _) = step::begin(&origin(), &memory, &header, &read(ids, complete), BEGIN);
+        memory.apply(&step);
+        let told = |event: &windfall_schemas::envelope::Envelope<ServerValue>| {
+            format!("{} {} {}", event.op, event.kind.as_ref().unwrap(), event.source.snapshot)
+        };
+        step.servers.iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(begin(&["S1", "S2"], true), ["r added first", "r added last"]);
+    assert_eq!(begin(&["S1", "S2"], true), Vec::<String>::new());
+    assert_eq!(begin(&["S1"], false), Vec::<String>::new());
+    assert_eq!(begin(&["S1"], true), ["d removed false"]);
+    assert_eq!(begin(&["S1", "S2"], true), ["c added false"], "its numbers go on, see below");
+    assert_eq!(memory.servers.get("S2").unwrap().number, 3);
+}
+
+#[test]
+fn counts_and_last_connections_of_a_server_make_no_event() {
+    let mut memory = Memory::default();
+    for (count, events) in [(1, 1), (2, 0), (3, 0)] {
+        let server = ServerValue {
+            org: "acme".into(),
+            server_id: "S1".into(),
+            device_count: Some(count),
+            last_connected_ip: Some(format!("192.0.2.{count}")),
+            ..ServerValue::default()
+        };
+        let read = ReadServers { servers: vec![server], complete: true, ..ReadServers::default() };
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", BEGIN);
+        let (step, _) = step::begin(&origin(), &memory, &header, &read, BEGIN);
+        assert_eq!(step.servers.len(), events);
+        memory.apply(&step);
+    }
+}
+
+#[test]
+fn an_event_names_its_scan_its_page_and_its_span() {
+    let memory = Memory::default();
+    let header = Header::begin("acme", None, "test", BEGIN);
+    let mut shown = device(7);
+    shown.updated_date_time = Some(1_000);
+    let (step, _) = step::page(
+        &origin(),
+        &memory,
+        &header,
+        &Assignments::default(),
+        page(5, BEGIN + 500, vec![device(6), shown], vec![], true),
+        BEGIN + 900,
+    );
+    let [first, second] = &step.devices[..] else { panic!("two events") };
+    assert_eq!(first.source.ts_ms, BEGIN + 500, "without updatedDateTime it is the time of the reading");
+    assert_eq!(second.source.ts_ms, 1_000);
+    assert_eq!(second.ts_ms, Some(BEGIN + 900));
+    assert_eq!((second.source.page, second.source.page_index), (Some(1), Some(1)));
+    assert_eq!(second.source.scan_id.as_deref(), Some("acme-1"));
+    let headers = event::headers(second, &step.traceparent, false);
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+    assert_eq!(header("ce_type"), Some("abm.device.added"));
+    assert_eq!(header("ce_source"), Some("/abm/acme/devices"));
+    assert_eq!(header("ce_subject"), Some("D00007"));
+    assert_eq!(header("ce_time"), Some("1970-01-01T00:00:01.000Z"));
+    assert_eq!(header("ce_id"), second.event_id.as_deref());
+    let span = header("traceparent").unwrap();
+    assert_eq!((span.len(), &span[..3], &span[52..]), (55, "00-", "-01"));
+}
