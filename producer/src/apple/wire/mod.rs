@@ -17,6 +17,9 @@ mod paging;
 mod resources;
 mod values;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 

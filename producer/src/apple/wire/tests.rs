@@ -1,0 +1,318 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_bytes!(concat!("../../../../simulator/fixtures/", $name))
+    };
+}
+
+fn page(items: serde_json::Value) -> Vec<u8> {
+    json!({"data": items, "links": {"self": "https://api-business.apple.com/v1/orgDevices"}}).to_string().into_bytes()
+}
+
+fn read(item: serde_json::Value) -> Result<DeviceValue, Rejected> {
+    let mut list = devices(&page(json!([item])), "acme").unwrap();
+    match list.items.pop() {
+        Some(item) => Ok(item.value),
+        None => Err(list.rejected.remove(0)),
+    }
+}
+
+fn with(attributes: serde_json::Value) -> Result<DeviceValue, Rejected> {
+    read(json!({"type": "orgDevices", "id": "D1", "attributes": attributes}))
+}
+
+#[test]
+fn apples_two_pages_are_read_whole() {
+    let first = devices(fixture!("org-devices-page-1.json"), "acme").unwrap();
+    assert_eq!((first.items.len(), first.rejected.len()), (5, 0));
+    let Next::At { cursor: Some(cursor), link: Some(link) } = &first.next else { panic!("{:?}", first.next) };
+    assert!(link.contains(cursor.as_str()));
+    let last = devices(fixture!("org-devices-page-2-last.json"), "acme").unwrap();
+    assert_eq!((last.items.len(), last.rejected.len()), (4, 0));
+    assert_eq!(last.next, Next::End);
+    insta::assert_yaml_snapshot!(first.items.iter().chain(&last.items).map(|item| &item.value).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_variant_of_shape_is_read_or_rejects_itself_by_name() {
+    let list = devices(fixture!("org-devices-variant-shapes.json"), "acme").unwrap();
+    assert_eq!(list.next, Next::End, "an empty cursor is none");
+    assert_eq!(list.total, Some(4));
+    let ids: Vec<_> = list.items.iter().map(|item| (item.index, item.value.device_id.as_str())).collect();
+    assert_eq!(ids, [(0, "FXTVAR0010KK"), (1, "FXTVAR0011LL"), (2, "FXTVAR0012MM")]);
+    let phone = &list.items[0].value;
+    assert_eq!(phone.imei.as_deref(), Some(["350000000001012".to_owned()].as_slice()));
+    assert_eq!(phone.eid.as_deref(), Some("89049032000000000000000000010154"));
+    assert_eq!(phone.wifi_mac_address.as_deref(), Some(["020000001001".to_owned()].as_slice()));
+    assert_eq!(phone.purchase_source_id.as_deref(), Some("-2000000000000001"));
+    assert_eq!(list.items[1].value.releaser_id.as_deref(), Some("fixture-user-01"));
+    let strange = &list.items[2].value;
+    assert_eq!(strange.serial_number, "FXTVAR0012MM", "the id stands in");
+    assert_eq!(strange.status.as_deref(), Some("SOME_FUTURE_STATUS"));
+    assert_eq!(strange.unmapped.as_deref(), Some(r#"{"futureAttribute":{"nested":true}}"#));
+    let [bare] = list.rejected.as_slice() else { panic!("{:?}", list.rejected) };
+    assert_eq!((bare.index, bare.id.as_deref(), bare.reason), (3, Some("FXTVAR0013NN"), "no_attributes"));
+}
+
+#[test]
+fn all_spellings_of_nothing_are_one_thing() {
+    let full = with(json!({"serialNumber": "D1", "status": "ASSIGNED"})).unwrap();
+    for nothing in [json!(null), json!(""), json!([]), json!([""]), json!([null])] {
+        let empty = with(json!({
+            "serialNumber": "D1", "status": "ASSIGNED", "color": nothing, "eid": nothing, "imei": nothing,
+            "wifiMacAddress": nothing, "ethernetMacAddress": nothing, "purchaseSourceId": nothing,
+        }));
+        assert_eq!(empty.unwrap(), full, "{nothing}");
+    }
+    for nothing in [json!(null), json!("")] {
+        let empty = with(json!({
+            "serialNumber": "D1", "status": "ASSIGNED", "orderDateTime": nothing, "isMdmMigrationCapable": nothing,
+            "futureAttribute": nothing,
+        }));
+        assert_eq!(empty.unwrap(), full, "{nothing}");
+    }
+}
+
+#[test]
+fn a_list_and_a_text_of_one_say_the_same() {
+    let text = with(json!({"imei": "350000000001012", "eid": "8904", "wifiMacAddress": "02:00:00:00:10:01"})).unwrap();
+    let list = with(json!({"imei": ["350000000001012"], "eid": ["8904"], "wifiMacAddress": ["020000001001"]})).unwrap();
+    assert_eq!(text, list);
+}
+
+#[test]
+fn an_order_number_without_quotes_is_a_text() {
+    assert_eq!(with(json!({"orderNumber": 7_000_000_001_u64})).unwrap().order_number.as_deref(), Some("7000000001"));
+}
+
+#[test]
+fn both_names_of_the_purchase_source_and_of_ethernet_are_known() {
+    let old = with(json!({"purchaseSourceUid": "1607", "builtInEthernetMacAddress": ["02-00-00-00-10-0a"]})).unwrap();
+    let new = with(json!({"purchaseSourceId": "1607", "ethernetMacAddress": ["02000000100A"]})).unwrap();
+    assert_eq!(old, new);
+    assert_eq!(old.unmapped, None);
+}
+
+#[test]
+fn times_have_any_number_of_digits_and_any_offset() {
+    for text in [
+        "2026-08-03T11:20:00Z",
+        "2026-08-03T11:20:00.0Z",
+        "2026-08-03T11:20:00.000000000Z",
+        "2026-08-03T13:20:00+02:00",
+        "2026-08-03T13:20:00+0200",
+    ] {
+        assert_eq!(with(json!({"orderDateTime": text})).unwrap().order_date_time, Some(1_785_756_000_000), "{text}");
+    }
+}
+
+#[test]
+fn a_bad_item_never_costs_its_neighbours() {
+    let good = json!({"type": "orgDevices", "id": "GOOD", "attributes": {"status": "ASSIGNED"}});
+    let bad = [
+        (json!(7), None, "not_an_object"),
+        (json!(null), None, "not_an_object"),
+        (json!({}), None, "no_id"),
+        (json!({"type": "orgDevices", "id": "  ", "attributes": {"status": "ASSIGNED"}}), None, "no_id"),
+        (json!({"type": "orgDevices", "attributes": {"serialNumber": "S1"}}), Some("S1"), "no_id"),
+        (
+            json!({"type": "orgDevices", "id": {"a": 1}, "attributes": {"serialNumber": "S2"}}),
+            Some("S2"),
+            "bad_attribute",
+        ),
+        (json!({"type": "mdmServers", "id": "X", "attributes": {"status": "ASSIGNED"}}), Some("X"), "wrong_type"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": {}}), Some("X"), "no_attributes"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": null}), Some("X"), "no_attributes"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": {"color": {"r": 1}}}), Some("X"), "bad_attribute"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": {"orderDateTime": "soon"}}), Some("X"), "bad_attribute"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": {"imei": [["1"]]}}), Some("X"), "bad_attribute"),
+        (
+            json!({"type": "orgDevices", "id": "X", "attributes": {"color": "x".repeat(100_000)}}),
+            Some("X"),
+            "too_large",
+        ),
+    ];
+    for (item, id, reason) in bad {
+        let list = devices(&page(json!([good, item])), "acme").unwrap();
+        assert_eq!(list.items.len(), 1, "{reason}");
+        let [rejected] = list.rejected.as_slice() else { panic!("{:?}", list.rejected) };
+        assert_eq!((rejected.index, rejected.id.as_deref(), rejected.reason), (1, id, reason));
+        assert_eq!(rejected.raw, item.to_string().into_bytes());
+    }
+}
+
+#[test]
+fn a_rejection_names_the_attribute() {
+    let rejected = with(json!({"serialNumber": "D1", "orderDateTime": "soon"})).unwrap_err();
+    assert!(
+        rejected.message.contains("`orderDateTime`") && rejected.message.contains("`soon`"),
+        "{}",
+        rejected.message
+    );
+}
+
+#[test]
+fn an_attribute_that_stands_twice_rejects_its_item() {
+    for twice in
+        [r#""color": "RED", "color": "BLUE""#, r#""future": 1, "future": 2"#, r#""color": null, "color": "RED""#]
+    {
+        let body = format!(r#"{{"data": [{{"id": "D1", "attributes": {{{twice}}}}}]}}"#);
+        let list = devices(body.as_bytes(), "acme").unwrap();
+        assert_eq!((list.items.len(), list.rejected[0].reason), (0, "bad_attribute"), "{twice}");
+        assert_eq!(list.rejected[0].id.as_deref(), Some("D1"));
+    }
+}
+
+#[test]
+fn nesting_without_end_rejects_its_item_by_name() {
+    let deep = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for place in
+        [format!(r#""attributes": {{"future": {}}}"#, deep(1_000_000)), format!(r#""attributes": {}"#, deep(200))]
+    {
+        let body = format!(r#"{{"data": [{{"id": "D1", {place}}}]}}"#);
+        let list = devices(body.as_bytes(), "acme").unwrap();
+        assert_eq!(list.rejected[0].id.as_deref(), Some("D1"));
+    }
+    let elsewhere =
+        format!(r#"{{"data": [{{"id": "D1", "attributes": {{"color": "RED"}}, "relationships": {}}}]}}"#, deep(90));
+    assert_eq!(devices(elsewhere.as_bytes(), "acme").unwrap().items.len(), 1);
+}
+
+#[test]
+fn of_two_equal_items_one_counts_and_of_two_different_ones_the_first() {
+    let item = |color: &str| json!({"type": "orgDevices", "id": "D1", "attributes": {"color": color}});
+    let list = devices(&page(json!([item("RED"), item("RED")])), "acme").unwrap();
+    assert_eq!((list.items.len(), list.rejected.len()), (1, 0));
+    let list = devices(&page(json!([item("RED"), item("BLUE")])), "acme").unwrap();
+    assert_eq!(list.items[0].value.color.as_deref(), Some("RED"));
+    assert_eq!((list.rejected[0].index, list.rejected[0].reason), (1, "duplicate_id"));
+}
+
+#[test]
+fn a_document_that_is_no_list_is_refused_as_a_whole() {
+    let whole = fixture!("org-devices-page-1.json");
+    for (body, why) in [
+        (b"".as_slice(), "it is empty"),
+        (b"  <html><body>Sign in</body></html>", "it is HTML or XML, not JSON"),
+        (b"upstream error", "it is not a JSON document"),
+        (b"{}", "missing field `data`"),
+        (b"{\"data\": null}", "a list `data`"),
+        (b"{\"data\": {}}", "a list `data`"),
+        (b"{\"data\": [], \"data\": []}", "duplicate field `data`"),
+        (b"{\"data\": [\"\xff\xfe\"]}", "invalid unicode"),
+    ] {
+        let refused = devices(body, "acme").unwrap_err().0;
+        assert!(refused.contains(why), "{refused}");
+    }
+    let refused = devices(&whole[..whole.len() / 2], "acme").unwrap_err().0;
+    assert!(refused.starts_with("its JSON is cut off after"), "{refused}");
+}
+
+#[test]
+fn a_page_of_a_million_items_is_refused() {
+    let body = format!(r#"{{"data": [{}1]}}"#, "1,".repeat(1_000_000));
+    assert!(devices(body.as_bytes(), "acme").unwrap_err().0.contains("more than 5000 items"));
+}
+
+#[test]
+fn servers_are_read_with_what_their_list_leaves_out() {
+    let list = servers(fixture!("mdm-servers.json"), "acme").unwrap();
+    assert_eq!(list.rejected, []);
+    insta::assert_yaml_snapshot!(list.items.iter().map(|item| &item.value).collect::<Vec<_>>());
+}
+
+#[test]
+fn linkage_lists_give_ids_and_their_next_page() {
+    let first = linkage(fixture!("mdm-server-devices-linkage-page-1.json")).unwrap();
+    let ids: Vec<_> = first.items.iter().map(|item| item.value.as_str()).collect();
+    assert_eq!(ids, ["FXTPHN0001AA", "FXTPAD0002BB", "FXTMAC0003CC"]);
+    assert!(matches!(first.next, Next::At { .. }));
+    let last = linkage(fixture!("mdm-server-devices-linkage-page-2-last.json")).unwrap();
+    assert_eq!(last.next, Next::End);
+}
+
+#[test]
+fn a_devices_server_is_read_in_every_form_of_none() {
+    assert_eq!(to_one(fixture!("assigned-server-linkage.json")), Ok(Some("F1".repeat(16))));
+    for none in [
+        fixture!("assigned-server-linkage-unassigned.json").as_slice(),
+        b"{\"data\": null}",
+        b"{\"data\": {\"type\": \"mdmServers\"}}",
+        b"{\"links\": {}}",
+    ] {
+        assert_eq!(to_one(none), Ok(None));
+    }
+}
+
+#[test]
+fn a_single_read_is_read_as_a_list_is() {
+    let single = single_device(fixture!("org-device.json"), "acme").unwrap();
+    let page = devices(fixture!("org-devices-page-1.json"), "acme").unwrap();
+    assert_eq!(single.device_id, page.items[0].value.device_id);
+    assert_eq!(single.wifi_mac_address, Some(vec!["020000000101".to_owned()]));
+    let released = single_device(fixture!("org-device-released.json"), "acme").unwrap();
+    assert!(released.released_from_org_date_time.is_some());
+    assert_eq!(single_device(b"{\"data\": null}", "acme"), Err(Unreadable("its `data` is empty".to_owned())));
+}
+
+#[test]
+fn only_apples_error_document_gives_codes() {
+    let codes = |body: &[u8]| error_codes(body);
+    assert_eq!(codes(fixture!("error-404.json")), Some(vec!["NOT_FOUND".to_owned()]));
+    assert_eq!(codes(b"{\"errors\": [{}]}"), Some(vec![String::new()]));
+    for other in [b"".as_slice(), b"<html>", b"{}", b"{\"errors\": []}", b"{\"errors\": null}", b"{\"error\": \"x\"}"] {
+        assert_eq!(codes(other), None);
+    }
+    let noisy = b"{\"errors\": [{\"code\": \"Bearer \\u001b[31m eyJ\"}]}";
+    assert_eq!(codes(noisy), Some(vec![String::new()]), "what is no code is not repeated");
+}
+
+#[test]
+fn links_and_paging_of_odd_types_are_no_next_page() {
+    for odd in [json!(null), json!(7), json!({"href": 7}), json!([])] {
+        let body = json!({"data": [], "links": {"next": odd}, "meta": {"paging": {"nextCursor": odd, "total": odd}}});
+        assert_eq!(devices(body.to_string().as_bytes(), "acme").unwrap().next, Next::End, "{odd}");
+    }
+    let object = json!({"data": [], "links": {"next": {"href": "https://x/?cursor=a"}}});
+    let next = devices(object.to_string().as_bytes(), "acme").unwrap().next;
+    assert_eq!(next, Next::At { cursor: None, link: Some("https://x/?cursor=a".to_owned()) });
+}
+
+proptest! {
+    #[test]
+    fn a_page_cut_anywhere_is_refused_as_a_whole(at in 0_usize..6_000) {
+        let whole = fixture!("org-devices-page-1.json").trim_ascii_end();
+        let cut = &whole[..at.min(whole.len() - 1)];
+        prop_assert!(devices(cut, "acme").is_err());
+    }
+
+    #[test]
+    fn no_byte_that_is_changed_makes_us_panic(at in 0_usize..6_000, byte in any::<u8>()) {
+        let mut body = fixture!("org-devices-page-1.json").to_vec();
+        let place = at % body.len();
+        body[place] = byte;
+        if let Ok(list) = devices(&body, "acme") {
+            prop_assert!(list.items.len() + list.rejected.len() <= 5);
+        }
+    }
+
+    #[test]
+    fn the_order_of_attributes_means_nothing(order in Just((0..6_usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let attributes = [
+            r#""serialNumber":"S""#, r#""color":"RED""#, r#""zeta":1"#, r#""alpha":{"b":1,"a":2}"#,
+            r#""imei":["1","2"]"#, r#""orderDateTime":"2026-08-03T11:20:00Z""#,
+        ];
+        let body = |order: &[usize]| {
+            let parts: Vec<_> = order.iter().map(|place| attributes[*place]).collect();
+            format!(r#"{{"data":[{{"id":"D1","attributes":{{{}}}}}]}}"#, parts.join(","))
+        };
+        let shuffled = devices(body(&order).as_bytes(), "acme").unwrap();
+        let straight = devices(body(&[0, 1, 2, 3, 4, 5]).as_bytes(), "acme").unwrap();
+        prop_assert_eq!(&shuffled.items[0].value, &straight.items[0].value);
+        prop_assert_eq!(straight.items[0].value.unmapped.as_deref(), Some(r#"{"alpha":{"a":2,"b":1},"zeta":1}"#));
+    }
+}
