@@ -3,6 +3,7 @@
 use windfall_runtime::kafka::topics::TopicError;
 
 use crate::apple::DirectoryError;
+use crate::apple::client::ConnectError;
 use crate::ledger::LedgerError;
 
 /// Why a producer ends.
@@ -54,12 +55,12 @@ pub enum ProducerError {
     },
     /// What a source is configured with cannot be used.
     #[error("source `{source_name}` cannot be used")]
-    Source {
+    Connect {
         /// Name of the source.
         source_name: String,
         /// What is wrong with it.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: ConnectError,
     },
     /// No source of that name is configured.
     #[error("there is no source named `{source_name}`")]
@@ -79,6 +80,16 @@ pub enum ProducerError {
 }
 
 impl ProducerError {
+    /// Returns the process's exit code: 3 when Apple does not know us, 5 when we may not read, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            ProducerError::Directory { source: DirectoryError::Token(_) | DirectoryError::Unauthorized(_), .. } => 3,
+            ProducerError::Directory { source: DirectoryError::Forbidden(_), .. } => 5,
+            _ => 1,
+        }
+    }
+
     /// Returns what an operator can do.
     #[must_use]
     pub fn help(&self) -> Option<String> {
@@ -93,7 +104,8 @@ impl ProducerError {
             ProducerError::Ledger { source, .. } | ProducerError::Schemas(source) => source.help().map(str::to_owned),
             ProducerError::Directory { source, .. } => Some(source.help().to_owned()),
             ProducerError::UnknownSource { .. } => Some("see `sources` in the configuration for the names".to_owned()),
-            ProducerError::Source { .. } | ProducerError::Task { .. } => None,
+            ProducerError::Connect { source, .. } => Some(source.help().to_owned()),
+            ProducerError::Task { .. } => None,
         }
     }
 }

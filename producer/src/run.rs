@@ -15,8 +15,11 @@ use windfall_runtime::telemetry::chain;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
 
 use crate::apple::DeviceDirectory;
+use crate::apple::client::AppleDirectory;
 use crate::checkpoint::State;
+use crate::config::SourceConfig;
 use crate::error::ProducerError;
+use crate::event::Origin;
 use crate::ledger::{self, Cluster, Codecs, LedgerError};
 use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
 
@@ -174,4 +177,54 @@ async fn collect<T: 'static, U>(
         }
     }
     first_error.map_or(Ok(outcomes), Err)
+}
+
+/// Serves the configured sources until the token is cancelled: [`serve`] with Apple's API.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn run(setup: &Setup, sources: &[SourceConfig], shutdown: CancellationToken) -> Result<(), ProducerError> {
+    serve(setup, apple_jobs(setup, sources, false), shutdown).await
+}
+
+/// Scans the configured sources once: [`serve_once`] with Apple's API.
+///
+/// # Errors
+/// As [`serve_once`].
+pub async fn run_once(
+    setup: &Setup,
+    sources: &[SourceConfig],
+    shutdown: CancellationToken,
+) -> Result<OnceOutcome, ProducerError> {
+    serve_once(setup, apple_jobs(setup, sources, true), shutdown).await
+}
+
+fn apple_jobs(setup: &Setup, sources: &[SourceConfig], once: bool) -> Vec<Job<AppleDirectory>> {
+    let names = Names::new(setup.connection.config().topic_prefix.clone());
+    let job = |config: &SourceConfig| {
+        let (settings, config) = (settings(setup, &names, config, once), config.clone());
+        let clock = Arc::clone(&setup.clock);
+        Job::new(settings, move |state| {
+            let connected = AppleDirectory::connect(&config, state.unwrap_or_default(), Arc::clone(&clock));
+            let source_name = config.name.clone();
+            connected.map_err(|error| ProducerError::Connect { source_name, source: error })
+        })
+    };
+    sources.iter().map(job).collect()
+}
+
+fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> SourceSettings {
+    let transactional_id = names.producer_transactional_id(&config.name);
+    SourceSettings {
+        origin: Origin {
+            org: config.name.clone(),
+            name: names.source_name().to_owned(),
+            api: config.kind.api().to_owned(),
+        },
+        interval: config.scan.interval.get(),
+        resume_within: config.scan.resume_within.get(),
+        instance: setup.instance.clone(),
+        // A single run must not fence a process that serves: it looks for one and refuses instead.
+        transactional_id: if once { format!("{transactional_id}-once") } else { transactional_id },
+    }
 }
