@@ -1,5 +1,6 @@
 //! Tests of more than one stage, on real Apache Kafka, PostgreSQL and a schema registry.
 
+mod compose;
 mod end_to_end;
 mod tidy;
 mod transactions;
