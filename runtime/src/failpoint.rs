@@ -39,7 +39,11 @@ pub fn setup() -> Setup {
 }
 
 /// Keeps what `FAILPOINTS` said in force.
-pub struct Setup(#[cfg(feature = "failpoints")] #[allow(dead_code, reason = "kept for its destructor")] fail::FailScenario<'static>);
+pub struct Setup(
+    #[cfg(feature = "failpoints")]
+    #[allow(dead_code, reason = "kept for its destructor")]
+    fail::FailScenario<'static>,
+);
 
 impl std::fmt::Debug for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -121,6 +121,9 @@ metrics! {
     BUILD_INFO = Gauge "windfall_build_info";
 }
 
+/// How often the handle's `run_upkeep` is to be called, without which histograms grow.
+pub const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// From a local answer to a slow page of a thousand devices.
 const REQUEST_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// From one commit to a broker that is being restarted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -18,6 +18,8 @@ use super::retire::retire;
 
 /// A controller that has not answered by then is out of reach.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What was done and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,7 +118,7 @@ pub async fn ensure(
     if manage == ManageTopics::Create {
         let missing: Vec<&TopicSpec> = specs.iter().filter(|spec| !found.contains_key(&spec.name)).collect();
         report.created = admin.create(&missing).await?;
-        found.extend(missing.iter().map(|spec| (spec.name.clone(), spec.partitions)));
+        found = admin.shown(&missing, found).await?;
     }
     let existing: Vec<&TopicSpec> = specs.iter().filter(|spec| !report.created.contains(&spec.name)).collect();
     let differences = admin.differences(&existing, &found).await?;
@@ -203,6 +205,24 @@ impl Admin {
             }
         }
         Ok(created)
+    }
+
+    /// Waits until brokers show what their controller has created, which takes them some milliseconds.
+    async fn shown(
+        &self,
+        specs: &[&TopicSpec],
+        mut found: BTreeMap<String, i32>,
+    ) -> Result<BTreeMap<String, i32>, TopicError> {
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        while let Some(missing) = specs.iter().find(|spec| !found.contains_key(&spec.name)) {
+            if Instant::now() >= deadline {
+                let reason = "it was created, and no broker shows it".to_owned();
+                return Err(TopicError::Create { topic: missing.name.clone(), reason });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            found = self.partitions(None).await?;
+        }
+        Ok(found)
     }
 
     fn settings(&self, spec: &TopicSpec) -> Vec<(&'static str, String)> {

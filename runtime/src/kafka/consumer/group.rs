@@ -121,15 +121,12 @@ impl Group {
         starts: &BTreeMap<TopicPartition, Start>,
         deadline: Instant,
     ) -> Result<(), ConsumerError> {
-        let mut left: Vec<(TopicPartition, Start)> = starts.iter().map(|(at, start)| (at.clone(), *start)).collect();
+        let mut left: Vec<(TopicPartition, i64)> = Vec::new();
+        for (at, start) in starts {
+            left.push((at.clone(), self.offset_of(consumer, at, *start)?));
+        }
         while !left.is_empty() {
-            let list = partition_list(left.iter().map(|(partition, start)| {
-                let offset = match start {
-                    Start::Beginning => Offset::Beginning,
-                    Start::At(offset) => Offset::Offset(*offset),
-                };
-                (partition, offset)
-            }));
+            let list = partition_list(left.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset))));
             let answer = consumer.seek_partitions(list, ASK_TIMEOUT).map_err(|source| self.ask("positions", source))?;
             let mut reason = String::new();
             left.retain(|(at, _)| match answer.find_partition(&at.topic, at.partition).map(|found| found.error()) {
@@ -152,6 +149,22 @@ impl Group {
             thread::sleep(SEEK_PAUSE);
         }
         Ok(())
+    }
+
+    /// Makes a start a number: a seek to a logical offset asks a broker, and its late answer may undo a later seek.
+    fn offset_of(
+        &self,
+        consumer: &BaseConsumer<GroupContext>,
+        at: &TopicPartition,
+        start: Start,
+    ) -> Result<i64, ConsumerError> {
+        match start {
+            Start::At(offset) => Ok(offset),
+            Start::Beginning => {
+                let watermarks = consumer.fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT);
+                watermarks.map(|(first, _)| first).map_err(|source| self.ask("first offsets", source))
+            }
+        }
     }
 
     /// Stops reading partitions until the next assignment; batches that are queued may still hold records of them.

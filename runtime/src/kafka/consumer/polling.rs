@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const PAUSED_POLL: Duration = Duration::from_millis(5);
 /// The loop has this long to answer a revocation; then the group goes on without it, and the broker refuses its commits.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(5);
+/// First offsets are asked for inside a rebalance, which must not take long; without an answer 0 is right for compacted topics.
+const FIRST_OFFSETS_DEADLINE: Duration = Duration::from_secs(3);
 /// The handle's short calls end within this time; then the client is destroyed.
 const HANDLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -42,16 +44,34 @@ impl GroupContext {
         Self { group, mailbox }
     }
 
-    /// Assigns explicitly at the beginning and paused: `auto.offset.reset=error` would fail a group without offsets at once.
+    /// Assigns at the first offset and paused: `auto.offset.reset=error` would fail a group without offsets at once.
+    ///
+    /// Not at the logical `Beginning`: that asks a broker, and an answer that comes after a seek or a pause makes librdkafka (2.12.1)
+    /// ask again half a second later and go to the beginning then, whatever was sought meanwhile. Nor at 0 where that is gone: the client
+    /// fetches before it is paused, and a partition that was told "out of range" cannot be sought any more.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         debug!(group = self.group, partitions = partitions.len(), "partitions assigned");
-        let assigned = list.set_all_offsets(Offset::Beginning).and_then(|()| consumer.assign(list));
+        let assigned = self.set_first_offsets(consumer, list).and_then(|()| consumer.assign(list));
         let paused = assigned.and_then(|()| consumer.pause(list));
         match paused {
             Ok(()) => self.mailbox.assigned(partitions),
             Err(source) => self.mailbox.fail(ConsumerError::Fatal { group: self.group.clone(), source }),
         }
+    }
+
+    fn set_first_offsets(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
+        let deadline = Instant::now() + FIRST_OFFSETS_DEADLINE;
+        for at in partitions_of(list) {
+            let patience = deadline.saturating_duration_since(Instant::now()).max(IDLE_POLL);
+            let first = consumer.fetch_watermarks(&at.topic, at.partition, patience).map(|(first, _)| first);
+            let first = first.unwrap_or_else(|error| {
+                warn!(%error, partition = %at, "first offset not read, assuming 0");
+                0
+            });
+            list.set_partition_offset(&at.topic, at.partition, Offset::Offset(first))?;
+        }
+        Ok(())
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
@@ -204,6 +224,8 @@ impl Polling {
             Some(RDKafkaErrorCode::Fatal) if self.fenced() => Err(ConsumerError::Fenced { group }),
             _ if fatal => Err(ConsumerError::Fatal { group, source }),
             Some(RDKafkaErrorCode::Fatal) => Err(ConsumerError::Fatal { group, source }),
+            // Offset 0 of the assignment may be gone; where to read is not decided yet.
+            Some(RDKafkaErrorCode::AutoOffsetReset) if self.live.is_empty() => Ok(()),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 Err(ConsumerError::OutOfRange { group, source })
             }

@@ -1,0 +1,8 @@
+//! The rim against real services: a broker, a registry, foreign clients.
+
+mod kafka_consumer;
+mod kafka_mock;
+mod kafka_publisher;
+mod kafka_support;
+mod kafka_table;
+mod kafka_topics;
