@@ -94,14 +94,12 @@ pub(crate) enum LogForm {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    //V    /// Show the whole pipeline in one process, against a simulated organization
-    //V    Demo(DemoArgs),
-    //V    /// Run stages: producer, transformer, one sink, or all in one process
-    //V    Run(RunArgs),
+    /// Run stages: producer, transformer, one sink, or all in one process
+    Run(RunArgs),
     /// Serve a simulated organization with Apple's API
     Sim(Box<SimArgs>),
-    //V    /// Knock at everything that the configuration names: Apple, Kafka, the registry, each sink
-    //V    Check,
+    /// Knock at everything that the configuration names: Apple, Kafka, the registry, each sink
+    Check,
     /// Check the configuration, the collections and the mappings, without any network
     Validate,
     /// Show how a running process is

@@ -1,11 +1,12 @@
 //! What a command begins with: the configuration that was loaded and checked, and the names that follow from it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use windfall_runtime::config::{Loaded, load};
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::registry::RegistryClient;
 use windfall_schemas::topic::{CollectionTopics, Names, TopicSpec};
+use windfall_transformer::collection::CompiledCollection;
 use windfall_transformer::{LoadedCollection, load_collections};
 
 use crate::cli::Global;
@@ -15,7 +16,6 @@ use crate::exit::{Exit, Failure};
 /// A configuration, ready to be used.
 pub(crate) struct Context {
     pub(crate) config: Config,
-    pub(crate) folder: PathBuf,
     pub(crate) instance: String,
     /// Where to serve; none for nowhere.
     pub(crate) listen: Option<String>,
@@ -46,20 +46,15 @@ impl Context {
         let folder = loaded.folder().to_owned();
         let collections = load_collections(&folder, &loaded.config.collections)
             .map_err(|problems| Failure::new(Exit::Config, format!("the collections cannot be used:\n{problems}")))?;
-        Self::of(loaded.config, folder, collections, global)
+        Self::of(loaded.config, collections, global)
     }
 
     /// Makes a context of parts that were not read from a file, as the demo does.
-    pub(crate) fn of(
-        config: Config,
-        folder: PathBuf,
-        collections: Vec<LoadedCollection>,
-        global: &Global,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn of(config: Config, collections: Vec<LoadedCollection>, global: &Global) -> anyhow::Result<Self> {
         let instance = instance(global, &config)?;
         let listen = listen(global, &config)?;
         let names = Names::new(config.kafka.topic_prefix.clone());
-        Ok(Self { config, folder, instance, listen, collections, names })
+        Ok(Self { config, instance, listen, collections, names })
     }
 
     /// Describes the cluster to `stage`.
@@ -79,6 +74,13 @@ impl Context {
     /// Connects to the schema registry.
     pub(crate) async fn registry(&self, connection: &Connection) -> anyhow::Result<RegistryClient> {
         Ok(RegistryClient::connect(connection).await?)
+    }
+
+    /// Finds a collection by its name.
+    pub(crate) fn collection(&self, name: &str) -> anyhow::Result<&CompiledCollection> {
+        let found = self.collections.iter().find(|loaded| loaded.collection.name == name);
+        let missing = || Failure::new(Exit::Config, format!("no collection is called `{name}`"));
+        Ok(found.map(|loaded| loaded.collection.as_ref()).ok_or_else(missing)?)
     }
 
     /// Returns the declared topics, the registry's among them where it is ours.

@@ -5,6 +5,7 @@
 //! other features.
 
 mod change;
+mod check;
 mod cli;
 pub mod config;
 mod config_verb;
@@ -13,8 +14,10 @@ pub mod exit;
 mod output;
 pub mod reference;
 mod report;
+mod run;
 mod scans;
 mod sim;
+mod stages;
 mod status;
 mod tap;
 mod topics;
@@ -51,6 +54,8 @@ fn begin(cli: &Cli) -> anyhow::Result<Exit> {
 async fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match &cli.verb {
+        Verb::Run(args) => run::run(global, args).await,
+        Verb::Check => check::run(global).await,
         Verb::Sim(args) => sim::run(global, args).await,
         Verb::Validate => validate::run(global),
         Verb::Status(args) => status::run(global, args).await,
@@ -71,7 +76,7 @@ fn live_screen(_: &Verb) -> bool {
 fn log_options(global: &Global, verb: &Verb) -> LogOptions {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (false, 0) if matches!(verb, Verb::Sim(_)) => "info",
+        (false, 0) if matches!(verb, Verb::Run(_) | Verb::Sim(_)) => "info",
         (false, 0) => "warn",
         (false, 1) => "debug",
         (false, _) => "trace",

@@ -22,10 +22,6 @@ impl Output {
         Self { form, terminal: stdout.is_terminal(), out: BufWriter::new(stdout.lock()) }
     }
 
-    pub(crate) fn form(&self) -> Form {
-        self.form
-    }
-
     /// Writes a line of text as it is.
     pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.out, "{line}")

@@ -2,12 +2,20 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use windfall_producer::apple::client::ConnectError;
+use windfall_producer::apple::{DirectoryError, TokenError};
+use windfall_producer::error::ProducerError;
+use windfall_producer::scans::ScansError;
 use windfall_runtime::config::{ConfigError, Fault};
 use windfall_runtime::http::ListenError;
 use windfall_runtime::kafka::sender::SendError;
 use windfall_runtime::kafka::table::TableError;
 use windfall_runtime::kafka::topics::TopicError;
+use windfall_runtime::registry::RegistryError;
 use windfall_runtime::telemetry::{chain, escaped};
+use windfall_simulator::sim::SimError;
+use windfall_sink::SinkError;
+use windfall_transformer::TransformerError;
 
 use crate::cli::{Global, LogForm};
 use crate::exit::{Exit, Failure};
@@ -93,20 +101,31 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<String> {
 }
 
 fn help_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
-    if let Some(error) = cause.downcast_ref::<Failure>() {
-        return error.help.clone();
+    macro_rules! remedies {
+        ($($kind:ty => $remedy:expr),+ $(,)?) => {
+            $(if let Some(error) = cause.downcast_ref::<$kind>() {
+                let remedy: fn(&$kind) -> Option<String> = $remedy;
+                return remedy(error);
+            })+
+        };
     }
-    if let Some(error) = cause.downcast_ref::<ConfigError>() {
-        return error.help();
+    remedies! {
+        Failure => |error| error.help.clone(),
+        ConfigError => |error| error.help(),
+        ListenError => |error| Some(error.help().to_owned()),
+        TopicError => |error| error.help().map(str::to_owned),
+        TableError => |error| error.help().map(str::to_owned),
+        SendError => |error| error.help().map(str::to_owned),
+        RegistryError => |error| error.help().map(str::to_owned),
+        ProducerError => |error| error.help(),
+        DirectoryError => |error| Some(error.help().to_owned()),
+        ConnectError => |error| Some(error.help().to_owned()),
+        ScansError => |error| error.help().map(str::to_owned),
+        TransformerError => |error| error.help().map(str::to_owned),
+        SinkError => |error| Some(error.help()),
+        SimError => |error| Some(error.help().to_owned()),
     }
-    if let Some(error) = cause.downcast_ref::<ListenError>() {
-        return Some(error.help().to_owned());
-    }
-    let fixed = None
-        .or_else(|| cause.downcast_ref::<TopicError>().and_then(TopicError::help))
-        .or_else(|| cause.downcast_ref::<TableError>().and_then(TableError::help))
-        .or_else(|| cause.downcast_ref::<SendError>().and_then(SendError::help));
-    fixed.map(str::to_owned)
+    None
 }
 
 /// Returns the exit code of the first error that has one of its own.
@@ -121,5 +140,19 @@ fn exit_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<ConfigError>() {
         return Some(Exit::Config);
     }
+    if let Some(error) = cause.downcast_ref::<DirectoryError>() {
+        return Some(exit_of_apple(error));
+    }
     None
+}
+
+fn exit_of_apple(error: &DirectoryError) -> Exit {
+    match error {
+        DirectoryError::Token(TokenError::Refused { status: 429, .. } | TokenError::TooMany { .. })
+        | DirectoryError::RateLimited { .. } => Exit::RateLimited,
+        DirectoryError::Token(TokenError::Refused { .. } | TokenError::Held { .. } | TokenError::Signing(_))
+        | DirectoryError::Unauthorized(_) => Exit::Authentication,
+        DirectoryError::Forbidden(_) => Exit::Permission,
+        _ => Exit::Failure,
+    }
 }

@@ -1,0 +1,186 @@
+//! `windfall check`: knocks at everything that the configuration names; one line each, with cause and remedy.
+
+use serde::Serialize;
+use windfall_producer::apple::DeviceDirectory;
+use windfall_producer::apple::client::AppleDirectory;
+use windfall_producer::budget::LimiterState;
+use windfall_producer::config::SourceConfig;
+use windfall_runtime::clock::SystemClock;
+use windfall_runtime::health::Snapshot;
+use windfall_runtime::kafka::config::ManageTopics;
+use windfall_runtime::kafka::topics;
+use windfall_runtime::telemetry::chain;
+use windfall_schemas::topic::value_subject;
+use windfall_sink::SinkConfig;
+
+use crate::cli::Global;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::report::{exit, help};
+use crate::status;
+
+/// What came of one knock.
+#[derive(Debug, Serialize)]
+struct Line {
+    what: String,
+    ok: bool,
+    /// What answered, or why not.
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Line {
+    fn new(what: String, answer: anyhow::Result<String>) -> Self {
+        match answer {
+            Ok(detail) => Self { what, ok: true, detail, warning: None, help: None, exit: Exit::Success },
+            Err(error) => Self {
+                what,
+                ok: false,
+                detail: chain(error.as_ref()).to_string(),
+                warning: None,
+                help: help(&error),
+                exit: exit(&error),
+            },
+        }
+    }
+}
+
+/// Knocks everywhere at once and tells in the order of the pipeline; the worst answer is the exit code.
+pub(crate) async fn run(global: &Global) -> anyhow::Result<Exit> {
+    let context = Context::load(global)?;
+    let running = match &context.listen {
+        Some(listen) => status::ask(listen).await.ok(),
+        None => None,
+    };
+    let sources = context.config.sources.iter().map(|source| source_line(source, running.as_ref()));
+    let sinks = context.config.sinks.iter().map(|sink| sink_line(&context, sink));
+    let (kafka, registry, sources, sinks) = tokio::join!(
+        kafka_line(&context),
+        registry_line(&context),
+        futures_util::future::join_all(sources),
+        futures_util::future::join_all(sinks),
+    );
+    let lines: Vec<Line> = [kafka, registry].into_iter().chain(sources).chain(sinks).collect();
+    let worst = lines.iter().fold(Exit::Success, |worst, line| worst.worse(line.exit));
+    let rows = lines.iter().flat_map(rows).collect();
+    Output::new(global.output).answer(&lines, &["", "WHAT", "ANSWER"], rows)?;
+    Ok(worst)
+}
+
+fn rows(line: &Line) -> Vec<Vec<String>> {
+    let state = if line.ok { "ok" } else { "FAILED" };
+    let row = |state: &str, what: &str, detail: &str| vec![state.to_owned(), what.to_owned(), detail.to_owned()];
+    let mut rows = vec![row(state, &line.what, &line.detail)];
+    rows.extend(line.warning.iter().map(|warning| row("", "", &format!("warning: {warning}"))));
+    rows.extend(line.help.iter().map(|help| row("", "", &format!("help: {help}"))));
+    rows
+}
+
+async fn kafka_line(context: &Context) -> Line {
+    let config = &context.config.kafka;
+    let servers = config.bootstrap_servers.join(",");
+    let mut line = Line::new(format!("kafka {servers}"), kafka(context).await);
+    if config.replication_factor < 3 && !config.loopback() {
+        line.warning = Some(format!(
+            "`kafka.replication_factor` is {}: the loss of one broker may lose changes that were already read; 3 is safe",
+            config.replication_factor
+        ));
+    }
+    line
+}
+
+async fn kafka(context: &Context) -> anyhow::Result<String> {
+    let connection = context.tool_connection("check");
+    let found = topics::partition_counts(&connection).await?;
+    let declared = context.topics();
+    let (present, missing): (Vec<_>, Vec<_>) = declared.into_iter().partition(|spec| found.contains_key(&spec.name));
+    topics::ensure(&connection, &present, ManageTopics::Verify).await?;
+    let missing: Vec<_> = missing.into_iter().map(|spec| spec.name).collect();
+    match (missing.is_empty(), context.config.kafka.manage_topics) {
+        (true, _) => Ok(format!("all {} topics are as declared", present.len())),
+        (false, ManageTopics::Create) => Ok(format!(
+            "{} topics are as declared, {} will be created at the first start",
+            present.len(),
+            missing.len()
+        )),
+        (false, ManageTopics::Verify | ManageTopics::None) => {
+            let failure =
+                crate::exit::Failure::new(Exit::NotFound, format!("topics are missing: {}", missing.join(", ")));
+            Err(failure.help("make them with `windfall topics create`, or set `kafka.manage_topics: create`").into())
+        }
+    }
+}
+
+async fn registry_line(context: &Context) -> Line {
+    let registry = &context.config.kafka.schema_registry;
+    let what = match &registry.embedded {
+        Some(_) => "schema registry, embedded".to_owned(),
+        None => format!("schema registry {}", registry.urls().join(", ")),
+    };
+    Line::new(what, ask_registry(context).await)
+}
+
+async fn ask_registry(context: &Context) -> anyhow::Result<String> {
+    // One that is embedded and has no topic yet is made at the first start; a check makes nothing.
+    if context.config.kafka.schema_registry.embedded.is_some() {
+        let topic = context.names.registry();
+        if topics::partition_count(&context.tool_connection("check"), &topic).await?.is_none() {
+            return Ok(format!("will be kept in `{topic}`, which will be created at the first start"));
+        }
+    }
+    let client = context.registry(&context.tool_connection("check")).await?;
+    let subject = value_subject(&context.names.devices());
+    Ok(match client.latest(&subject).await? {
+        Some(found) => format!("`{subject}` is registered, version {}", found.version.unwrap_or_default()),
+        None => "answers; the schemas will be registered at the first start".to_owned(),
+    })
+}
+
+/// Asks Apple for one device and for the management services: token, rights and size in two reads.
+///
+/// A source that a running process reads is not asked, since its budget is that process's: what it shows is told instead.
+async fn source_line(config: &SourceConfig, running: Option<&Snapshot>) -> Line {
+    let what = format!("source {}", config.name);
+    if let Some(part) = running.and_then(|snapshot| snapshot.parts.get(&format!("producer {}", config.name))) {
+        let reason = part.details.get("reason").and_then(|reason| reason.as_str()).unwrap_or("it is not ready");
+        let answer = match part.ready {
+            true => Ok("is being read by a running windfall, which is ready".to_owned()),
+            false => Err(anyhow::anyhow!("is being read by a running windfall: {reason}")),
+        };
+        return Line::new(what, answer);
+    }
+    Line::new(what, ask_apple(config).await)
+}
+
+async fn ask_apple(config: &SourceConfig) -> anyhow::Result<String> {
+    let config = SourceConfig {
+        scan: windfall_producer::config::ScanConfig { page_size: 1, ..config.scan.clone() },
+        ..config.clone()
+    };
+    let directory = AppleDirectory::connect(&config, LimiterState::default(), SystemClock::shared())?;
+    let page = directory.page(None).await?;
+    let devices = match page.total {
+        Some(total) => format!("{total} devices"),
+        None if page.items.is_empty() && page.rejected.is_empty() => "no devices".to_owned(),
+        None => "devices are listed".to_owned(),
+    };
+    let servers = directory.servers(None).await?;
+    let more = if servers.next.is_some() { " or more" } else { "" };
+    Ok(format!("token given out; {devices}, {}{more} management services", servers.items.len()))
+}
+
+async fn sink_line(context: &Context, config: &SinkConfig) -> Line {
+    let what = format!("sink {} ({})", config.name, config.kind.as_str());
+    let answer = async {
+        let collection = &context.collection(&config.collection)?.schema;
+        windfall_sink::check(config, collection, &context.names).await?;
+        Ok(format!("answers; table `{}` is ready", config.table))
+    };
+    Line::new(what, answer.await)
+}

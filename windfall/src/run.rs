@@ -1,0 +1,174 @@
+//! `windfall run`: stages in one process, until they are told to stop or, with `--once`, until they are through.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use windfall_runtime::clock::SystemClock;
+use windfall_runtime::config::suggestion;
+use windfall_runtime::health::Status;
+use windfall_runtime::http::{self, Shown};
+use windfall_runtime::{metrics, shutdown};
+use windfall_sink::SinkConfig;
+
+use crate::cli::{Global, RunArgs, StageName};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::report::report;
+use crate::stages::Stages;
+use crate::status;
+
+/// What is to be run.
+struct Plan {
+    producer: bool,
+    transformer: bool,
+    sinks: Vec<SinkConfig>,
+}
+
+/// Runs what is asked for.
+pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit> {
+    let context = Context::load(global)?;
+    let plan = plan(&context, args)?;
+    let stop = shutdown::on_signal()?;
+    let status = Status::new(&context.instance, SystemClock::shared());
+    if args.once {
+        refuse_when_at_work(&context, &plan).await?;
+    }
+    // A run that ends by itself is not scraped; whoever wants to look at it says where.
+    if !args.once || global.http.is_some() {
+        serve(&context, &status, &stop).await?;
+    }
+    let context = Arc::new(context);
+    let stages = Stages {
+        context: Arc::clone(&context),
+        registry: context.registry(&context.connection("registry")).await?,
+        clock: SystemClock::shared(),
+        status: status.clone(),
+        dynamic: args.once,
+        stop: stop.child_token(),
+    };
+    info!(instance = context.instance, sinks = plan.sinks.len(), once = args.once, "started");
+    let exit = if args.once { once(global, stages, &plan).await } else { serve_all(stages, plan).await? };
+    info!(exit = exit as u8, "stopped");
+    Ok(if args.once && stop.is_cancelled() { Exit::Interrupted } else { exit })
+}
+
+fn plan(context: &Context, args: &RunArgs) -> anyhow::Result<Plan> {
+    let all = args.stage == StageName::All;
+    if args.name.is_some() && args.stage != StageName::Sink {
+        let failure = Failure::new(Exit::Usage, "only a sink is run by its name");
+        return Err(failure.help("write `windfall run sink NAME`").into());
+    }
+    let sinks = match (&args.name, args.stage) {
+        (Some(name), _) => vec![named_sink(context, name)?],
+        (None, StageName::Sink | StageName::All) => context.config.sinks.clone(),
+        (None, _) => Vec::new(),
+    };
+    let producer = all || args.stage == StageName::Producer;
+    if producer && !all && context.config.sources.is_empty() {
+        let failure = Failure::new(Exit::Config, "no source is configured, so there is nothing to read");
+        return Err(failure.help("name an organization under `sources:`").into());
+    }
+    if args.stage == StageName::Sink && sinks.is_empty() {
+        let failure = Failure::new(Exit::Config, "no sink is configured, so there is nothing to write");
+        return Err(failure.help("name a store under `sinks:`").into());
+    }
+    let producer = producer && !context.config.sources.is_empty();
+    Ok(Plan { producer, transformer: all || args.stage == StageName::Transformer, sinks })
+}
+
+fn named_sink(context: &Context, name: &str) -> anyhow::Result<SinkConfig> {
+    let sinks = &context.config.sinks;
+    if let Some(sink) = sinks.iter().find(|sink| sink.name == name) {
+        return Ok(sink.clone());
+    }
+    let known: Vec<_> = sinks.iter().map(|sink| sink.name.as_str()).collect();
+    Err(Failure::new(Exit::NotFound, format!("no sink is called `{name}`")).help(suggestion(name, &known)).into())
+}
+
+/// Serves health, metrics and status for as long as the process lives, draining included.
+async fn serve(context: &Context, status: &Status, stop: &CancellationToken) -> anyhow::Result<()> {
+    let handle = metrics::install()?;
+    let (draining, board) = (stop.clone(), status.clone());
+    tokio::spawn(async move {
+        draining.cancelled().await;
+        board.drain();
+    });
+    let Some(listen) = &context.listen else { return Ok(()) };
+    let (address, listener) = http::bind(listen).await?;
+    info!(%address, "serving health, metrics and status");
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(metrics::UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let shown = Shown { status: status.clone(), metrics: Some(handle) };
+    tokio::spawn(async move {
+        if let Err(error) = http::serve(listener, shown, CancellationToken::new()).await {
+            warn!(%error, "health, metrics and status are not served any more");
+        }
+    });
+    Ok(())
+}
+
+/// A process of the same host that already does this work would be fenced by ours.
+async fn refuse_when_at_work(context: &Context, plan: &Plan) -> anyhow::Result<()> {
+    let Some(listen) = &context.listen else { return Ok(()) };
+    let Ok(snapshot) = status::ask(listen).await else { return Ok(()) };
+    let sources = context.config.sources.iter().map(|source| format!("producer {}", source.name));
+    let ours: Vec<_> = sources.filter(|_| plan.producer).collect();
+    match ours.iter().find(|part| snapshot.parts.contains_key(*part)) {
+        None => Ok(()),
+        Some(part) => {
+            let what = format!("another instance is at work: `{}` at `{listen}` runs `{part}`", snapshot.instance);
+            Err(Failure::new(Exit::Failure, what).help("stop it first, or leave the work to it").into())
+        }
+    }
+}
+
+/// Runs the stages side by side; the first that fails ends them all, and its error is the one that is told.
+async fn serve_all(stages: Stages, plan: Plan) -> anyhow::Result<Exit> {
+    let stop = stages.stop.clone();
+    let mut tasks = JoinSet::new();
+    if plan.producer {
+        tasks.spawn(stages.clone().producer());
+    }
+    if plan.transformer {
+        tasks.spawn(stages.clone().transformer());
+    }
+    for sink in plan.sinks {
+        tasks.spawn(stages.clone().sink(sink));
+    }
+    let mut result = Ok(Exit::Success);
+    while let Some(joined) = tasks.join_next().await {
+        let ended = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        // Whoever ends first, for whatever reason, takes the others along.
+        stop.cancel();
+        result = match (result, ended) {
+            (Ok(worst), Ok(exit)) => Ok(worst.worse(exit)),
+            (Err(first), _) | (Ok(_), Err(first)) => Err(first),
+        };
+    }
+    result
+}
+
+/// Runs the stages one after the other; a stage that fails is told and does not keep the next from what is there.
+async fn once(global: &Global, stages: Stages, plan: &Plan) -> Exit {
+    let told = |ended: anyhow::Result<Exit>| ended.unwrap_or_else(|error| report(&error, global));
+    let mut worst = Exit::Success;
+    if plan.producer {
+        worst = worst.worse(told(stages.clone().producer_once().await));
+    }
+    if plan.transformer && !stages.stop.is_cancelled() {
+        worst = worst.worse(told(stages.clone().transformer_once().await));
+    }
+    for sink in &plan.sinks {
+        if !stages.stop.is_cancelled() {
+            worst = worst.worse(told(stages.clone().sink_once(sink.clone()).await));
+        }
+    }
+    worst
+}

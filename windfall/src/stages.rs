@@ -1,0 +1,118 @@
+//! The stages of a configuration, ready to be run: by `run`, and by the demo with a clock of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use windfall_producer::source::OnceOutcome;
+use windfall_runtime::clock::SharedClock;
+use windfall_runtime::health::Status;
+use windfall_runtime::kafka::consumer::BatchLimits;
+use windfall_runtime::kafka::{Connection, Membership, connection};
+use windfall_runtime::registry::RegistryClient;
+use windfall_sink::{Sink, SinkConfig, Surroundings};
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// A sink may be silent for so long while it waits for records: it renews its positions and looks at its end.
+const SINK_SILENCE: Duration = Duration::from_secs(60);
+/// An assignment that has not come by then is somebody else's.
+const JOINING: Duration = connection::SESSION_TIMEOUT.saturating_add(Duration::from_secs(30));
+
+/// What all stages of a process share.
+#[derive(Clone)]
+pub(crate) struct Stages {
+    pub(crate) context: Arc<Context>,
+    pub(crate) registry: RegistryClient,
+    pub(crate) clock: SharedClock,
+    pub(crate) status: Status,
+    /// Members leave their groups when they end.
+    pub(crate) dynamic: bool,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Stages {
+    /// Reads the organizations until it is told to stop.
+    pub(crate) async fn producer(self) -> anyhow::Result<Exit> {
+        let setup = self.producer_setup();
+        windfall_producer::run::run(&setup, &self.context.config.sources, self.stop.clone()).await?;
+        Ok(Exit::Success)
+    }
+
+    /// Reads each organization once.
+    pub(crate) async fn producer_once(self) -> anyhow::Result<Exit> {
+        let (setup, sources) = (self.producer_setup(), &self.context.config.sources);
+        let outcome = windfall_producer::run::run_once(&setup, sources, self.stop.clone()).await?;
+        Ok(match outcome {
+            OnceOutcome::Complete => Exit::Success,
+            OnceOutcome::Incomplete => Exit::Incomplete,
+            OnceOutcome::Held => Exit::Held,
+        })
+    }
+
+    fn producer_setup(&self) -> windfall_producer::run::Setup {
+        windfall_producer::run::Setup {
+            instance: self.context.instance.clone(),
+            connection: self.context.connection("producer"),
+            registry: self.registry.clone(),
+            clock: self.clock.clone(),
+            status: self.status.clone(),
+        }
+    }
+
+    /// Maps and merges until it is told to stop.
+    pub(crate) async fn transformer(self) -> anyhow::Result<Exit> {
+        windfall_transformer::run(&self.transformer_setup(), &self.context.collections, self.stop.clone()).await?;
+        Ok(Exit::Success)
+    }
+
+    /// Maps and merges what the change topics hold now.
+    pub(crate) async fn transformer_once(self) -> anyhow::Result<Exit> {
+        let setup = self.transformer_setup();
+        let report = windfall_transformer::run_once(&setup, &self.context.collections, self.stop.clone()).await?;
+        Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
+    }
+
+    fn transformer_setup(&self) -> windfall_transformer::Setup {
+        windfall_transformer::Setup {
+            instance: self.context.instance.clone(),
+            kafka: self.context.config.kafka.clone(),
+            registry: self.registry.clone(),
+            clock: self.clock.clone(),
+            status: self.status.clone(),
+            dynamic: self.dynamic,
+            limits: BatchLimits::default(),
+        }
+    }
+
+    /// Writes a store until it is told to stop.
+    pub(crate) async fn sink(self, config: SinkConfig) -> anyhow::Result<Exit> {
+        self.opened(&config, self.dynamic)?.run(self.stop.clone()).await?;
+        Ok(Exit::Success)
+    }
+
+    /// Writes what the asset topic holds now.
+    pub(crate) async fn sink_once(self, config: SinkConfig) -> anyhow::Result<Exit> {
+        let report = self.opened(&config, true)?.run_once(self.stop.clone(), JOINING).await?;
+        Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
+    }
+
+    fn opened(&self, config: &SinkConfig, dynamic: bool) -> anyhow::Result<Sink<RegistryClient>> {
+        let instance = self.context.instance.clone();
+        let surroundings = Surroundings {
+            connection: self.sink_connection(config),
+            collection: self.context.collection(&config.collection)?.schema.clone(),
+            schemas: self.registry.clone(),
+            clock: self.clock.clone(),
+            part: self.status.part(format!("sink {}", config.name), SINK_SILENCE),
+            membership: if dynamic { Membership::Dynamic } else { Membership::Static { instance: instance.clone() } },
+            instance,
+        };
+        Ok(Sink::new(config.clone(), surroundings)?)
+    }
+
+    fn sink_connection(&self, config: &SinkConfig) -> Connection {
+        self.context.connection(&format!("sink-{}", config.name))
+    }
+}
