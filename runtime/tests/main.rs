@@ -6,3 +6,7 @@ mod kafka_publisher;
 mod kafka_support;
 mod kafka_table;
 mod kafka_topics;
+mod registry_client;
+mod registry_foreign;
+mod registry_server;
+mod registry_topic;

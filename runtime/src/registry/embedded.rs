@@ -4,9 +4,10 @@
 //! every process alike, so no leader is needed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, RwLock};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::catalogue::{Catalogue, Entry, Refusal, Version};
@@ -17,16 +18,15 @@ use super::{Registered, Verdict};
 use crate::kafka::Connection;
 use crate::kafka::config::ManageTopics;
 use crate::kafka::topics;
+use crate::telemetry::chain;
 use windfall_schemas::topic::Names;
-
-/// A miss reads the topic again, at most this often: another process may have registered meanwhile.
-const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
 /// What the registry holds, and how far the topic has been read.
 #[derive(Debug, Default)]
 struct Known {
     catalogue: Catalogue,
     position: i64,
+    /// When the last reading began: what was written before is known.
     read_at: Option<Instant>,
 }
 
@@ -74,42 +74,41 @@ impl EmbeddedRegistry {
         Self { storage, known: RwLock::default(), writing: Mutex::default() }
     }
 
-    /// Reads what has come to the topic since the last time.
-    pub(super) async fn refresh(&self) -> Result<(), RegistryError> {
+    /// Reads what has come to the topic, unless somebody has begun to do so after `asked_at`.
+    async fn refresh_since(&self, asked_at: Instant) -> Result<(), RegistryError> {
         let mut known = self.known.write().await;
+        if known.read_at.is_some_and(|read_at| read_at > asked_at) {
+            return Ok(());
+        }
+        let began_at = Instant::now();
         let (entries, position) = self.storage.read(known.position).await?;
         for entry in &entries {
             if let Err(error) = known.catalogue.apply(entry) {
-                tracing::warn!(error = %crate::telemetry::chain(&error), "entry of the schema topic cannot stand, left out");
+                warn!(error = %chain(&error), "entry of the schema topic cannot stand, left out");
             }
         }
         known.position = position;
-        known.read_at = Some(Instant::now());
+        known.read_at = Some(began_at);
         Ok(())
     }
 
-    /// Asks the catalogue; on a miss the topic is read again, if that was not done just now.
+    async fn refresh(&self) -> Result<(), RegistryError> {
+        self.refresh_since(Instant::now()).await
+    }
+
+    /// Asks the catalogue; on a miss the topic is read again, for another process may have registered meanwhile.
     async fn ask<T>(&self, question: impl Fn(&Catalogue) -> Option<T>) -> Result<Option<T>, RegistryError> {
-        let fresh = {
-            let known = self.known.read().await;
-            if let Some(answer) = question(&known.catalogue) {
-                return Ok(Some(answer));
-            }
-            known.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_EVERY)
-        };
-        if fresh {
-            return Ok(None);
+        let asked_at = Instant::now();
+        if let Some(answer) = question(&self.known.read().await.catalogue) {
+            return Ok(Some(answer));
         }
-        self.refresh().await?;
+        self.refresh_since(asked_at).await?;
         Ok(question(&self.known.read().await.catalogue))
     }
 
     /// Asks the catalogue for what changes with other processes' registrations.
     async fn ask_fresh<T>(&self, question: impl Fn(&Catalogue) -> T) -> Result<T, RegistryError> {
-        let stale = self.known.read().await.read_at.is_none_or(|read_at| read_at.elapsed() >= REFRESH_EVERY);
-        if stale {
-            self.refresh().await?;
-        }
+        self.refresh().await?;
         Ok(question(&self.known.read().await.catalogue))
     }
 
