@@ -133,7 +133,7 @@ impl Default for DlqConfig {
 #[derive(Debug, Clone)]
 pub enum Target {
     /// A PostgreSQL server.
-    Postgres(Address),
+    Postgres(Box<Address>),
     /// A SQLite file.
     Sqlite(PathBuf),
 }
@@ -209,7 +209,7 @@ impl SinkConfig {
         match self.kind {
             SinkKind::Postgres => {
                 let url = self.url.as_ref().ok_or_else(|| missing("give the sink a `url`"))?;
-                Address::parse(url.expose()).map(Target::Postgres)
+                Address::parse(url.expose()).map(|address| Target::Postgres(Box::new(address)))
             }
             SinkKind::Sqlite => self.path.clone().map(Target::Sqlite).ok_or_else(|| missing("give the sink a `path`")),
         }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use windfall_runtime::kafka::consumer::ConsumerError;
 
-use crate::store::{Refusal, StoreError};
+use crate::store::{Refusal, Source, StoreError};
 use crate::table::TableError;
 
 /// Why a sink ends. What heals by itself (store or broker away, locks, full disks) is no reason: the sink pauses.
@@ -43,7 +43,7 @@ pub enum SinkError {
         sink: String,
         /// Why.
         #[source]
-        source: ConsumerError,
+        source: Box<ConsumerError>,
     },
     /// Too many records were refused in a row.
     #[error(
@@ -124,7 +124,15 @@ pub enum SinkError {
         sink: String,
         /// Why.
         #[source]
-        source: windfall_runtime::kafka::table::TableError,
+        source: Source,
+    },
+    /// There is no such topic.
+    #[error("the topic `{topic}` of sink `{sink}` does not exist")]
+    NoTopic {
+        /// The sink.
+        sink: String,
+        /// The topic.
+        topic: String,
     },
 }
 
@@ -144,7 +152,8 @@ impl SinkError {
                 "fill a new table under a new sink name; this one cannot be brought up to date from the topic".to_owned()
             }
             Self::AnotherInstance { .. } => "stop the other one, or leave the work to it".to_owned(),
-            Self::Ends { source, .. } => source.help().unwrap_or("see that the broker runs").to_owned(),
+            Self::Ends { .. } => "see that the broker runs and that `kafka.bootstrap_servers` is right".to_owned(),
+            Self::NoTopic { .. } => "create the topics with `windfall topics create`".to_owned(),
         }
     }
 }

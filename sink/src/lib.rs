@@ -4,6 +4,8 @@
 //! row carries the guard of the record it was written from, and the position of each partition is a row beside it,
 //! moved in the same transaction. Kafka's committed offsets are for display.
 
+#[doc(hidden)]
+pub mod apply_path;
 pub mod asset;
 pub mod config;
 mod error;

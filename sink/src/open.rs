@@ -33,7 +33,7 @@ pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Resu
     let identity = Identity { sink: sink(), topic: names.assets(collection.name()) };
     Ok(match config.target().map_err(|source| SinkError::Refused { sink: sink(), source })? {
         Target::Postgres(address) => {
-            AnyStore::Postgres(Box::new(PostgresStore::new(address, identity, table, config.schema)))
+            AnyStore::Postgres(Box::new(PostgresStore::new(*address, identity, table, config.schema)))
         }
         Target::Sqlite(path) => AnyStore::Sqlite(SqliteStore::new(path, identity, table, config.schema)),
     })

@@ -1,5 +1,8 @@
 //! The sink's tests: one conformance suite over every store, and what only one of them can show.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
+
 mod conformance;
+mod kafka;
 mod postgres;
 mod subjects;

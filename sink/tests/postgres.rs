@@ -4,7 +4,7 @@ use windfall_services::{Postgres, PostgresOptions};
 use windfall_sink::asset::{AssetChange, Content, Field};
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::postgres::{Address, PostgresStore};
-use windfall_sink::store::{Applied, AssetStore, Cause, Refusal, StoreError};
+use windfall_sink::store::{Applied, AssetStore, Cause, Refusal, Span, StoreError};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
 use crate::conformance::{record, span, tombstone};
@@ -208,30 +208,43 @@ async fn a_store_without_a_server_is_unreachable_and_says_so() {
 #[tokio::test]
 async fn a_server_that_crashed_and_came_back_has_every_batch_once() {
     let options = PostgresOptions::default();
-    let mut server = tokio::task::spawn_blocking(move || Postgres::start(&options)).await.unwrap().unwrap();
+    let server = tokio::task::spawn_blocking(move || Postgres::start(&options)).await.unwrap().unwrap();
     let url = server.url();
     let subject = PostgresSubject::at(&url).await;
     let mut store = claimed(&subject).await;
     store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
-    let (server, error) = {
-        let stopped = tokio::task::spawn_blocking(move || {
-            server.stop();
-            server
-        });
-        let server = stopped.await.unwrap();
-        (server, store.apply(&[record("b", 0, 1, "blue")], &[span(0, 1, 2)]).await.unwrap_err())
-    };
+    let server = aside(server, Postgres::stop).await;
+    let batch = [record("b", 0, 1, "blue")];
+    let error = store.apply(&batch, &[span(0, 1, 2)]).await.unwrap_err();
     assert_eq!(cause(&error), Some(Cause::Connection), "{error:?}");
-    let _server = tokio::task::spawn_blocking(move || {
-        let mut server = server;
-        server.start_again().unwrap();
-        server
-    })
-    .await
-    .unwrap();
-    store.apply(&[record("b", 0, 1, "blue")], &[span(0, 1, 2)]).await.unwrap();
+    let server = aside(server, |server| server.start_again().unwrap()).await;
+    heals(&mut store, &batch, &[span(0, 1, 2)]).await;
+    let server = aside(server, |server| server.crash_and_restart().unwrap()).await;
+    heals(&mut store, &[record("c", 0, 2, "green")], &[span(0, 2, 3)]).await;
     let subject = PostgresSubject { client: connect(&url).await, ..subject };
-    assert_eq!(subject.rows().await.len(), 2);
+    assert_eq!(subject.rows().await.len(), 3);
+    drop(server);
+}
+
+/// Tries again as long as the environment is at fault, as the run loop does.
+async fn heals(store: &mut PostgresStore, batch: &[AssetChange], spans: &[Span]) {
+    loop {
+        match store.apply(batch, spans).await {
+            Ok(_) => return,
+            Err(StoreError::Environment { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// Does something slow to the server off the async threads.
+async fn aside(server: Postgres, act: impl FnOnce(&mut Postgres) + Send + 'static) -> Postgres {
+    let acted = tokio::task::spawn_blocking(move || {
+        let mut server = server;
+        act(&mut server);
+        server
+    });
+    acted.await.unwrap()
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions};
-use windfall_runtime::kafka::{Connection, Membership, TopicPartition, table};
+use windfall_runtime::kafka::{Connection, Membership, TopicPartition, table, topics};
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::asset::Collection;
@@ -119,9 +119,14 @@ impl<R: SchemaSource> Sink<R> {
     pub async fn run_once(self, stop: CancellationToken, joining: Duration) -> Result<Report, SinkError> {
         let topic = self.names.assets(self.surroundings.collection.name());
         let connection = &self.surroundings.connection;
-        let ends = |source| SinkError::Ends { sink: self.config.name.clone(), source };
-        let partitions = windfall_schemas::topic::CHANGE_PARTITIONS;
-        let extents = table::ends(connection, &topic, 0..partitions).await.map_err(ends)?;
+        let sink = self.config.name.clone();
+        let partitions = topics::partition_count(connection, &topic)
+            .await
+            .map_err(|error| SinkError::Ends { sink: sink.clone(), source: error.into() })?
+            .ok_or_else(|| SinkError::NoTopic { sink: sink.clone(), topic: topic.clone() })?;
+        let extents = table::ends(connection, &topic, 0..partitions)
+            .await
+            .map_err(|error| SinkError::Ends { sink, source: error.into() })?;
         let ends = extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
         self.drive(stop, Some(Goal { ends, join_by: Instant::now() + joining })).await
     }
@@ -152,7 +157,7 @@ impl<R: SchemaSource> Sink<R> {
         };
         let options = GroupOptions { group: group.clone(), topics: vec![topic.clone()], membership, limits };
         let consumer = GroupConsumer::start(&connection, options)
-            .map_err(|source| SinkError::Consumer { sink: config.name.clone(), source })?;
+            .map_err(|source| SinkError::Consumer { sink: config.name.clone(), source: source.into() })?;
         let letters = KafkaDeadLetters {
             connection: connection.clone(),
             topic: names.dead_letters(&topic, &group),
@@ -252,7 +257,7 @@ impl<R: SchemaSource> Running<R> {
                 Ok(())
             }
             Event::Batch(batch) => self.process(batch).await,
-            Event::Failed(source) => Err(SinkError::Consumer { sink: self.sink.clone(), source }),
+            Event::Failed(source) => Err(SinkError::Consumer { sink: self.sink.clone(), source: source.into() }),
         }
     }
 

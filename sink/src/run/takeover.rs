@@ -74,7 +74,7 @@ impl<R: SchemaSource> Running<R> {
             }
             Err(ConsumerError::Reassigned { .. }) => Ok(Begun::Gone),
             Err(failure) if failure.may_pass() => Ok(Begun::Later(chain(&failure).to_string())),
-            Err(source) => Err(SinkError::Consumer { sink: self.sink.clone(), source }),
+            Err(source) => Err(SinkError::Consumer { sink: self.sink.clone(), source: source.into() }),
         }
     }
 

@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 
 use super::fold::{Folded, fold};
-use super::{Applied, AssetStore, Cause, Claimed, Refusal, Span, StoreError};
+use super::ownership::{Owned, may_take};
+use super::{Applied, AssetStore, Cause, Claimed, Identity, Span, StoreError};
 use crate::asset::{AssetChange, Field};
+
+/// Name of the one table that a [`Memory`] is.
+const TABLE: &str = "memory";
 
 /// A row of the reference store.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +45,7 @@ pub enum Fault {
 
 #[derive(Debug, Default)]
 struct Contents {
-    owner: Option<(String, String)>,
+    owner: Option<Owned>,
     rows: BTreeMap<String, Row>,
     positions: BTreeMap<i32, Position>,
     poison: Option<Field>,
@@ -57,7 +61,8 @@ impl Memory {
     /// Opens the table for a sink that reads `topic`.
     #[must_use]
     pub fn open(&self, sink: &str, topic: &str) -> MemoryStore {
-        MemoryStore { memory: self.clone(), sink: sink.to_owned(), topic: topic.to_owned(), epochs: BTreeMap::new() }
+        let identity = Identity { sink: sink.to_owned(), topic: topic.to_owned() };
+        MemoryStore { memory: self.clone(), identity, epochs: BTreeMap::new() }
     }
 
     /// Returns the rows by asset.
@@ -110,21 +115,15 @@ impl Memory {
 #[derive(Debug)]
 pub struct MemoryStore {
     memory: Memory,
-    sink: String,
-    topic: String,
+    identity: Identity,
     epochs: BTreeMap<i32, i64>,
 }
 
 impl MemoryStore {
     fn take_table(&self, contents: &mut Contents) -> Result<(), StoreError> {
-        let (owner, topic) = contents.owner.get_or_insert_with(|| (self.sink.clone(), self.topic.clone()));
-        if *owner != self.sink {
-            let (owner, sink) = (owner.clone(), self.sink.clone());
-            return Err(Refusal::TakenTable { table: "memory".to_owned(), owner, sink }.into());
-        }
-        if *topic != self.topic {
-            let (owner, topic) = (topic.clone(), self.topic.clone());
-            return Err(Refusal::OtherTopic { table: "memory".to_owned(), owner, topic }.into());
+        if !may_take(contents.owner.as_slice(), &self.identity, TABLE)? {
+            let Identity { sink, topic } = self.identity.clone();
+            contents.owner = Some(Owned { table: TABLE.to_owned(), sink, topic });
         }
         Ok(())
     }

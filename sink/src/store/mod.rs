@@ -3,6 +3,7 @@
 mod error;
 mod fold;
 pub mod memory;
+mod ownership;
 pub mod postgres;
 pub mod sqlite;
 

@@ -7,6 +7,7 @@ use super::shape::{self, Existing};
 use super::sqlstate::classify;
 use super::statements::qualified;
 use crate::config::SchemaMode;
+use crate::store::ownership::{Owned, may_take};
 use crate::store::{Cause, Identity, Refusal, StoreError};
 use crate::table::Table;
 
@@ -78,25 +79,18 @@ impl Session {
         let sinks = qualified(&table.name.schema, "windfall_sinks");
         let name = table.name.table.as_str();
         let taken = format!("select table_name, sink, topic from {sinks} where table_name = $1 or sink = $2");
-        for row in self.within(self.client.query(&taken, &[&name, &identity.sink])).await? {
-            let column = |index: usize| row.try_get::<_, String>(index).map_err(classify);
-            let (owned, sink, topic) = (column(0)?, column(1)?, column(2)?);
-            let asked = table.name.to_string();
-            if owned == name && sink != identity.sink {
-                return Err(Refusal::TakenTable { table: asked, owner: sink, sink: identity.sink.clone() }.into());
-            }
-            if owned != name {
-                let owner = format!("{}.{owned}", table.name.schema);
-                return Err(Refusal::OtherTable { sink, owner, table: asked }.into());
-            }
-            if topic != identity.topic {
-                return Err(Refusal::OtherTopic { table: asked, owner: topic, topic: identity.topic.clone() }.into());
-            }
-            return Ok(true);
+        let rows = self.within(self.client.query(&taken, &[&name, &identity.sink])).await?;
+        let rows: Vec<Owned> = rows
+            .iter()
+            .map(|row| Ok(Owned { table: row.try_get(0)?, sink: row.try_get(1)?, topic: row.try_get(2)? }))
+            .collect::<Result<_, tokio_postgres::Error>>()
+            .map_err(classify)?;
+        let known = may_take(&rows, identity, name)?;
+        if !known {
+            let take = format!("insert into {sinks} (table_name, sink, topic) values ($1, $2, $3)");
+            self.within(self.client.execute(&take, &[&name, &identity.sink, &identity.topic])).await?;
         }
-        let take = format!("insert into {sinks} (table_name, sink, topic) values ($1, $2, $3)");
-        self.within(self.client.execute(&take, &[&name, &identity.sink, &identity.topic])).await?;
-        Ok(false)
+        Ok(known)
     }
 
     /// Runs a statement that changes tables, shown first, or refuses with it as the remedy.

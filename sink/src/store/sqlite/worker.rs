@@ -14,6 +14,7 @@ use super::statements::{self, moment};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
+use crate::store::ownership::{Owned, may_take};
 use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
 use crate::table::Table;
 
@@ -189,31 +190,20 @@ fn change(transaction: &Transaction<'_>, file: &SqliteFile, faults: Vec<String>,
 /// Notes that the table is this sink's; answers whether it was before.
 fn take_table(transaction: &Transaction<'_>, identity: &Identity, table: &Table) -> Result<bool, StoreError> {
     let name = table.name.table.as_str();
-    let taken = transaction
-        .query_row(
-            "select table_name, sink, topic from windfall_sinks where table_name = ?1 or sink = ?2",
-            params![name, identity.sink],
-            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)),
-        )
-        .optional()
+    let mut taken = transaction
+        .prepare("select table_name, sink, topic from windfall_sinks where table_name = ?1 or sink = ?2")
         .map_err(classify)?;
-    let asked = name.to_owned();
-    match taken {
-        None => {
-            let take = "insert into windfall_sinks (table_name, sink, topic, claimed_at) values (?1, ?2, ?3, ?4)";
-            let values = params![name, identity.sink, identity.topic, moment(Utc::now())];
-            transaction.execute(take, values).map_err(classify)?;
-            Ok(false)
-        }
-        Some((owned, sink, _)) if owned == name && sink != identity.sink => {
-            Err(Refusal::TakenTable { table: asked, owner: sink, sink: identity.sink.clone() }.into())
-        }
-        Some((owner, sink, _)) if owner != name => Err(Refusal::OtherTable { sink, owner, table: asked }.into()),
-        Some((_, _, topic)) if topic != identity.topic => {
-            Err(Refusal::OtherTopic { table: asked, owner: topic, topic: identity.topic.clone() }.into())
-        }
-        Some(_) => Ok(true),
+    let rows = taken.query_map(params![name, identity.sink], |row| {
+        Ok(Owned { table: row.get(0)?, sink: row.get(1)?, topic: row.get(2)? })
+    });
+    let rows: Vec<Owned> = rows.and_then(Iterator::collect).map_err(classify)?;
+    let known = may_take(&rows, identity, name)?;
+    if !known {
+        let take = "insert into windfall_sinks (table_name, sink, topic, claimed_at) values (?1, ?2, ?3, ?4)";
+        let values = params![name, identity.sink, identity.topic, moment(Utc::now())];
+        transaction.execute(take, values).map_err(classify)?;
     }
+    Ok(known)
 }
 
 fn columns(transaction: &Transaction<'_>, table: &str) -> Result<BTreeMap<String, String>, StoreError> {

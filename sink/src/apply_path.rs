@@ -1,0 +1,63 @@
+//! What the run loop does with a batch, without Kafka: bytes in, rows out. For benchmarks.
+
+use windfall_runtime::kafka::Record;
+use windfall_schemas::asset::Collection;
+
+use crate::config::DlqConfig;
+use crate::record::{Decoder, Refused, SchemaSource};
+use crate::store::{Applied, AssetStore, Source, StoreError};
+use crate::work::Work;
+use crate::writer::{DeadLetters, Halt, Writer};
+
+/// Decodes records and writes them as a running sink does.
+pub struct ApplyPath<S, R> {
+    writer: Writer<S, NoDeadLetters>,
+    decoder: Decoder<R>,
+}
+
+struct NoDeadLetters;
+
+impl DeadLetters for NoDeadLetters {
+    async fn deliver(&mut self, letters: &[(&Record, &Refused)]) -> Result<(), Source> {
+        Err(format!("{} records were refused", letters.len()).into())
+    }
+}
+
+impl<S: AssetStore, R: SchemaSource> ApplyPath<S, R> {
+    /// Claims `partitions` of `store`.
+    ///
+    /// # Errors
+    /// As [`AssetStore::claim`].
+    pub async fn claim(store: S, partitions: &[i32], collection: Collection, schemas: R) -> Result<Self, StoreError> {
+        let mut writer = Writer::new(store, NoDeadLetters, &DlqConfig::default());
+        writer.claim(partitions).await?;
+        Ok(Self { writer, decoder: Decoder::new(collection, schemas) })
+    }
+
+    /// Decodes and stores one batch.
+    ///
+    /// # Errors
+    /// With what the run loop would pause or stop for.
+    pub async fn store(&mut self, records: Vec<Record>) -> Result<Applied, Source> {
+        let mut read = Vec::with_capacity(records.len());
+        for record in records {
+            let outcome = self.decoder.read(&record).await?;
+            read.push((record, outcome));
+        }
+        let mut work = Work::new(read, [], chrono::Utc::now());
+        let mut applied = Applied::default();
+        while !work.is_done() {
+            applied += self.writer.step(&mut work).await.map_err(said)?.applied;
+        }
+        Ok(applied)
+    }
+}
+
+fn said(halt: Halt) -> Source {
+    match halt {
+        Halt::Store(error) => error.into(),
+        Halt::DeadLetters(source) => source,
+        Halt::Refused(refusal) => refusal.into(),
+        halt @ (Halt::Behind { .. } | Halt::TooManyDeadLetters { .. }) => format!("{halt:?}").into(),
+    }
+}
