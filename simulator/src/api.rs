@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::answer::{Answer, Asked, Delivery, http_date};
+use crate::apple_time;
 use crate::credentials;
 use crate::cursor::Cursor;
 use crate::fault::{Action, Match, RetryAfter};
@@ -47,7 +48,7 @@ impl World {
     }
 
     fn head(&mut self, answer: &mut Answer, request_id: &str, now: Now) {
-        let date = now.wall + chrono::Duration::seconds(answer.date_error);
+        let date = apple_time::later(now.wall, answer.date_error);
         let correlation: String =
             (0..26).map(|_| char::from(*self.ids.pick(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"))).collect();
         answer.headers.extend([
@@ -242,9 +243,118 @@ fn finish(answer: &mut Answer, actions: &[(Action, String)]) {
                 answer.delivery = Delivery::Reset(Some((answer.body.len() as f64 * share) as usize));
                 answer.record.readable = false;
             }
-            Action::Huge(mib) => answer.delivery = Delivery::Padded(mib << 20),
+            Action::Huge(mib) => answer.delivery = Delivery::Padded(mib.saturating_mul(1 << 20)),
             Action::Date(by) => answer.date_error = *by,
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::SimulatorConfig;
+    use crate::life::Round;
+    use crate::running::Simulator;
+
+    fn now() -> Now {
+        let at: DateTime<Utc> = "2026-11-21T09:00:00Z".parse().unwrap();
+        Now { life: at, wall: at }
+    }
+
+    fn world(config: SimulatorConfig) -> (World, String) {
+        let config = SimulatorConfig { rate_limit: None, rates: crate::life::Rates::still(), ..config };
+        let accounts = Simulator::new(config.clone()).credentials();
+        let mut world = World::new(&config, &accounts, now());
+        let grant = world.tokens.give(0, now().wall);
+        let token = grant.body["access_token"].as_str().unwrap().to_owned();
+        (world, token)
+    }
+
+    fn asked(path: &str, query: &str, token: &str) -> Asked {
+        Asked {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            accept: Some("*/*".to_owned()),
+            authorization: Some(format!("Bearer {token}")),
+            base: "http://sim".to_owned(),
+            form: String::new(),
+        }
+    }
+
+    /// Reads a list to its end, with `between` called after each page, and returns the ids seen.
+    fn read(world: &mut World, token: &str, limit: u32, mut between: impl FnMut(&mut World)) -> Vec<String> {
+        let mut seen = Vec::new();
+        let mut query = format!("limit={limit}");
+        loop {
+            let answer = world.answer(&asked("/v1/orgDevices", &query, token), now(), Keep::Digests);
+            assert_eq!(answer.status, 200);
+            seen.extend(answer.record.devices.iter().filter_map(|device| device.id.clone()));
+            let page: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            let Some(cursor) = page["meta"]["paging"]["nextCursor"].as_str() else { return seen };
+            query = format!("limit={limit}&cursor={cursor}");
+            between(world);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn whatever_lives_between_pages_nothing_that_stays_is_skipped_or_repeated(
+            seed in 0_u64..500,
+            limit in 1_u32..30,
+            n in 0_u32..4,
+        ) {
+            let (mut world, token) = world(SimulatorConfig { seed, devices: 60, ..SimulatorConfig::default() });
+            let listed = |world: &World| {
+                let fleet = &world.orgs[0].fleet;
+                (0..fleet.ever()).filter(|index| fleet.state(*index).listed).map(|index| fleet.serial(index)).collect()
+            };
+            let before: Vec<String> = listed(&world);
+            let mut gone = std::collections::BTreeSet::new();
+            let mut pages = 0;
+            let seen = read(&mut world, &token, limit, |world| {
+                // A fleet that grows faster than it is read has no last page.
+                pages += 1;
+                if pages > 20 {
+                    return;
+                }
+                let Org { fleet, life, .. } = &mut world.orgs[0];
+                for change in life.round(Round::of_each(n), fleet, now().millis()) {
+                    if change.kind == crate::journal::ChangeKind::Released {
+                        gone.extend(change.device_id);
+                    }
+                }
+            });
+            let unique: std::collections::BTreeSet<_> = seen.iter().collect();
+            prop_assert_eq!(unique.len(), seen.len());
+            prop_assert!(before.iter().all(|id| unique.contains(id) || gone.contains(id)));
+        }
+
+        #[test]
+        fn no_request_and_no_fault_makes_it_stumble(
+            resource in prop::sample::select(vec![
+                "orgDevices", "orgDevices/SIM0000003", "orgDevices/%00", "mdmServers", "mdmServers/X",
+                "orgDevices/SIM0000003/relationships/assignedServer", "orgDevices/SIM0000003/assignedServer", "x",
+            ]),
+            query in "(limit=[0-9]{0,4}|cursor=[A-Za-z0-9%_-]{0,30}|fields%5BorgDevices%5D=[a-z,]{0,9})?(&[a-z%=&]{0,9})?",
+            action in prop::sample::select(vec![
+                "cut at=0%", "cut-list keep=0%", "skip n=9223372036854775807", "repeat n=-9223372036854775808", "empty",
+                "empty-page", "total by=-9", "next-loop", "duplicate n=999", "nameless n=999", "malformed-item n=3",
+                "reset at=100%", "huge mib=18446744073709551615", "date by=9223372036854775807", "lag seconds=9999999999",
+                "429 retry-after=date:4294967295", "deep", "bad-utf8", "variant-shapes n=50", "old-updated n=50",
+            ]),
+        ) {
+            let faults = format!("* {action}").parse().unwrap();
+            let (mut world, token) = world(SimulatorConfig { devices: 20, faults, ..SimulatorConfig::default() });
+            let answer = world.answer(&asked(&format!("/v1/{resource}"), &query, &token), now(), Keep::Attributes);
+            prop_assert!((200..=599).contains(&answer.status));
+            prop_assert!(answer.headers.iter().any(|(name, _)| *name == "x-apple-request-uuid"));
         }
     }
 }

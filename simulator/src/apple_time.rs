@@ -20,6 +20,11 @@ pub(crate) fn written(at: Millis) -> String {
     text
 }
 
+/// Returns the moment `seconds` after another one, earlier when they are negative; the moment itself beyond all calendars.
+pub(crate) fn later(at: DateTime<Utc>, seconds: i64) -> DateTime<Utc> {
+    chrono::Duration::try_seconds(seconds).and_then(|by| at.checked_add_signed(by)).unwrap_or(at)
+}
+
 /// Returns a moment as a date-time.
 pub(crate) fn moment(at: Millis) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(at).unwrap_or_default()

@@ -1,5 +1,10 @@
 //! Faults that break the bytes of a body.
 
+use std::io::{self, Read, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use crate::answer::Answer;
 use crate::fault::Action;
 
@@ -25,8 +30,22 @@ pub(crate) fn spoil(answer: &mut Answer, actions: &[(Action, String)]) {
                 body.truncate(body.len().saturating_sub(1));
                 body.extend_from_slice(b",\"data\":[]}");
             }
+            Action::Bomb(mib) => {
+                *body = packed(body, *mib);
+                answer.headers.push(("content-encoding", "gzip".to_owned()));
+            }
             _ => continue,
         }
         answer.record.readable = false;
     }
+}
+
+/// Packs white space and a body; the space is never kept unpacked.
+fn packed(body: &[u8], mib: u64) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = io::copy(&mut io::repeat(b' ').take(mib.saturating_mul(1 << 20)), &mut encoder)
+        .and_then(|_| encoder.write_all(body))
+        .and_then(|()| encoder.finish());
+    // Memory takes every byte.
+    written.unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::apple_time::{Millis, moment};
+use crate::apple_time::{Millis, later, moment};
 use crate::command::{Command, CommandError, Done};
 use crate::config::{PagingStyle, SimulatorConfig};
 use crate::credentials::Credentials;
@@ -159,12 +159,13 @@ impl World {
                 Vec::new()
             }
             Command::AdvanceLife { seconds } => {
-                self.life_offset += chrono::Duration::seconds(*seconds);
-                self.advance(now.life + chrono::Duration::seconds(*seconds));
+                let to = later(now.life, *seconds);
+                self.life_offset += to - now.life;
+                self.advance(to);
                 return Ok(Done { changes: self.changes.clone() });
             }
             Command::AdvanceWall { seconds } => {
-                self.wall_offset += chrono::Duration::seconds(*seconds);
+                self.wall_offset += later(now.wall, *seconds) - now.wall;
                 Vec::new()
             }
             Command::AddFaults { script } => {

@@ -111,11 +111,16 @@ async fn broken_bodies_come_in_whole_answers_and_are_marked_unreadable() {
 }
 
 #[tokio::test]
-async fn a_huge_body_is_sent_without_being_kept() {
-    let bench = with("devices x1 huge mib=20").await;
-    let body = bench.send("/v1/orgDevices").await.unwrap().bytes().await.unwrap();
-    assert!(body.len() > 20 << 20);
-    assert_eq!(ids(&serde_json::from_slice(&body).unwrap()).len(), 50);
+async fn a_huge_body_is_sent_plain_or_packed() {
+    let bench = with("devices @1 huge mib=20; devices @2 bomb mib=20").await;
+    for packed in [false, true] {
+        let response = bench.send("/v1/orgDevices").await.unwrap();
+        let sent = response.content_length();
+        let body = response.bytes().await.unwrap();
+        assert!(body.len() > 20 << 20);
+        assert_eq!(ids(&serde_json::from_slice(&body).unwrap()).len(), 50);
+        assert!(!packed || sent.is_none_or(|sent| sent < 1 << 20), "{sent:?}");
+    }
 }
 
 #[tokio::test]

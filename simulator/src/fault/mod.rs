@@ -33,7 +33,7 @@
 //! | `drip` | a byte a second; `bytes=100` so many |
 //! | `cut` | JSON that ends early, in a whole HTTP answer; `at=50%` |
 //! | `bad-utf8`, `deep`, `duplicate-keys`, `html` | a body that is no good: a wrong byte, 100,000 brackets, `data` twice, HTML with 200 |
-//! | `huge` | `mib=64` of white space in front |
+//! | `huge` | `mib=64` of white space in front; `bomb` the same, packed with gzip to a thousandth |
 //! | `skip`, `repeat` | the next page begins `n=1` devices late or early, as when devices leave or come between pages |
 //! | `empty` | no items and no next page; `empty-page` no items but a next page |
 //! | `cut-list` | the list ends here, keeping `keep=10%` of the page |

@@ -123,6 +123,8 @@ pub enum Action {
     Html,
     /// Puts so many MiB of white space in front.
     Huge(u64),
+    /// Packs so many MiB of white space and the body with gzip, whatever the client asked for.
+    Bomb(u64),
     /// Moves the begin of the next page by so many devices: forward skips, backward repeats.
     Shift(i64),
     /// No items and no next page.

@@ -26,7 +26,10 @@ impl View<'_> {
         let beyond = (items.len() > limit).then(|| items.pop()).flatten();
         let next = beyond.map(|beyond| match style {
             PagingStyle::Keyset => self.shifted(&items, beyond, count, &fits),
-            PagingStyle::Offset => (i64::from(from) + limit as i64 + self.shift()).max(0) as u32,
+            PagingStyle::Offset => {
+                i64::from(from).saturating_add(limit as i64).saturating_add(self.shift()).clamp(0, i64::from(u32::MAX))
+                    as u32
+            }
         });
         Window { places: items, next }
     }
