@@ -1,5 +1,7 @@
 //! The rim against real services: a broker, a registry, foreign clients.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
+
 mod kafka_consumer;
 mod kafka_mock;
 mod kafka_publisher;

@@ -296,3 +296,104 @@ impl SchemaRegistryConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> KafkaConfig {
+        KafkaConfig::new("127.0.0.1:9092", SchemaRegistryConfig::at("http://127.0.0.1:8081"))
+    }
+
+    fn violations(config: &KafkaConfig) -> Vec<String> {
+        config.violations().into_iter().map(|violation| violation.to_string()).collect()
+    }
+
+    fn with_property(name: &str, value: TextOrSecret) -> KafkaConfig {
+        KafkaConfig { properties: [(name.to_owned(), value)].into(), ..config() }
+    }
+
+    fn text(value: &str) -> TextOrSecret {
+        TextOrSecret::Text(value.to_owned())
+    }
+
+    #[test]
+    fn the_smallest_configuration_stands() {
+        assert_eq!(violations(&config()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_setting_that_guarantees_rest_on_is_refused_with_what_to_use_instead() {
+        let found = violations(&with_property("enable.auto.commit", text("true")));
+        assert_eq!(
+            found,
+            ["`properties.enable.auto.commit` must be left out: Windfall sets it, its guarantees rest on it"]
+        );
+        let found = violations(&with_property("compression.type", text("gzip")));
+        assert_eq!(found, ["`properties.compression.type` must be left out: use `kafka.compression`"]);
+    }
+
+    #[test]
+    fn every_setting_that_our_clients_set_is_refused_from_the_file() {
+        let connection = Connection::new(&config(), "s", "i");
+        let membership = crate::kafka::Membership::Static { instance: "i".to_owned() };
+        let ours = [connection.member("g", &membership), connection.transactional("t")];
+        // How much is fetched ahead is ours to set, and nothing rests on it.
+        let free = ["queued.max.messages.kbytes", "fetch.wait.max.ms"];
+        let names =
+            ours.iter().flat_map(|client| client.config_map().into_keys().map(str::to_owned).collect::<Vec<_>>());
+        for name in names.filter(|name| !free.contains(&name.as_str())) {
+            assert!(OWNED.iter().any(|(owned, _)| *owned == name), "{name} can be overridden");
+        }
+    }
+
+    #[test]
+    fn a_password_must_come_from_a_reference() {
+        let found = violations(&with_property("sasl.password", text("hunter2")));
+        assert_eq!(found, ["`properties.sasl.password` must be a reference to a secret"]);
+        let secret = TextOrSecret::Secret(Secret::new("hunter2"));
+        assert_eq!(violations(&with_property("sasl.password", secret)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_setting_that_librdkafka_does_not_know_is_refused() {
+        let found = violations(&with_property("ssl.ca.locatoin", text("/x")));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("ssl.ca.locatoin"), "{found:?}");
+    }
+
+    #[test]
+    fn brokers_prefix_and_registry_are_looked_at() {
+        let mut config = config();
+        config.bootstrap_servers = vec!["kafka".into(), "http://kafka:9092".into(), "kafka:9092".into()];
+        config.topic_prefix = "a/b".into();
+        config.replication_factor = 0;
+        config.schema_registry.embedded = Some(EmbeddedRegistryConfig::default());
+        config.schema_registry.username = Some("u".into());
+        let found: Vec<String> = config.violations().into_iter().map(|violation| violation.path).collect();
+        let expected = [
+            "bootstrap_servers[0]",
+            "bootstrap_servers[1]",
+            "replication_factor",
+            "topic_prefix",
+            "schema_registry",
+            "schema_registry",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn several_registries_stand_in_one_line() {
+        let registry = SchemaRegistryConfig::at("http://a:8081/, https://b:8081");
+        assert_eq!(registry.urls(), ["http://a:8081", "https://b:8081"]);
+        assert!(registry.violations().is_empty());
+        assert!(!SchemaRegistryConfig::at("ftp://a").violations().is_empty());
+        assert!(!SchemaRegistryConfig::at("http://u:p@a").violations().is_empty());
+    }
+
+    #[test]
+    fn loopback_is_told_from_the_network() {
+        assert!(config().loopback());
+        assert!(!KafkaConfig::new("127.0.0.1:9092,kafka:9092", SchemaRegistryConfig::embedded(None)).loopback());
+    }
+}

@@ -67,6 +67,10 @@ impl Group {
             .blocking(move |consumer| consumer.committed_offsets(list, ASK_TIMEOUT))
             .await?
             .map_err(|source| self.ask("committed offsets", source))?;
+        // A partition whose offset was not read must not look like one that has none: it would begin at the beginning.
+        for element in found.elements() {
+            element.error().map_err(|source| self.ask("committed offsets", source))?;
+        }
         Ok(offsets_of(&found).collect())
     }
 

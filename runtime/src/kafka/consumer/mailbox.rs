@@ -271,3 +271,94 @@ impl Mailbox {
         self.revision.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_millis(1);
+
+    fn batch(epoch: u64) -> Batch {
+        Batch { epoch, records: Vec::new(), reached: Vec::new() }
+    }
+
+    fn assigned() -> (Mailbox, u64) {
+        let mailbox = Mailbox::default();
+        mailbox.assigned(vec![TopicPartition::new("t", 0)]);
+        let Some(Event::Assigned(assignment)) = mailbox.pop() else { panic!("an assignment was put in") };
+        (mailbox, assignment.id)
+    }
+
+    fn opened() -> (Mailbox, u64, u64) {
+        let (mailbox, assignment) = assigned();
+        assert!(mailbox.shut(assignment));
+        let epoch = mailbox.open(assignment, Live::new()).unwrap();
+        (mailbox, assignment, epoch)
+    }
+
+    #[test]
+    fn a_third_batch_waits_until_one_is_taken() {
+        let (mailbox, _, epoch) = opened();
+        mailbox.offer(batch(epoch), NOW).unwrap();
+        mailbox.offer(batch(epoch), NOW).unwrap();
+        assert_eq!(mailbox.offer(batch(epoch), NOW), Err(batch(epoch)));
+        assert!(matches!(mailbox.pop(), Some(Event::Batch(_))));
+        mailbox.offer(batch(epoch), NOW).unwrap();
+    }
+
+    #[test]
+    fn a_rebalance_comes_before_batches_and_ends_their_epoch() {
+        let (mailbox, assignment, epoch) = opened();
+        mailbox.offer(batch(epoch), NOW).unwrap();
+        assert!(mailbox.current(epoch));
+        let (ack, acked) = sync_channel(1);
+        mailbox.revoked(Revoked { partitions: Vec::new(), lost: false, ack });
+        assert!(!mailbox.current(epoch));
+        let Some(Event::Revoked(revoked)) = mailbox.pop() else { panic!("the revocation comes first") };
+        assert!(mailbox.pop().is_none(), "the batch of the ended epoch is gone");
+        mailbox.offer(batch(epoch), NOW).unwrap();
+        assert!(mailbox.pop().is_none(), "and one that was on its way as well");
+        assert_eq!(mailbox.open(assignment, Live::new()), None);
+        assert!(!mailbox.shut(assignment));
+        revoked.ack();
+        assert_eq!(acked.recv(), Ok(()));
+    }
+
+    #[test]
+    fn a_dropped_revocation_is_an_answer() {
+        let (ack, acked) = sync_channel(1);
+        drop(Revoked { partitions: Vec::new(), lost: true, ack });
+        assert!(acked.recv().is_err());
+    }
+
+    #[test]
+    fn a_turn_is_had_only_by_a_poll_that_begins_later() {
+        let (mailbox, assignment) = assigned();
+        mailbox.take_turn();
+        assert!(!mailbox.await_turn(assignment, Instant::now() + NOW), "the turn was taken before it was asked for");
+        let mailbox = Arc::new(mailbox);
+        let polling = Arc::clone(&mailbox);
+        let thread = std::thread::spawn(move || {
+            while polling.state().asked < 2 {
+                std::thread::yield_now();
+            }
+            polling.take_turn();
+        });
+        assert!(mailbox.await_turn(assignment, Instant::now() + Duration::from_secs(10)));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_given_up_is_told_within_the_epoch() {
+        let (mailbox, assignment) = assigned();
+        let live = Live::from([("t".into(), HashSet::from([0, 1]))]);
+        let epoch = mailbox.open(assignment, live).unwrap();
+        let before = mailbox.revision();
+        mailbox.give_up(&[TopicPartition::new("t", 0)]);
+        assert!(mailbox.revision() > before);
+        let view = mailbox.view();
+        assert_eq!((view.epoch, &view.live["t"]), (epoch, &HashSet::from([1])));
+    }
+}
