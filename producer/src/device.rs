@@ -7,7 +7,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use windfall_schemas::device::DeviceValue;
-use windfall_schemas::identifiers::{DeviceId, MacAddress};
+use windfall_schemas::identifiers::{DeviceId, MacAddress, SerialNumber};
 
 /// What Apple says of a device: its texts as they stand, empties as `None`, times in epoch milliseconds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,7 +43,7 @@ pub struct Device {
     pub unmapped: BTreeMap<String, Value>,
 }
 
-/// Makes the record of a device: MAC addresses in their one form, the id in the place of a missing serial number.
+/// Makes the record of a device: MAC addresses and serial number in their one form, the id in the place of a missing serial number.
 #[must_use]
 pub fn normalise(org: &str, id: DeviceId, device: Device) -> DeviceValue {
     let Device {
@@ -76,7 +76,9 @@ pub fn normalise(org: &str, id: DeviceId, device: Device) -> DeviceValue {
         unmapped,
     } = device;
     let device_id = id.into_string();
-    let serial_number = serial_number.map(trimmed).filter(|serial| !serial.is_empty());
+    // In any other case it is the same number, and would come and go as a change.
+    let serial_number =
+        serial_number.and_then(|serial| SerialNumber::parse(&serial).ok()).map(SerialNumber::into_string);
     DeviceValue {
         org: org.to_owned(),
         serial_number: serial_number.unwrap_or_else(|| device_id.clone()),

@@ -191,6 +191,10 @@ impl AppleDirectory {
     /// Sends a GET; a 401 is answered with a new token, once.
     async fn get(&self, endpoint: &Endpoint<'_>, cursor: Option<&Cursor>) -> Result<Response, DirectoryError> {
         let (path, query) = (endpoint.path(), endpoint.query(self.page_size, cursor));
+        // However they are escaped, URL parsers take them for steps upwards: another resource would answer.
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(unreadable_at(&path, wire::Unreadable("its id cannot stand in a URL".to_owned())));
+        }
         let (token, response) = self.send(endpoint, &path, &query).await?;
         if response.status != 401 {
             return Ok(response);

@@ -50,8 +50,8 @@ impl Settings {
             .timeout(self.whole)
             .https_only(!self.plain)
             .tls_version_min(reqwest::tls::Version::TLS_1_2);
-        // A proxy has no business between us and our own machine.
-        let builder = if self.plain { builder.no_proxy() } else { builder };
+        // Between us and our own machine a proxy has no business, and no certificate is looked at.
+        let builder = if self.plain { builder.no_proxy().tls_certs_only([]) } else { builder };
         if http1 { builder.http1_only().build() } else { builder.build() }
     }
 }

@@ -209,7 +209,7 @@ impl Budget {
     /// Notes that nothing may leave before `retry_after`.
     pub fn hold(&mut self, retry_after: Duration, now: Duration, wall: DateTime<Utc>) {
         let retry_after = retry_after.min(LONGEST_RETRY_AFTER);
-        if now + retry_after > self.not_before {
+        if !retry_after.is_zero() && now + retry_after > self.not_before {
             self.not_before = now + retry_after;
             self.retry_after = Some((wall + retry_after, retry_after));
         }

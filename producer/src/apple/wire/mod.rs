@@ -277,6 +277,9 @@ fn named<'a>(raw: &'a str, kind: &str) -> Result<(DeviceId, Resource<'a>), Fault
     let resource: Resource<'_> =
         serde_json::from_str(raw).map_err(|error| Fault::new(rough_name(raw), "bad_attribute", error.to_string()))?;
     let id = match resource.id.as_deref().map(DeviceId::parse) {
+        Some(Ok(id)) if matches!(id.as_str(), "." | "..") => {
+            return Err(Fault::new(Some(id.into_string()), "no_id", "its `id` cannot stand in a URL"));
+        }
         Some(Ok(id)) => id,
         Some(Err(error)) => return Err(Fault::new(rough_name(raw), "no_id", error.to_string())),
         None => return Err(Fault::new(rough_name(raw), "no_id", "the item has no `id`")),

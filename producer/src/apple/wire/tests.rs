@@ -85,8 +85,10 @@ fn a_list_and_a_text_of_one_say_the_same() {
 }
 
 #[test]
-fn an_order_number_without_quotes_is_a_text() {
-    assert_eq!(with(json!({"orderNumber": 7_000_000_001_u64})).unwrap().order_number.as_deref(), Some("7000000001"));
+fn a_serial_number_is_the_same_in_any_case() {
+    let serial = |text: &str| with(json!({"serialNumber": text})).unwrap().serial_number;
+    assert_eq!(serial("sim0000001 "), "SIM0000001");
+    assert_eq!(serial(" "), "D1", "a blank is none");
 }
 
 #[test]
@@ -119,6 +121,7 @@ fn a_bad_item_never_costs_its_neighbours() {
         (json!({}), None, "no_id"),
         (json!({"type": "orgDevices", "id": "  ", "attributes": {"status": "ASSIGNED"}}), None, "no_id"),
         (json!({"type": "orgDevices", "attributes": {"serialNumber": "S1"}}), Some("S1"), "no_id"),
+        (json!({"type": "orgDevices", "id": "..", "attributes": {"status": "ASSIGNED"}}), Some(".."), "no_id"),
         (
             json!({"type": "orgDevices", "id": {"a": 1}, "attributes": {"serialNumber": "S2"}}),
             Some("S2"),
@@ -129,6 +132,8 @@ fn a_bad_item_never_costs_its_neighbours() {
         (json!({"type": "orgDevices", "id": "X", "attributes": null}), Some("X"), "no_attributes"),
         (json!({"type": "orgDevices", "id": "X", "attributes": {"color": {"r": 1}}}), Some("X"), "bad_attribute"),
         (json!({"type": "orgDevices", "id": "X", "attributes": {"orderDateTime": "soon"}}), Some("X"), "bad_attribute"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": {"orderNumber": 7}}), Some("X"), "bad_attribute"),
+        (json!({"type": "orgDevices", "id": "X", "attributes": {"imei": [7]}}), Some("X"), "bad_attribute"),
         (json!({"type": "orgDevices", "id": "X", "attributes": {"imei": [["1"]]}}), Some("X"), "bad_attribute"),
         (
             json!({"type": "orgDevices", "id": "X", "attributes": {"color": "x".repeat(100_000)}}),

@@ -44,18 +44,6 @@ macro_rules! nothing_is_default {
     };
 }
 
-macro_rules! numbers_as_text {
-    () => {
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-            self.visit_string(number.to_string())
-        }
-
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-            self.visit_string(number.to_string())
-        }
-    };
-}
-
 macro_rules! visited_by {
     ($value:ident, $visitor:ident) => {
         impl<'de> Deserialize<'de> for $value {
@@ -89,7 +77,6 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     nothing_is_default!();
-    numbers_as_text!();
 }
 
 struct TextsVisitor;
@@ -122,7 +109,6 @@ impl<'de> Visitor<'de> for TextsVisitor {
     }
 
     nothing_is_default!();
-    numbers_as_text!();
 }
 
 /// An item of a list: no lists inside lists.
@@ -153,7 +139,6 @@ impl Visitor<'_> for SingleVisitor {
     }
 
     nothing_is_default!();
-    numbers_as_text!();
 }
 
 struct InstantVisitor;
