@@ -4,5 +4,6 @@
 
 mod conformance;
 mod kafka;
+mod laws;
 mod postgres;
 mod subjects;

@@ -19,6 +19,8 @@ use crate::writer::Step;
 
 /// Offsets are shown to Kafka's tools no more often than this.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
+/// A broker is asked no longer than this for what is only shown: a rebalance waits meanwhile.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Name of the stage in metrics.
 const STAGE: &str = "sink";
 
@@ -109,8 +111,10 @@ impl<R: SchemaSource> Running<R> {
     /// Asks where the topic ends and shows how far away that is.
     pub(super) async fn show_lag(&mut self) {
         let positions = self.furthest();
-        match table::ends(&self.connection, &self.topic, positions.keys().copied()).await {
-            Ok(extents) => {
+        let asked = table::ends(&self.connection, &self.topic, positions.keys().copied());
+        match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+            Err(_) => debug!(sink = %self.sink, "end of the topic not told in time"),
+            Ok(Ok(extents)) => {
                 let behind = |(partition, position): (&i32, &i64)| {
                     extents.get(partition).map_or(0, |extent| (extent.end - position).max(0))
                 };
@@ -118,7 +122,7 @@ impl<R: SchemaSource> Running<R> {
                 self.set_lag(lag);
                 self.part.progress();
             }
-            Err(failure) => debug!(sink = %self.sink, error = %chain(&failure), "end of the topic not asked"),
+            Ok(Err(failure)) => debug!(sink = %self.sink, error = %chain(&failure), "end of the topic not asked"),
         }
     }
 

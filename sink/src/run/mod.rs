@@ -44,6 +44,9 @@ const GRACE: Duration = Duration::from_secs(3);
 const WATCH: Duration = Duration::from_millis(50);
 /// How often an idle sink looks whether it really is at the end.
 const TICK: Duration = Duration::from_secs(15);
+/// A member that the group still counts on after this long (three session time-outs) is no zombie: whoever took its
+/// partitions over in the store was, with a claim that came late.
+const RECLAIM: Duration = Duration::from_secs(30);
 /// Bytes of a batch: a few thousand flat records.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// A store that is back is noticed within this time.
@@ -182,6 +185,7 @@ impl<R: SchemaSource> Sink<R> {
             reached: BTreeMap::new(),
             marks: BTreeMap::new(),
             shown_at: None,
+            given_up_at: None,
             report: Report::default(),
         };
         Ok((running, consumer))
@@ -217,6 +221,8 @@ struct Running<R> {
     /// Up to when each partition's deletions are known in the store.
     marks: BTreeMap<i32, DateTime<Utc>>,
     shown_at: Option<Instant>,
+    /// When partitions were first given up in this assignment.
+    given_up_at: Option<Instant>,
     report: Report,
 }
 
@@ -250,7 +256,11 @@ impl<R: SchemaSource> Running<R> {
 
     async fn on(&mut self, event: Event) -> Result<(), SinkError> {
         match event {
-            Event::Assigned(assignment) => self.take_over(assignment).await,
+            Event::Assigned(assignment) => {
+                // An assignment begins an epoch, whose number is its own.
+                let epoch = assignment.id;
+                self.take_over(assignment, epoch).await
+            }
             Event::Revoked(revoked) => {
                 self.forget();
                 revoked.ack();
@@ -265,6 +275,7 @@ impl<R: SchemaSource> Running<R> {
         self.assignment = None;
         self.reached.clear();
         self.marks.clear();
+        self.given_up_at = None;
         self.writer.release();
     }
 
@@ -341,16 +352,10 @@ impl<R: SchemaSource> Running<R> {
             return None;
         }
         let (group, stop) = (self.group.clone(), self.stop.clone());
-        let gone = async {
-            while group.current(epoch) && !stop.is_cancelled() {
-                tokio::time::sleep(WATCH).await;
-            }
-            tokio::time::sleep(GRACE).await;
-        };
         let step = tokio::select! {
             biased;
             step = self.writer.step(work) => step,
-            () = gone => return None,
+            () = gone(&group, epoch, &stop) => return None,
         };
         Some(step.map(|step| {
             self.account(&step);
@@ -417,6 +422,7 @@ impl<R: SchemaSource> Running<R> {
         for partition in partitions {
             self.reached.remove(partition);
         }
+        self.given_up_at.get_or_insert_with(Instant::now);
         self.part.detail("given_up", partitions.to_vec());
     }
 
@@ -425,6 +431,10 @@ impl<R: SchemaSource> Running<R> {
         let Some(current) = &self.assignment else { return Ok(()) };
         if self.abandoned(current.epoch) {
             return Ok(());
+        }
+        if self.given_up_at.is_some_and(|given_up_at| given_up_at.elapsed() >= RECLAIM) {
+            warn!(sink = %self.sink, "the group still gives partitions to this instance that it gave up, taking them over again");
+            return self.take_over_again().await;
         }
         self.show_lag().await;
         let now = self.clock.now();
@@ -460,6 +470,14 @@ enum Next {
     Wait(String),
     /// The assignment anew.
     TakeOver,
+}
+
+/// Ends a while after `epoch` has passed or the sink is to stop: what is in flight may still end by then.
+async fn gone(group: &Group, epoch: u64, stop: &CancellationToken) {
+    while group.current(epoch) && !stop.is_cancelled() {
+        tokio::time::sleep(WATCH).await;
+    }
+    tokio::time::sleep(GRACE).await;
 }
 
 async fn until(instant: Option<Instant>) {

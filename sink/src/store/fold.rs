@@ -39,7 +39,8 @@ enum Last<'a> {
     Tombstone(Tombstone<'a>),
 }
 
-/// Folds `batch`, which is in the order of offsets within each partition.
+/// Folds `batch`, which is in the order of offsets within each partition and newer than the rows: what comes of it is what
+/// one record after the other would have come to, however a log is cut into batches.
 ///
 /// | so far | then | comes to |
 /// | --- | --- | --- |
@@ -47,7 +48,7 @@ enum Last<'a> {
 /// | nothing | tombstone | the tombstone |
 /// | deleted record | tombstone | the deleted record: the tombstone adds nothing |
 /// | live record | tombstone | the record's fields, deleted, under the tombstone's guard: its deleted record is missing |
-/// | tombstone | tombstone | the later one |
+/// | tombstone | tombstone | the earlier one: it deletes, the later finds nothing left to delete |
 pub(crate) fn fold(batch: &[AssetChange]) -> Folded<'_> {
     let mut last: HashMap<&str, Last<'_>> = HashMap::with_capacity(batch.len());
     let mut overtaken = 0;
@@ -79,9 +80,8 @@ fn follow<'a>(before: Option<Last<'a>>, change: &'a AssetChange) -> Last<'a> {
         (Some(Last::Upsert(upsert)), Content::Tombstone) => {
             Last::Upsert(Upsert { deleted: true, partition, offset, ..upsert })
         }
-        (Some(Last::Tombstone(_)) | None, Content::Tombstone) => {
-            Last::Tombstone(Tombstone { asset_id, partition, offset })
-        }
+        (Some(Last::Tombstone(earlier)), Content::Tombstone) => Last::Tombstone(earlier),
+        (None, Content::Tombstone) => Last::Tombstone(Tombstone { asset_id, partition, offset }),
     }
 }
 
@@ -121,6 +121,12 @@ mod tests {
     fn a_tombstone_after_the_deleted_record_adds_nothing() {
         let batch = [record("a", 1, true), tombstone("a", 2)];
         assert_eq!((fold(&batch).upserts[0].deleted, fold(&batch).upserts[0].offset), (true, 1));
+    }
+
+    #[test]
+    fn of_two_tombstones_the_first_deletes() {
+        let batch = [tombstone("a", 1), tombstone("a", 4)];
+        assert_eq!(fold(&batch).tombstones, [Tombstone { asset_id: "a", partition: 0, offset: 1 }]);
     }
 
     #[test]
