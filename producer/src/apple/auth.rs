@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use url::Url;
 use uuid::Uuid;
 use windfall_runtime::clock::SharedClock;
+use xxhash_rust::xxh3::xxh3_64;
 use zeroize::Zeroizing;
 
 use super::error::TokenError;
@@ -44,6 +45,15 @@ pub struct Account {
     pub scope: &'static str,
     /// Where tokens are given out.
     pub token_url: Url,
+}
+
+impl Account {
+    /// Tells credentials apart in what is kept of refusals.
+    fn fingerprint(&self, key: &SigningKey) -> String {
+        let Self { client_id, key_id, scope, token_url } = self;
+        let text = format!("{client_id}\n{key_id:?}\n{scope}\n{token_url}\n{:x}", key.fingerprint());
+        format!("{:016x}", xxh3_64(text.as_bytes()))
+    }
 }
 
 #[derive(Serialize)]
@@ -134,7 +144,7 @@ impl Tokens {
         clock: SharedClock,
         identifiers: Identifiers,
     ) -> Self {
-        let budget = TokenBudget::take_over(state, clock.now());
+        let budget = TokenBudget::take_over(state, &account.fingerprint(&key), clock.now());
         let ledger = Ledger {
             budget,
             reserved: false,

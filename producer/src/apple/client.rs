@@ -249,7 +249,7 @@ impl AppleDirectory {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
             if body.len() + chunk.len() > MAX_BODY_BYTES {
-                self.transport.broke();
+                self.transport.renew();
                 return Err(DirectoryError::TooLarge { path: path.to_owned(), limit_bytes: MAX_BODY_BYTES });
             }
             body.extend_from_slice(&chunk);
@@ -259,7 +259,11 @@ impl AppleDirectory {
     }
 
     fn broken(&self, path: &str, source: reqwest::Error) -> DirectoryError {
-        self.transport.broke();
+        if source.is_connect() {
+            self.transport.renew();
+        } else {
+            self.transport.broke();
+        }
         let path = path.to_owned();
         if source.is_timeout() {
             return DirectoryError::TimedOut { path, limit: self.deadline };
@@ -450,12 +454,14 @@ impl DeviceDirectory for AppleDirectory {
         self.tokens.reserve();
         let state = self.state();
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let LimiterState { not_before, retry_after_ms, requests: _, tokens, refusals, tokens_not_before } = &state;
+        let LimiterState { not_before, retry_after_ms, requests: _, tokens, refusals, account, tokens_not_before } =
+            &state;
         // The pace recovers by itself and need not be written each time.
         let same = saved.not_before == *not_before
             && saved.retry_after_ms == *retry_after_ms
             && saved.tokens == *tokens
             && saved.refusals == *refusals
+            && saved.account == *account
             && saved.tokens_not_before == *tokens_not_before;
         (!same).then_some(state)
     }

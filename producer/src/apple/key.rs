@@ -18,9 +18,14 @@ use jsonwebtoken::EncodingKey;
 use p256::SecretKey;
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
 use secrecy::{ExposeSecret as _, SecretSlice};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A P-256 key that signs client assertions; it cannot be shown, cloned or written.
-pub struct SigningKey(EncodingKey);
+pub struct SigningKey {
+    signs: EncodingKey,
+    /// Hash of the public half.
+    fingerprint: u64,
+}
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,7 +125,12 @@ impl SigningKey {
     }
 
     pub(crate) fn encoding_key(&self) -> &EncodingKey {
-        &self.0
+        &self.signs
+    }
+
+    /// Tells keys apart without saying anything of them: a hash of the public half.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 }
 
@@ -174,7 +184,8 @@ impl Block<'_> {
         let key =
             SecretKey::from_pkcs8_der(der).or_else(|_| SecretKey::from_sec1_der(der)).map_err(|_| refusal(der))?;
         let pkcs8 = key.to_pkcs8_der().map_err(|_| KeyError::Unreadable)?;
-        Ok(SigningKey(EncodingKey::from_ec_der(pkcs8.as_bytes())))
+        let fingerprint = xxh3_64(key.public_key().to_string().as_bytes());
+        Ok(SigningKey { signs: EncodingKey::from_ec_der(pkcs8.as_bytes()), fingerprint })
     }
 }
 

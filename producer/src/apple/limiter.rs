@@ -1,12 +1,15 @@
 //! The door that every request of an organization goes through, one at a time.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::Notify;
 use windfall_runtime::clock::SharedClock;
-use windfall_runtime::metrics::{RATE_LIMIT_THROTTLED, RATE_LIMIT_TOKENS, RATE_LIMIT_WAIT_SECONDS, label};
+use windfall_runtime::metrics::{
+    RATE_LIMIT_THROTTLED, RATE_LIMIT_TOKENS, RATE_LIMIT_USED_RATIO, RATE_LIMIT_WAIT_SECONDS, label,
+};
 
 use crate::budget::{Budget, Limit, LimiterState, Pace, Priority, Ticket, Turn};
 
@@ -15,6 +18,9 @@ pub struct Limiter {
     source: String,
     clock: SharedClock,
     budget: Mutex<Budget>,
+    /// Which jobs used the last period, for the metrics alone.
+    jobs: Mutex<VecDeque<(Duration, Priority)>>,
+    per: Duration,
     /// Somebody left, finished or was told to wait: everybody looks again.
     changed: Notify,
 }
@@ -23,6 +29,7 @@ pub struct Limiter {
 #[must_use]
 pub struct Permit<'a> {
     limiter: &'a Limiter,
+    priority: Priority,
 }
 
 impl Drop for Permit<'_> {
@@ -30,8 +37,9 @@ impl Drop for Permit<'_> {
         let now = self.limiter.clock.elapsed();
         let mut budget = self.limiter.lock();
         budget.answered(now);
-        self.limiter.show(budget.pace(now));
+        let pace = budget.pace(now);
         drop(budget);
+        self.limiter.show(self.priority, now, pace);
         self.limiter.changed.notify_waiters();
     }
 }
@@ -56,7 +64,14 @@ impl Limiter {
     #[must_use]
     pub fn take_over(source: &str, limit: Limit, state: &LimiterState, clock: SharedClock) -> Self {
         let budget = Budget::take_over(limit, state, clock.elapsed(), clock.now());
-        Self { source: source.to_owned(), clock, budget: Mutex::new(budget), changed: Notify::new() }
+        Self {
+            source: source.to_owned(),
+            clock,
+            budget: Mutex::new(budget),
+            jobs: Mutex::new(VecDeque::new()),
+            per: limit.per,
+            changed: Notify::new(),
+        }
     }
 
     /// Waits for a turn. Whoever drops the future before gives its place in the queue up.
@@ -83,7 +98,7 @@ impl Limiter {
         let waited = self.clock.elapsed().saturating_sub(came);
         counter!(RATE_LIMIT_WAIT_SECONDS, label::SOURCE => self.source.clone(), label::JOB => priority.as_str())
             .increment(waited.as_secs());
-        Permit { limiter: self }
+        Permit { limiter: self, priority }
     }
 
     /// Notes a 429.
@@ -110,9 +125,19 @@ impl Limiter {
         self.lock().pace(self.clock.elapsed())
     }
 
-    fn show(&self, pace: Pace) {
+    fn show(&self, priority: Priority, now: Duration, pace: Pace) {
         let left = pace.limit.saturating_sub(pace.used);
         gauge!(RATE_LIMIT_TOKENS, label::SOURCE => self.source.clone()).set(f64::from(left));
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.push_back((now, priority));
+        while jobs.front().is_some_and(|(at, _)| *at + self.per <= now) {
+            jobs.pop_front();
+        }
+        for job in Priority::ALL {
+            let used = jobs.iter().filter(|(_, by)| *by == job).count();
+            gauge!(RATE_LIMIT_USED_RATIO, label::SOURCE => self.source.clone(), label::JOB => job.as_str())
+                .set(used as f64 / f64::from(pace.limit.max(1)));
+        }
     }
 
     /// A panic inside the budget leaves plain numbers behind, so the lock's poison is not heeded.

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::Cursor;
 
 /// Most pages of one list: a fleet of 20 million at 1,000 a page.
@@ -27,29 +29,34 @@ pub enum PagingError {
 /// The cursors that a walk has met.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
-    met: HashSet<Cursor>,
+    /// Hashes, since a list may have many pages and a cursor many bytes.
+    met: HashSet<u128>,
 }
 
 impl Trail {
     /// Begins a walk, at the first page or, when a scan is resumed, at `from`.
     #[must_use]
     pub fn new(from: Option<&Cursor>) -> Self {
-        Self { met: from.cloned().into_iter().collect() }
+        Self { met: from.map(hash).into_iter().collect() }
     }
 
     /// Takes the cursor of the next page; an error means that the walk must be given up.
     pub fn step(&mut self, next: Option<&Cursor>) -> Result<(), PagingError> {
         let Some(next) = next else { return Ok(()) };
         let pages = self.met.len() + 1;
-        if self.met.contains(next) {
+        if self.met.contains(&hash(next)) {
             return Err(PagingError::Loop { pages });
         }
         if pages >= MAX_PAGES {
             return Err(PagingError::Endless { pages });
         }
-        self.met.insert(next.clone());
+        self.met.insert(hash(next));
         Ok(())
     }
+}
+
+fn hash(cursor: &Cursor) -> u128 {
+    xxh3_128(cursor.as_str().as_bytes())
 }
 
 #[cfg(test)]

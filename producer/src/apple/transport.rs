@@ -111,11 +111,16 @@ impl Transport {
         self.lock().broken = 0;
     }
 
+    /// Makes a new connection for the next request.
+    pub fn renew(&self) {
+        self.lock().uses = REQUESTS_PER_CONNECTION;
+    }
+
     /// Notes that the connection broke: the next request makes a new one, after some in a row with HTTP/1.1.
     pub fn broke(&self) {
+        self.renew();
         let mut current = self.lock();
         current.broken += 1;
-        current.uses = REQUESTS_PER_CONNECTION;
         if current.broken >= BROKEN_IN_A_ROW && !current.http1 {
             current.http1 = true;
             tracing::warn!(broken = current.broken, "connections keep breaking, speaking HTTP/1.1 from now on");

@@ -43,6 +43,8 @@ pub struct LimiterState {
     pub tokens: Vec<DateTime<Utc>>,
     /// Refused token requests in a row.
     pub refusals: u32,
+    /// Whom they refused: a hash of client id, key id and public key.
+    pub account: Option<String>,
     /// No token request before this: the token endpoint's `Retry-After`.
     pub tokens_not_before: Option<DateTime<Utc>>,
 }

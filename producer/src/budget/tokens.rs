@@ -28,17 +28,21 @@ pub struct TokenBudget {
     asked: Vec<DateTime<Utc>>,
     refusals: u32,
     not_before: Option<DateTime<Utc>>,
+    account: String,
 }
 
 impl TokenBudget {
     /// Takes over what an earlier process did.
     ///
     /// What lies in the future was written by a clock that has been set back since; it counts as asked for now.
+    /// Refusals belong to the `account` that met them: whoever has put the right key in its place need not wait.
     #[must_use]
-    pub fn take_over(state: &LimiterState, now: DateTime<Utc>) -> Self {
+    pub fn take_over(state: &LimiterState, account: &str, now: DateTime<Utc>) -> Self {
         let asked = state.tokens.iter().map(|asked| (*asked).min(now)).collect();
         let not_before = state.tokens_not_before.map(|until| until.min(now + LONGEST_RETRY_AFTER));
-        Self { asked, refusals: state.refusals, not_before }
+        let same = state.account.as_deref().is_none_or(|refused| refused == account);
+        let (refusals, not_before) = if same { (state.refusals, not_before) } else { (0, None) };
+        Self { asked, refusals, not_before, account: account.to_owned() }
     }
 
     /// Returns why a token may not be asked for now, if so.
@@ -100,6 +104,7 @@ impl TokenBudget {
         state.tokens.clone_from(&self.asked);
         state.refusals = self.refusals;
         state.tokens_not_before = self.not_before;
+        state.account = (self.refusals > 0 || self.not_before.is_some()).then(|| self.account.clone());
     }
 }
 
@@ -111,15 +116,19 @@ mod tests {
         DateTime::from_timestamp(1_795_000_000 + seconds, 0).unwrap()
     }
 
+    fn fresh() -> TokenBudget {
+        TokenBudget::take_over(&LimiterState::default(), "a", at(0))
+    }
+
     fn restarted(tokens: &TokenBudget, now: DateTime<Utc>) -> TokenBudget {
         let mut state = LimiterState::default();
         tokens.write(&mut state);
-        TokenBudget::take_over(&state, now)
+        TokenBudget::take_over(&state, "a", now)
     }
 
     #[test]
     fn the_eleventh_token_in_five_minutes_waits_over_any_number_of_restarts() {
-        let mut tokens = TokenBudget::default();
+        let mut tokens = fresh();
         for second in 0..10 {
             tokens = restarted(&tokens, at(second));
             assert_eq!(tokens.wait(at(second)), None);
@@ -133,7 +142,7 @@ mod tests {
 
     #[test]
     fn after_three_refusals_one_request_is_made_in_ten_minutes_over_restarts() {
-        let mut tokens = TokenBudget::default();
+        let mut tokens = fresh();
         for second in 0..3 {
             assert_eq!(tokens.wait(at(second)), None);
             tokens.ask(at(second));
@@ -148,8 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn another_key_need_not_wait_for_what_the_old_one_met_and_yet_counts() {
+        let mut tokens = fresh();
+        for second in 0..3 {
+            tokens.ask(at(second));
+            tokens.refused(at(second), None);
+        }
+        let mut state = LimiterState::default();
+        tokens.write(&mut state);
+        let mut other = TokenBudget::take_over(&state, "b", at(3));
+        assert_eq!((other.wait(at(3)), other.refusals()), (None, 0));
+        for second in 3..10 {
+            other.ask(at(second));
+        }
+        assert_eq!(other.wait(at(10)), Some(TokenWait::TooMany(Duration::from_secs(290))));
+    }
+
+    #[test]
     fn a_token_ends_the_row_of_refusals() {
-        let mut tokens = TokenBudget::default();
+        let mut tokens = fresh();
         for second in 0..2 {
             tokens.ask(at(second));
             tokens.refused(at(second), None);
@@ -161,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_endpoints_own_retry_after_is_obeyed_to_the_second() {
-        let mut tokens = TokenBudget::default();
+        let mut tokens = fresh();
         tokens.ask(at(0));
         assert_eq!(tokens.refused(at(0), Some(Duration::from_secs(77))), Duration::from_secs(77));
         let tokens = restarted(&tokens, at(50));
@@ -171,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_a_day_holds_nobody_for_a_day() {
-        let mut tokens = TokenBudget::default();
+        let mut tokens = fresh();
         for second in 0..10 {
             tokens.ask(at(86_400 + second));
         }

@@ -16,6 +16,10 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All of them, in order.
+    pub const ALL: [Priority; 5] =
+        [Priority::LookUp, Priority::Audit, Priority::Scan, Priority::Linkage, Priority::Coverage];
+
     /// After how many requests of others a waiting one is let before all: its floor is 1 in this many plus one.
     const fn patience(self) -> u32 {
         match self {

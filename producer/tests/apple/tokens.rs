@@ -178,6 +178,22 @@ async fn the_breaker_before_the_token_endpoint_outlives_a_restart() {
 }
 
 #[tokio::test]
+async fn the_right_key_in_the_place_of_the_wrong_one_need_not_wait() {
+    let server = Server::start().await;
+    for _ in 0..3 {
+        server.token(Reply::json(400, r#"{"error": "invalid_client"}"#));
+    }
+    server.answer(Reply::json(200, EMPTY));
+    let (wrong, clock) = directory(&server);
+    for _ in 0..4 {
+        wrong.page(None).await.unwrap_err();
+    }
+    let mut options = super::Options { state: wrong.unsaved().unwrap(), ..options(&server.url()) };
+    options.account.key_id = Some("key-2".to_owned());
+    directory_with(options, &clock).page(None).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_process_that_dies_after_each_token_request_asks_ten_times_in_five_minutes() {
     let server = Server::start().await;
     server.answer(Reply::json(200, EMPTY));
