@@ -18,7 +18,8 @@
 //!
 //! **WHEN** narrows it: `@3` the third match, `@2..5`, `@4..` (matches are counted from 1 since the rule was made),
 //! `every=7`, `5%` by the seed, `page=2` on that page of a chain, `org=acme`, `x2` at most twice. Only requests with
-//! good credentials and inside the rate limit are matches, so that a script means the same at any speed.
+//! good credentials and inside the rate limit are matches, so that a script means the same at any speed; at the token
+//! endpoint every request is.
 //!
 //! **ACTION**, with what it does and its settings:
 //!
