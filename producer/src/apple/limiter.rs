@@ -13,6 +13,10 @@ use windfall_runtime::metrics::{
 
 use crate::budget::{Budget, Limit, LimiterState, Pace, Priority, Ticket, Turn};
 
+/// The clock's time begins with the process, and what a predecessor has sent lies before: its requests must have a
+/// place on the time line. As long as the longest period of a limit.
+const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Lets requests through as the budget allows: never two at a time, never more than the limit in any period.
 pub struct Limiter {
     source: String,
@@ -34,7 +38,7 @@ pub struct Permit<'a> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let now = self.limiter.clock.elapsed();
+        let now = self.limiter.now();
         let mut budget = self.limiter.lock();
         budget.answered(now);
         let pace = budget.pace(now);
@@ -63,7 +67,7 @@ impl Limiter {
     /// Takes `source` over: nothing leaves before what `state` says, and not within one period.
     #[must_use]
     pub fn take_over(source: &str, limit: Limit, state: &LimiterState, clock: SharedClock) -> Self {
-        let budget = Budget::take_over(limit, state, clock.elapsed(), clock.now());
+        let budget = Budget::take_over(limit, state, clock.elapsed() + HEAD_START, clock.now());
         Self {
             source: source.to_owned(),
             clock,
@@ -74,17 +78,21 @@ impl Limiter {
         }
     }
 
+    fn now(&self) -> Duration {
+        self.clock.elapsed() + HEAD_START
+    }
+
     /// Waits for a turn. Whoever drops the future before gives its place in the queue up.
     pub async fn admit(&self, priority: Priority) -> Permit<'_> {
         let mut place = Place { limiter: self, ticket: None };
         let ticket = self.lock().enter(priority);
         place.ticket = Some(ticket);
         self.changed.notify_waiters();
-        let came = self.clock.elapsed();
+        let came = self.now();
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            let turn = self.lock().ask(ticket, self.clock.elapsed());
+            let turn = self.lock().ask(ticket, self.now());
             match turn {
                 Turn::Go => break,
                 Turn::Busy => changed.await,
@@ -95,7 +103,7 @@ impl Limiter {
             }
         }
         place.ticket = None;
-        let waited = self.clock.elapsed().saturating_sub(came);
+        let waited = self.now().saturating_sub(came);
         counter!(RATE_LIMIT_WAIT_SECONDS, label::SOURCE => self.source.clone(), label::JOB => priority.as_str())
             .increment(waited.as_secs());
         Permit { limiter: self, priority }
@@ -104,13 +112,13 @@ impl Limiter {
     /// Notes a 429.
     pub fn throttled(&self, retry_after: Duration) {
         counter!(RATE_LIMIT_THROTTLED, label::SOURCE => self.source.clone()).increment(1);
-        self.lock().throttled(retry_after, self.clock.elapsed(), self.clock.now());
+        self.lock().throttled(retry_after, self.now(), self.clock.now());
         self.changed.notify_waiters();
     }
 
     /// Notes that the server asked for patience for another reason than the limit.
     pub fn hold(&self, retry_after: Duration) {
-        self.lock().hold(retry_after, self.clock.elapsed(), self.clock.now());
+        self.lock().hold(retry_after, self.now(), self.clock.now());
         self.changed.notify_waiters();
     }
 
@@ -122,7 +130,7 @@ impl Limiter {
     /// Tells how fast requests are let through now.
     #[must_use]
     pub fn pace(&self) -> Pace {
-        self.lock().pace(self.clock.elapsed())
+        self.lock().pace(self.now())
     }
 
     fn show(&self, priority: Priority, now: Duration, pace: Pace) {
