@@ -17,7 +17,7 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::server::ServerValue;
 
 /// When the scan of a scenario begins; look-ups are made a minute after its end.
-pub const BEGIN: i64 = 1_764_000_000_000;
+pub(crate) const BEGIN: i64 = 1_764_000_000_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +81,7 @@ fn complete() -> String {
     "complete".to_owned()
 }
 
-pub fn origin() -> Origin {
+pub(crate) fn origin() -> Origin {
     Origin { org: "acme".to_owned(), name: "windfall".to_owned(), api: "business".to_owned() }
 }
 
@@ -94,17 +94,17 @@ fn device(fields: &Json) -> DeviceValue {
     serde_json::from_value(Json::Object(fields)).expect("the fields are those of the schema")
 }
 
-pub fn known_event(value: DeviceValue, number: u64, made_at: i64) -> Event<DeviceValue> {
+pub(crate) fn known_event(value: DeviceValue, number: u64, made_at: i64) -> Event<DeviceValue> {
     let fingerprint = value.fingerprint();
     Event { after: Some(value), number, fingerprint, made_at, channel: None }
 }
 
-pub fn answer(number: u64, at: i64) -> Answer {
+pub(crate) fn answer(number: u64, at: i64) -> Answer {
     let received_at = DateTime::from_timestamp_millis(at).expect("a moment");
     Answer { number, path: "/v1/orgDevices".to_owned(), request_id: None, received_at }
 }
 
-pub fn page(number: u64, at: i64, devices: Vec<DeviceValue>, rejected: Vec<Rejected>, last: bool) -> Page {
+pub(crate) fn page(number: u64, at: i64, devices: Vec<DeviceValue>, rejected: Vec<Rejected>, last: bool) -> Page {
     let items = devices.into_iter().enumerate().map(|(index, value)| Item { index, value }).collect();
     let next = if last { None } else { Cursor::new(format!("page-{number}")) };
     Page { items, rejected, next, total: None, answer: answer(number, at) }
