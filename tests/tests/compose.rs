@@ -19,7 +19,12 @@ fn read(file: &str) -> Json {
 
 fn services() -> BTreeMap<String, Json> {
     let compose = read("compose.yaml");
-    compose["services"].as_object().expect("services").iter().map(|(name, service)| (name.clone(), service.clone())).collect()
+    compose["services"]
+        .as_object()
+        .expect("services")
+        .iter()
+        .map(|(name, service)| (name.clone(), service.clone()))
+        .collect()
 }
 
 fn texts(list: &Json) -> Vec<&str> {
@@ -53,7 +58,9 @@ fn the_commands_are_understood_by_the_binary() {
     for (name, service) in services() {
         let health = texts(&service["healthcheck"]["test"]);
         let health = health.strip_prefix(&["CMD", "windfall"]).unwrap_or_default();
-        for arguments in [texts(&service["command"]).as_slice(), health].into_iter().filter(|arguments| !arguments.is_empty()) {
+        for arguments in
+            [texts(&service["command"]).as_slice(), health].into_iter().filter(|arguments| !arguments.is_empty())
+        {
             // Help is answered only when everything before it was understood.
             let output = Command::new(PROGRAM).args(arguments).arg("--help").output().expect("the binary runs");
             assert!(output.status.success(), "{name}: {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -81,7 +88,12 @@ fn addresses_and_credentials_agree_with_the_configuration() {
     assert_eq!(source["token_url"], format!("http://{listen}/auth/oauth2/token"));
     assert_eq!(services["producer"]["network_mode"], "service:simulator", "plain http is for loopback alone");
     let postgres = &services["postgres"]["environment"];
-    let url = format!("postgresql://{}:{}@postgres:5432/{}", text(postgres, "POSTGRES_USER"), text(postgres, "POSTGRES_PASSWORD"), text(postgres, "POSTGRES_DB"));
+    let url = format!(
+        "postgresql://{}:{}@postgres:5432/{}",
+        text(postgres, "POSTGRES_USER"),
+        text(postgres, "POSTGRES_PASSWORD"),
+        text(postgres, "POSTGRES_DB")
+    );
     assert_eq!(services["sink"]["environment"]["DATABASE_URL"], url);
 }
 
@@ -94,9 +106,13 @@ fn text<'a>(object: &'a Json, name: &str) -> &'a str {
 #[test]
 fn the_examples_are_valid_and_name_the_simulators_account() {
     let folder = tempfile::tempdir().expect("a folder");
-    let seed_of_the_command = windfall_simulator::SimulatorConfig { seed: 7, ..windfall_simulator::SimulatorConfig::default() };
+    let seed_of_the_command =
+        windfall_simulator::SimulatorConfig { seed: 7, ..windfall_simulator::SimulatorConfig::default() };
     let credentials = windfall_simulator::Simulator::new(seed_of_the_command).credentials();
-    for (file, key, keys) in [("examples/compose/windfall.yaml", "abm.pem", "path: /keys"), ("examples/local.yaml", "sim.pem", "path: ../secrets")] {
+    for (file, key, keys) in [
+        ("examples/compose/windfall.yaml", "abm.pem", "path: /keys"),
+        ("examples/local.yaml", "sim.pem", "path: ../secrets"),
+    ] {
         let source = &read(file)["sources"][0];
         assert_eq!(source["client_id"], credentials[0].client_id.as_str(), "{file}");
         assert_eq!(source["key_id"], credentials[0].key_id.as_str(), "{file}");
