@@ -10,6 +10,7 @@ use windfall_runtime::config::Period;
 use windfall_runtime::kafka::table;
 use windfall_schemas::fingerprint::parse_sequence;
 use windfall_schemas::partition;
+use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
 use windfall_simulator::{Command, RateLimit, ReleaseAnswer};
 
 use crate::rig::{Rig, still, told, until};
@@ -312,6 +313,44 @@ async fn a_producer_whose_source_is_taken_over_ends_and_names_the_setting() {
     second.await.unwrap().unwrap();
     let events = rig.events().await;
     assert_eq!(events.len(), 20, "nothing is published twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_whose_commit_is_in_doubt_is_thrown_away_and_the_scan_goes_on() {
+    let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
+    let proxy = Proxy::start(kafka.proxy_port(), kafka.proxied_port()).unwrap();
+    let bootstrap = format!("127.0.0.1:{}", kafka.proxy_port());
+    let rig = Rig::on(&bootstrap, still(200, 2), 10).await;
+    let running = rig.try_once();
+    let meddling = async {
+        until("the fifth page is asked for", async || rig.requests().iter().any(|request| request.page == Some(5)))
+            .await;
+        proxy.deaf(Some(Direction::Up));
+        let reason =
+            |part: &str| rig.setup.status.snapshot().parts[part].details.get("reason").map(ToString::to_string);
+        let thrown_away = async || reason("producer acme").is_some_and(|reason| reason.contains("taking over again"));
+        until("the writer is thrown away", thrown_away).await;
+        proxy.deaf(None);
+        proxy.cut();
+    };
+    let (outcome, ()) = tokio::join!(running, meddling);
+    assert_eq!(outcome.unwrap(), OnceOutcome::Complete);
+    let events = rig.events().await;
+    let devices: BTreeSet<_> = events.iter().map(|event| event.after.as_ref().unwrap().device_id.clone()).collect();
+    assert_eq!((events.len(), devices.len()), (200, 200), "nothing is lost and nothing comes twice");
+    let header = rig.header().await;
+    assert_eq!((header.scan_number, header.page), (Some(1), Some(20)), "the same scan went on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_that_may_pass_leaves_a_scan_to_be_resumed() {
+    let rig = Rig::scaled(still(30, 1), 10, 50.0).await;
+    rig.faults("devices page=2 503 x6");
+    assert_eq!(rig.once().await, OnceOutcome::Incomplete);
+    assert_eq!(rig.header().await.state.as_deref(), Some("running"));
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    let header = rig.header().await;
+    assert_eq!((header.scan_number, header.devices), (Some(1), Some(30)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

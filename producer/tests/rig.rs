@@ -61,7 +61,12 @@ pub(crate) fn still(devices: u32, servers: u16) -> Builder {
 impl Rig {
     /// Starts a simulator of one organization on the machine's time, and makes a producer that asks it fast.
     pub(crate) async fn new(sim: Builder, page_size: u16) -> Self {
-        Self::with_clock(sim, page_size, SystemClock::shared()).await
+        Self::with_clock(sim, page_size, SystemClock::shared(), windfall_services::kafka()).await
+    }
+
+    /// The same on a broker of its own.
+    pub(crate) async fn on(bootstrap: &str, sim: Builder, page_size: u16) -> Self {
+        Self::with_clock(sim, page_size, SystemClock::shared(), bootstrap).await
     }
 
     /// The same in compressed time; the simulator lives in it as well.
@@ -69,10 +74,10 @@ impl Rig {
         let clock: SharedClock = Arc::new(ScaledClock::new(Utc::now(), scale));
         let wall = Arc::clone(&clock);
         let sim = sim.wall_clock(Arc::new(move || wall.now()));
-        Self::with_clock(sim, page_size, clock).await
+        Self::with_clock(sim, page_size, clock, windfall_services::kafka()).await
     }
 
-    async fn with_clock(sim: Builder, page_size: u16, clock: SharedClock) -> Self {
+    async fn with_clock(sim: Builder, page_size: u16, clock: SharedClock, bootstrap: &str) -> Self {
         let sim = sim.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let account = sim.credentials()[0].clone();
         let source = SourceConfig {
@@ -88,7 +93,7 @@ impl Rig {
         };
         let prefix = format!("t{}.", uuid::Uuid::new_v4().simple());
         let registry = SchemaRegistryConfig::embedded(None);
-        let mut kafka = KafkaConfig::new(windfall_services::kafka(), registry);
+        let mut kafka = KafkaConfig::new(bootstrap, registry);
         kafka.topic_prefix.clone_from(&prefix);
         kafka.replication_factor = 1;
         let setup = Setup {

@@ -119,6 +119,15 @@ pub struct PageOf<T> {
     pub answer: Answer,
 }
 
+/// Reads a stored page of devices of `org`, in the form in which Apple serves it; it leads nowhere.
+///
+/// # Errors
+/// What is wrong with it, when it is no such document.
+pub fn read_page(body: &[u8], org: &str, answer: Answer) -> Result<Page, String> {
+    let wire::List { items, rejected, total, .. } = wire::devices(body, org).map_err(|error| error.to_string())?;
+    Ok(PageOf { items, rejected, next: None, total, answer })
+}
+
 /// One page of the devices.
 pub type Page = PageOf<DeviceValue>;
 /// One page of the management services.

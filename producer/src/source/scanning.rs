@@ -21,8 +21,8 @@ use crate::step::{self, ReadServers};
 
 /// A cursor that expires this often in a row is a fault of the list, not of our pace.
 const MOST_RESTARTS: u32 = 3;
-/// Devices of one page whose server is asked for singly: a broken linkage list must not eat the budget.
-const MOST_SINGLE_READS: usize = 5;
+/// Devices of one scan whose server is asked for singly: a broken linkage list must not eat the budget.
+const MOST_SINGLE_READS: usize = 20;
 
 /// The requests of a scan: those before it was resumed, and those since.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +111,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     ) -> Result<Pass, Interruption> {
         let mut cursor = header.cursor.clone().and_then(Cursor::new);
         let mut trail = Trail::new(cursor.as_ref());
+        let mut single_reads = MOST_SINGLE_READS;
         loop {
             failpoint!("producer.page_fetch.before");
             let asked = cursor.clone();
@@ -132,7 +133,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
                 let why = chain(&error).to_string();
                 return self.give_up(&header, &why).await.map(Pass::Ended);
             }
-            self.settle_doubts(&header, assignments, &page).await?;
+            single_reads -= self.settle_doubts(&header, assignments, &page, single_reads).await?;
             header.requests = counted.until(self.newest_request);
             cursor.clone_from(&page.next);
             let origin = &self.source.settings.origin;
@@ -148,16 +149,21 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         }
     }
 
-    /// Asks for the management service of those devices that lists and status cannot tell.
+    /// Asks for the management service of those devices that lists and status cannot tell; returns how many it asked for.
     async fn settle_doubts(
         &mut self,
         header: &Header,
         assignments: &mut Assignments,
         page: &Page,
-    ) -> Result<(), Interruption> {
-        let doubtful = step::in_doubt(&self.memory, header, assignments, page);
-        for device_id in doubtful.into_iter().take(MOST_SINGLE_READS) {
-            let Ok(id) = DeviceId::parse(&device_id) else { continue };
+        most: usize,
+    ) -> Result<usize, Interruption> {
+        if most == 0 {
+            return Ok(0);
+        }
+        let mut doubtful = step::in_doubt(&self.memory, header, assignments, page);
+        doubtful.truncate(most);
+        for device_id in &doubtful {
+            let Ok(id) = DeviceId::parse(device_id) else { continue };
             let read = self.ask(TRIES, |directory| {
                 let id = id.clone();
                 async move { directory.assigned_server(&id).await }
@@ -165,7 +171,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             match read.await {
                 Ok(read) => {
                     self.newest_request = read.answer.number;
-                    assignments.settle(&device_id, read.server_id, read.answer.number);
+                    assignments.settle(device_id, read.server_id, read.answer.number);
                 }
                 Err(Interruption::Directory(error)) => {
                     warn!(source = self.source.name(), error = %chain(&error), "server not read singly, as last known");
@@ -173,7 +179,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
                 Err(other) => return Err(other),
             }
         }
-        Ok(())
+        Ok(doubtful.len())
     }
 
     /// Reads the servers and their linkage lists; what cannot be read is noted, and nothing is unassigned by it.

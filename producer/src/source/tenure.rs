@@ -10,7 +10,7 @@ use windfall_runtime::telemetry::chain;
 
 use super::telling;
 use super::{Interruption, OnceOutcome, Source, TakeOver};
-use crate::apple::{DeviceDirectory, DirectoryError};
+use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;
 use crate::ledger::{Ledger, LedgerError};
@@ -93,7 +93,15 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         while let Some(received) = self.signals.try_next() {
             self.obey(received).await?;
         }
-        let header = self.scan().await?;
+        let header = match self.scan().await {
+            Ok(header) => header,
+            // Passing trouble: the next run goes on where this one stopped.
+            Err(Interruption::Directory(error)) if passes(&error) => {
+                self.wait_out(&error);
+                return Ok(OnceOutcome::Incomplete);
+            }
+            Err(other) => return Err(other),
+        };
         self.look_up_due().await?;
         Ok(self.outcome(&header))
     }
@@ -111,9 +119,9 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
 
     fn wait_out(&mut self, error: &DirectoryError) {
         let wait = match error.retry() {
-            crate::apple::Retry::Never => self.source.settings.interval.min(10 * TRY_AGAIN),
-            crate::apple::Retry::Backoff => TRY_AGAIN,
-            crate::apple::Retry::After(wait) => wait.max(TRY_AGAIN),
+            Retry::Never => self.source.settings.interval.min(10 * TRY_AGAIN),
+            Retry::Backoff => TRY_AGAIN,
+            Retry::After(wait) => wait.max(TRY_AGAIN),
         };
         warn!(
             source = self.source.name(),
@@ -218,6 +226,10 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
     pub(super) fn now(&self) -> i64 {
         self.source.clock.now().timestamp_millis()
     }
+}
+
+fn passes(error: &DirectoryError) -> bool {
+    !matches!(error, DirectoryError::Token(_) | DirectoryError::Unauthorized(_)) && error.retry() != Retry::Never
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -1,0 +1,117 @@
+//! What a page of 1,000 devices costs from Apple's bytes to the records of its transaction: decode, diff, encode.
+//!
+//! Measured for an unchanged page and for one on which every device has changed, over fleets of 10^3 to 10^5 devices:
+//! the fleet's size must not matter.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use chrono::DateTime;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::json;
+use windfall_producer::apple::{Answer, read_page};
+use windfall_producer::assignment::Assignments;
+use windfall_producer::checkpoint::Header;
+use windfall_producer::event::{self, Origin};
+use windfall_producer::memory::Memory;
+use windfall_producer::step;
+use windfall_schemas::device;
+use windfall_schemas::wire::Codec;
+
+const PAGE: usize = 1_000;
+const AT: i64 = 1_764_000_000_000;
+
+fn origin() -> Origin {
+    Origin { org: "acme".into(), name: "windfall".into(), api: "business".into() }
+}
+
+fn answer() -> Answer {
+    let received_at = DateTime::from_timestamp_millis(AT).unwrap_or_default();
+    Answer { number: 9, path: "/v1/orgDevices?limit=1000".into(), request_id: None, received_at }
+}
+
+/// A page as Apple writes it, with the relationships and links that nobody needs.
+fn page(first: usize, color: &str) -> Vec<u8> {
+    let item = |index: usize| {
+        let id = format!("FXT{index:09}");
+        let own = format!("https://api-business.apple.com/v1/orgDevices/{id}");
+        json!({
+            "type": "orgDevices",
+            "id": id,
+            "attributes": {
+                "serialNumber": id, "addedToOrgDateTime": "2025-02-10T18:22:05.52Z", "releasedFromOrgDateTime": null,
+                "updatedDateTime": "2025-02-11T08:00:41.19Z", "deviceModel": "iPhone 15 Pro", "productFamily": "iPhone",
+                "productType": "iPhone16,1", "deviceCapacity": "256GB", "partNumber": "MTV13LL/A",
+                "orderNumber": "7000000001", "color": color, "status": "ASSIGNED",
+                "orderDateTime": "2025-02-07T08:00:00Z", "imei": ["350000000001012", "350000000001020"],
+                "meid": ["35000000000101"], "eid": "89049032000000000000000000010154",
+                "purchaseSourceId": "-2000000000000001", "purchaseSourceType": "APPLE",
+                "wifiMacAddress": "020000000101", "bluetoothMacAddress": "020000000102", "ethernetMacAddress": []
+            },
+            "relationships": { "assignedServer": { "links": {
+                "self": format!("{own}/relationships/assignedServer"), "related": format!("{own}/assignedServer")
+            } } },
+            "links": { "self": own }
+        })
+    };
+    let data: Vec<_> = (first..first + PAGE).map(item).collect();
+    json!({ "data": data, "links": { "self": "https://api-business.apple.com/v1/orgDevices" } })
+        .to_string()
+        .into_bytes()
+}
+
+fn assignments(devices: usize) -> Assignments {
+    let mut assignments = Assignments::new(BTreeMap::from([("S1".into(), "Jamf Cloud".into())]), true, 1);
+    (0..devices).for_each(|index| assignments.link(&format!("FXT{index:09}"), "S1"));
+    assignments
+}
+
+fn fleet(devices: usize, assignments: &Assignments) -> Memory {
+    let mut memory = Memory::default();
+    let mut header = Header::begin("acme", None, "bench", AT);
+    for first in (0..devices).step_by(PAGE) {
+        let page = read_page(&page(first, "BLUE"), "acme", answer()).expect("a page");
+        let (step, moved) = step::page(&origin(), &memory, &header, assignments, page, AT);
+        memory.apply(&step);
+        header = moved;
+    }
+    memory.apply(&step::forget_seen(&origin(), &memory));
+    memory
+}
+
+/// Decodes, diffs and encodes a page; returns the number of events.
+fn process(body: &[u8], memory: &Memory, assignments: &Assignments, key: &Codec, value: &Codec) -> usize {
+    let page = read_page(body, "acme", answer()).expect("a page");
+    let mut header = Header::begin("acme", None, "bench", AT);
+    header.read_to_end = true;
+    let (step, _) = step::page(&origin(), memory, &header, assignments, page, AT);
+    for envelope in &step.devices {
+        let record = envelope.after.as_ref().expect("devices are not removed");
+        black_box(key.encode(&record.key()).expect("a key"));
+        black_box(value.encode(envelope).expect("a value"));
+        black_box(event::headers(envelope, &step.traceparent, false));
+    }
+    step.devices.len()
+}
+
+fn benchmark(criterion: &mut Criterion) {
+    let key = Codec::new(1, device::KEY_SCHEMA).expect("the key's schema");
+    let value = Codec::new(2, device::VALUE_SCHEMA).expect("the value's schema");
+    let mut group = criterion.benchmark_group("page of 1000");
+    group.throughput(Throughput::Elements(PAGE as u64));
+    for devices in [1_000, 10_000, 100_000] {
+        let assignments = assignments(devices);
+        let memory = fleet(devices, &assignments);
+        for (name, color, events) in [("unchanged", "BLUE", 0), ("changed", "RED", PAGE)] {
+            let body = page(devices - PAGE, color);
+            assert_eq!(process(&body, &memory, &assignments, &key, &value), events);
+            group.bench_function(BenchmarkId::new(name, devices), |bencher| {
+                bencher.iter(|| process(black_box(&body), &memory, &assignments, &key, &value));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);
