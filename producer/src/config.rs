@@ -283,8 +283,8 @@ fn checked_url(all: &mut Violations, path: &str, text: &str) -> Option<Url> {
         all.push_with_help(path, "must be a URL", "write it with its scheme, such as `https://example.com`");
         return None;
     };
-    let encrypted = url.scheme() == "https";
-    if !encrypted && !(url.scheme() == "http" && loopback(&url)) {
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && loopback(&url));
+    if !safe {
         let what =
             "must begin with `https://`; plain `http://` is for this machine alone (127.0.0.1, [::1], localhost)";
         all.push(path, what);

@@ -77,8 +77,7 @@ pub fn normalise(org: &str, id: DeviceId, device: Device) -> DeviceValue {
     } = device;
     let device_id = id.into_string();
     // In any other case it is the same number, and would come and go as a change.
-    let serial_number =
-        serial_number.and_then(|serial| SerialNumber::parse(&serial).ok()).map(SerialNumber::into_string);
+    let serial_number = serial_number.and_then(one_serial);
     DeviceValue {
         org: org.to_owned(),
         serial_number: serial_number.unwrap_or_else(|| device_id.clone()),
@@ -126,12 +125,20 @@ pub(crate) fn present(list: Vec<String>) -> Option<Vec<String>> {
     (!list.is_empty()).then_some(list)
 }
 
+fn one_serial(text: String) -> Option<String> {
+    let usual = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    if usual { Some(text) } else { SerialNumber::parse(&text).ok().map(SerialNumber::into_string) }
+}
+
 fn trimmed(text: String) -> String {
     if text.trim().len() == text.len() { text } else { text.trim().to_owned() }
 }
 
 /// What is not a MAC address, such as a longer hardware address, stays as Apple wrote it.
 fn macs(list: Vec<String>) -> Option<Vec<String>> {
-    let one_form = |text: String| MacAddress::parse(&text).map_or_else(|_| trimmed(text), MacAddress::into_string);
+    let one_form = |text: String| {
+        let usual = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+        if usual { text } else { MacAddress::parse(&text).map_or_else(|_| trimmed(text), MacAddress::into_string) }
+    };
     present(list.into_iter().map(one_form).collect())
 }

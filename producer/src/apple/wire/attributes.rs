@@ -8,13 +8,47 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::values::{Count, Flag, Instant, Text, Texts};
+use super::values::{Count, Flag, Instant, Text, Texts, Weigh};
 
 /// What the schema does not name, by Apple's names.
 pub(crate) type Unmapped = BTreeMap<String, Value>;
 
 /// Most attributes that are kept unread.
 const MAX_UNMAPPED: usize = 200;
+
+/// Most bytes of a resource's attributes: before and after image of an event must fit into one record.
+pub(super) const MAX_WEIGHT: usize = 96 * 1024;
+
+/// Attributes of a resource.
+pub(crate) trait Attributes<'de>: Deserialize<'de> {
+    /// Tells whether there is not one of them.
+    fn empty(&self) -> bool;
+
+    /// Stands in where a resource has none, if it may have none.
+    fn none() -> Option<Self> {
+        None
+    }
+}
+
+/// The lack of attributes: an identifier in a linkage list.
+#[derive(Debug)]
+pub(crate) struct Identifier;
+
+impl Attributes<'_> for Identifier {
+    fn empty(&self) -> bool {
+        false
+    }
+
+    fn none() -> Option<Self> {
+        Some(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Identifier {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
 
 macro_rules! attributes {
     ($(#[$doc:meta])* $name:ident, $visitor:ident { $($apple:literal => $field:ident: $kind:ty),+ $(,)? }) => {
@@ -23,6 +57,12 @@ macro_rules! attributes {
         pub(crate) struct $name {
             $(pub(super) $field: Option<$kind>,)+
             pub(super) unmapped: Unmapped,
+        }
+
+        impl Attributes<'_> for $name {
+            fn empty(&self) -> bool {
+                $(self.$field.is_none() &&)+ self.unmapped.is_empty()
+            }
         }
 
         impl<'de> Deserialize<'de> for $name {
@@ -42,10 +82,14 @@ macro_rules! attributes {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
                 let mut attributes = $name::default();
+                let mut weight = 0;
                 while let Some(name) = map.next_key_seed(Name)? {
-                    match name.as_ref() {
+                    weight += match name.as_ref() {
                         $($apple => fill(&mut attributes.$field, $apple, &mut map)?,)+
                         _ => keep(&mut attributes.unmapped, &name, &mut map)?,
+                    };
+                    if weight > MAX_WEIGHT {
+                        return Err(de::Error::custom(format_args!("its attributes have more than {MAX_WEIGHT} bytes")));
                     }
                 }
                 Ok(attributes)
@@ -104,30 +148,34 @@ attributes! {
     }
 }
 
-fn fill<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+/// Takes a known attribute and returns how many bytes it holds.
+fn fill<'de, T: Deserialize<'de> + Weigh, A: MapAccess<'de>>(
     slot: &mut Option<T>,
     name: &'static str,
     map: &mut A,
-) -> Result<(), A::Error> {
-    let value = map.next_value().map_err(|error| de::Error::custom(format_args!("attribute `{name}`: {error}")))?;
+) -> Result<usize, A::Error> {
+    let value: T = map.next_value().map_err(|error| de::Error::custom(format_args!("attribute `{name}`: {error}")))?;
+    let weight = value.weight();
     if slot.replace(value).is_some() {
         return Err(de::Error::duplicate_field(name));
     }
-    Ok(())
+    Ok(weight)
 }
 
-fn keep<'de, A: MapAccess<'de>>(unmapped: &mut Unmapped, name: &str, map: &mut A) -> Result<(), A::Error> {
+/// Keeps an unknown attribute and returns how many bytes it will take.
+fn keep<'de, A: MapAccess<'de>>(unmapped: &mut Unmapped, name: &str, map: &mut A) -> Result<usize, A::Error> {
     let value: Value = map.next_value()?;
     if empty(&value) {
-        return Ok(());
+        return Ok(0);
     }
+    let weight = name.len() + value.to_string().len();
     if unmapped.len() >= MAX_UNMAPPED {
         return Err(de::Error::custom(format_args!("more than {MAX_UNMAPPED} unknown attributes")));
     }
     if unmapped.insert(name.to_owned(), value).is_some() {
         return Err(de::Error::custom("an unknown attribute stands there twice"));
     }
-    Ok(())
+    Ok(weight)
 }
 
 fn empty(value: &Value) -> bool {
@@ -140,7 +188,7 @@ fn empty(value: &Value) -> bool {
 }
 
 /// A name, borrowed from the text where it holds no escapes.
-struct Name;
+pub(super) struct Name;
 
 impl<'de> de::DeserializeSeed<'de> for Name {
     type Value = std::borrow::Cow<'de, str>;

@@ -20,8 +20,9 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
 
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -30,19 +31,19 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 
-use self::attributes::{MdmServerAttributes, OrgDeviceAttributes};
+use self::attributes::{Attributes, Identifier, MdmServerAttributes, Name, OrgDeviceAttributes};
 use self::values::Text;
 use super::{Item, Rejected};
 use crate::device;
 
 pub(crate) use paging::Next;
 
-/// Largest item: before and after image of an event must fit into one record.
-const MAX_ITEM_BYTES: usize = 96 * 1024;
 /// So much of a rejected item is kept.
 const MAX_RAW_BYTES: usize = 256 * 1024;
 /// Apple's largest page has 1,000 items.
 const MAX_ITEMS: usize = 5_000;
+/// Type of a device's resource.
+const DEVICES: &str = "orgDevices";
 /// Longest message of a rejection, in characters.
 const MAX_MESSAGE: usize = 500;
 
@@ -62,31 +63,34 @@ pub(crate) struct List<T> {
 
 /// Reads a page of devices.
 pub(crate) fn devices(body: &[u8], org: &str) -> Result<List<DeviceValue>, Unreadable> {
-    list(body, |raw| device(raw, org), |device| &device.device_id)
+    list(body, DEVICES, |id, attributes: OrgDeviceAttributes| device::normalise(org, id, attributes.into()))
 }
 
 /// Reads a page of management services.
 pub(crate) fn servers(body: &[u8], org: &str) -> Result<List<ServerValue>, Unreadable> {
-    list(body, |raw| server(raw, org), |server| &server.server_id)
+    list(body, "mdmServers", |id, attributes: MdmServerAttributes| attributes.into_value(org, id.into_string()))
 }
 
-/// Reads a page of a linkage list.
+/// Reads a page of a linkage list, whose items have no attributes.
 pub(crate) fn linkage(body: &[u8]) -> Result<List<DeviceId>, Unreadable> {
-    list(body, linked, DeviceId::as_str)
+    list(body, DEVICES, |id, _: Identifier| id)
 }
 
 /// Reads a document of one device.
 pub(crate) fn single_device(body: &[u8], org: &str) -> Result<DeviceValue, Unreadable> {
     let document: Single<'_> = parse(body)?;
     let Some(data) = document.data else { return Err(Unreadable("its `data` is empty".to_owned())) };
-    device(data.get(), org).map_err(|fault| Unreadable(format!("its device: {}", fault.message)))
+    let (id, attributes) = resource::<OrgDeviceAttributes>(data.get(), DEVICES)
+        .map_err(|fault| Unreadable(format!("its device: {}", fault.message)))?;
+    Ok(device::normalise(org, id, attributes.into()))
 }
 
 /// Reads a to-one linkage; an empty id, `null` and no `data` all mean that there is none.
 pub(crate) fn to_one(body: &[u8]) -> Result<Option<String>, Unreadable> {
     let document: Single<'_> = parse(body)?;
     let Some(data) = document.data.filter(|data| data.get() != "null") else { return Ok(None) };
-    let resource: Resource<'_> = serde_json::from_str(data.get()).map_err(|error| Unreadable(error.to_string()))?;
+    let resource: Resource<de::IgnoredAny> =
+        serde_json::from_str(data.get()).map_err(|error| Unreadable(error.to_string()))?;
     Ok(resource.id)
 }
 
@@ -119,28 +123,28 @@ struct Single<'a> {
 }
 
 #[derive(Deserialize)]
-struct Document<'a> {
-    #[serde(borrow)]
-    data: Items<'a>,
+#[serde(bound(deserialize = "E: Deserialize<'de>"))]
+struct Document<E> {
+    data: Items<E>,
     #[serde(default)]
     links: paging::Links,
     #[serde(default)]
     meta: paging::Meta,
 }
 
-/// Items as they stand; more than a page can hold are no page.
-struct Items<'a>(Vec<&'a RawValue>);
+/// The items of a list; more than a page can hold are no page.
+struct Items<E>(Vec<E>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+impl<'de, E: Deserialize<'de>> Deserialize<'de> for Items<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ItemsVisitor)
+        deserializer.deserialize_seq(ItemsVisitor(PhantomData))
     }
 }
 
-struct ItemsVisitor;
+struct ItemsVisitor<E>(PhantomData<E>);
 
-impl<'de> Visitor<'de> for ItemsVisitor {
-    type Value = Items<'de>;
+impl<'de, E: Deserialize<'de>> Visitor<'de> for ItemsVisitor<E> {
+    type Value = Items<E>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a list `data`")
@@ -184,25 +188,54 @@ impl Fault {
     }
 }
 
-/// Reads the items of a list. Of several with one id the first counts; an equal one is dropped, another is rejected.
-fn list<T: PartialEq>(
-    body: &[u8],
-    read: impl Fn(&str) -> Result<T, Fault>,
-    id: impl Fn(&T) -> &str,
+/// Reads a list: at once where every item is as it should be, else item by item.
+fn list<'a, A: Attributes<'a>, T: PartialEq>(
+    body: &'a [u8],
+    kind: &str,
+    make: impl Fn(DeviceId, A) -> T,
 ) -> Result<List<T>, Unreadable> {
-    let Document { data: Items(data), links, meta } = parse(body)?;
+    match at_once(body, kind, &make) {
+        Some(list) => Ok(list),
+        None => one_by_one(body, kind, make),
+    }
+}
+
+/// Reads a list in a single pass; `None` when there is anything wrong with it.
+fn at_once<'a, A: Attributes<'a>, T>(body: &'a [u8], kind: &str, make: impl Fn(DeviceId, A) -> T) -> Option<List<T>> {
+    let Document::<Resource<A>> { data: Items(data), links, meta } = serde_json::from_slice(body).ok()?;
+    let mut ids: HashSet<DeviceId> = HashSet::with_capacity(data.len());
+    let mut items = Vec::with_capacity(data.len());
+    for (index, resource) in data.into_iter().enumerate() {
+        let (id, attributes) = complete(identified("", kind, resource).ok()?).ok()?;
+        if !ids.insert(id.clone()) {
+            return None;
+        }
+        items.push(Item { index, value: make(id, attributes) });
+    }
+    let paging::Meta { next, total } = meta;
+    Some(List { items, rejected: Vec::new(), next: Next::of(next, links.next), total })
+}
+
+/// Reads the items of a list. Of several with one id the first counts; an equal one is dropped, another is rejected.
+fn one_by_one<'a, A: Attributes<'a>, T: PartialEq>(
+    body: &'a [u8],
+    kind: &str,
+    make: impl Fn(DeviceId, A) -> T,
+) -> Result<List<T>, Unreadable> {
+    let Document::<&RawValue> { data: Items(data), links, meta } = parse(body)?;
     let mut items: Vec<Item<T>> = Vec::with_capacity(data.len());
-    let mut first: HashMap<String, usize> = HashMap::with_capacity(data.len());
+    let mut first: HashMap<DeviceId, usize> = HashMap::with_capacity(data.len());
     let mut rejected = Vec::new();
     for (index, raw) in data.into_iter().map(RawValue::get).enumerate() {
-        let value = match read(raw) {
-            Ok(value) => value,
+        let (id, attributes) = match resource::<A>(raw, kind) {
+            Ok(read) => read,
             Err(fault) => {
                 rejected.push(rejection(index, fault, raw));
                 continue;
             }
         };
-        match first.entry(id(&value).to_owned()) {
+        let value = make(id.clone(), attributes);
+        match first.entry(id) {
             Entry::Vacant(place) => {
                 place.insert(items.len());
                 items.push(Item { index, value });
@@ -211,7 +244,7 @@ fn list<T: PartialEq>(
             Entry::Occupied(place) => {
                 let other = items[*place.get()].index;
                 let message = format!("item {other} of the page has the same id and says something else");
-                let fault = Fault::new(Some(place.key().clone()), "duplicate_id", message);
+                let fault = Fault::new(Some(place.key().to_string()), "duplicate_id", message);
                 rejected.push(rejection(index, fault, raw));
             }
         }
@@ -230,52 +263,87 @@ fn cut(message: &str) -> String {
     message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
 }
 
-/// A resource: what it is, which one, and its attributes as they stand.
-#[derive(Default)]
-struct Resource<'a> {
+/// A resource: what it is, which one, and its attributes, typed or as they stand.
+struct Resource<A> {
     kind: Option<String>,
     id: Option<String>,
-    attributes: Option<&'a RawValue>,
+    attributes: Option<A>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Resource<'a> {
+impl<'de, A: Deserialize<'de>> Deserialize<'de> for Resource<A> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ResourceVisitor)
+        deserializer.deserialize_map(ResourceVisitor(PhantomData))
     }
 }
 
-struct ResourceVisitor;
+struct ResourceVisitor<A>(PhantomData<A>);
 
-impl<'de> Visitor<'de> for ResourceVisitor {
-    type Value = Resource<'de>;
+impl<'de, A: Deserialize<'de>> Visitor<'de> for ResourceVisitor<A> {
+    type Value = Resource<A>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a resource")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut resource = Resource::default();
-        while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut resource = Resource { kind: None, id: None, attributes: None };
+        let (mut ids, mut attributes) = (0, 0);
+        while let Some(name) = map.next_key_seed(Name)? {
             match name.as_ref() {
                 "type" => resource.kind = map.next_value::<Text>()?.0,
-                "id" if resource.id.is_some() => return Err(de::Error::duplicate_field("id")),
-                "id" => resource.id = map.next_value::<Text>()?.0,
-                "attributes" if resource.attributes.is_some() => return Err(de::Error::duplicate_field("attributes")),
-                "attributes" => resource.attributes = Some(map.next_value()?),
+                "id" => {
+                    resource.id = map.next_value::<Text>()?.0;
+                    ids += 1;
+                }
+                "attributes" => {
+                    resource.attributes = map.next_value()?;
+                    attributes += 1;
+                }
                 _ => drop(map.next_value::<de::IgnoredAny>()?),
             }
         }
-        Ok(resource)
+        match (ids, attributes) {
+            (0 | 1, 0 | 1) => Ok(resource),
+            (0 | 1, _) => Err(de::Error::duplicate_field("attributes")),
+            _ => Err(de::Error::duplicate_field("id")),
+        }
+    }
+}
+
+/// Reads a resource and its attributes; only what is wrong with it is found out slowly.
+fn resource<'a, A: Attributes<'a>>(raw: &'a str, kind: &str) -> Result<(DeviceId, A), Fault> {
+    let error = match serde_json::from_str::<Resource<A>>(raw) {
+        Ok(resource) => return complete(identified(raw, kind, resource)?),
+        Err(error) => error,
+    };
+    let (id, attributes) = named::<&RawValue>(raw, kind)?;
+    let reason = match attributes.map(RawValue::get) {
+        None | Some("[]" | "\"\"") => "no_attributes",
+        Some(text) if text.len() > attributes::MAX_WEIGHT => "too_large",
+        Some(_) => "bad_attribute",
+    };
+    Err(Fault::new(Some(id.into_string()), reason, error.to_string()))
+}
+
+/// Refuses a resource that says nothing.
+fn complete<'a, A: Attributes<'a>>((id, attributes): (DeviceId, Option<A>)) -> Result<(DeviceId, A), Fault> {
+    match attributes.or_else(A::none).filter(|attributes| !attributes.empty()) {
+        Some(attributes) => Ok((id, attributes)),
+        None => Err(Fault::new(Some(id.into_string()), "no_attributes", "the item has no attributes")),
     }
 }
 
 /// Reads what an item is called by; the rest may still be wrong.
-fn named<'a>(raw: &'a str, kind: &str) -> Result<(DeviceId, Resource<'a>), Fault> {
+fn named<'a, A: Deserialize<'a>>(raw: &'a str, kind: &str) -> Result<(DeviceId, Option<A>), Fault> {
     if !raw.starts_with('{') {
         return Err(Fault::new(None, "not_an_object", "the item is not an object"));
     }
-    let resource: Resource<'_> =
+    let resource: Resource<A> =
         serde_json::from_str(raw).map_err(|error| Fault::new(rough_name(raw), "bad_attribute", error.to_string()))?;
+    identified(raw, kind, resource)
+}
+
+fn identified<A>(raw: &str, kind: &str, resource: Resource<A>) -> Result<(DeviceId, Option<A>), Fault> {
     let id = match resource.id.as_deref().map(DeviceId::parse) {
         Some(Ok(id)) if matches!(id.as_str(), "." | "..") => {
             return Err(Fault::new(Some(id.into_string()), "no_id", "its `id` cannot stand in a URL"));
@@ -289,7 +357,7 @@ fn named<'a>(raw: &'a str, kind: &str) -> Result<(DeviceId, Resource<'a>), Fault
             let message = format!("the item is of type `{}`, not `{kind}`", cut(other));
             Err(Fault::new(Some(id.into_string()), "wrong_type", message))
         }
-        _ => Ok((id, resource)),
+        _ => Ok((id, resource.attributes)),
     }
 }
 
@@ -299,34 +367,4 @@ fn rough_name(raw: &str) -> Option<String> {
     let text = |value: &serde_json::Value| value.as_str().and_then(|text| DeviceId::parse(text).ok());
     let id = text(&value["id"]).or_else(|| text(&value["attributes"]["serialNumber"]))?;
     Some(id.into_string())
-}
-
-fn read_attributes<'a, T: Deserialize<'a>>(id: &str, raw: &str, resource: &Resource<'a>) -> Result<T, Fault> {
-    let fault = |reason, message: String| Fault::new(Some(id.to_owned()), reason, message);
-    if raw.len() > MAX_ITEM_BYTES {
-        return Err(fault("too_large", format!("the item has {} bytes, at most {MAX_ITEM_BYTES} are read", raw.len())));
-    }
-    let empty =
-        |text: &str| matches!(text, "null" | "[]" | "\"\"") || text.trim_matches(['{', '}', ' ', '\n']).is_empty();
-    let attributes = resource.attributes.filter(|attributes| !empty(attributes.get()));
-    let Some(attributes) = attributes else {
-        return Err(fault("no_attributes", "the item has no attributes".to_owned()));
-    };
-    serde_json::from_str(attributes.get()).map_err(|error| fault("bad_attribute", error.to_string()))
-}
-
-fn device(raw: &str, org: &str) -> Result<DeviceValue, Fault> {
-    let (id, resource) = named(raw, "orgDevices")?;
-    let attributes: OrgDeviceAttributes = read_attributes(id.as_str(), raw, &resource)?;
-    Ok(device::normalise(org, id, attributes.into()))
-}
-
-fn server(raw: &str, org: &str) -> Result<ServerValue, Fault> {
-    let (id, resource) = named(raw, "mdmServers")?;
-    let attributes: MdmServerAttributes = read_attributes(id.as_str(), raw, &resource)?;
-    Ok(attributes.into_value(org, id.into_string()))
-}
-
-fn linked(raw: &str) -> Result<DeviceId, Fault> {
-    named(raw, "orgDevices").map(|(id, _)| id)
 }

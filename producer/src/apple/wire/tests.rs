@@ -151,6 +151,33 @@ fn a_bad_item_never_costs_its_neighbours() {
 }
 
 #[test]
+fn one_bad_item_changes_nothing_in_how_the_others_are_read() {
+    let whole = devices(fixture!("org-devices-page-1.json"), "acme").unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(fixture!("org-devices-page-1.json")).unwrap();
+    document["data"].as_array_mut().unwrap().push(json!(7));
+    let spoiled = devices(document.to_string().as_bytes(), "acme").unwrap();
+    assert_eq!(spoiled.items, whole.items);
+    assert_eq!((spoiled.next, spoiled.total), (whole.next, whole.total));
+    assert_eq!(spoiled.rejected.len(), 1);
+}
+
+#[test]
+fn what_must_be_kept_is_weighed_and_not_what_is_thrown_away() {
+    let blank = " ".repeat(200_000);
+    let item =
+        |attributes: &str, rest: &str| format!(r#"{{"data":[{{"id":"D1","attributes":{{{attributes}}}{rest}}}]}}"#);
+    for light in [
+        item(r#""color":"RED""#, &format!(r#","relationships":"{blank}""#)),
+        item(&format!(r#""color":{blank}"RED""#), ""),
+    ] {
+        assert_eq!(devices(light.as_bytes(), "acme").unwrap().items.len(), 1);
+    }
+    let parts: Vec<_> = (0..100).map(|place| format!(r#""future{place}":["{}"]"#, "x".repeat(1_000))).collect();
+    let heavy = item(&parts.join(","), "");
+    assert_eq!(devices(heavy.as_bytes(), "acme").unwrap().rejected[0].reason, "too_large");
+}
+
+#[test]
 fn a_rejection_names_the_attribute() {
     let rejected = with(json!({"serialNumber": "D1", "orderDateTime": "soon"})).unwrap_err();
     assert!(
