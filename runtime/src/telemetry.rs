@@ -4,8 +4,12 @@ use std::error::Error;
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
 
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The form of the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +52,13 @@ pub enum TelemetryError {
 /// librdkafka takes its log level from the filter when a client is made, and at debug it drowns everything else.
 const QUIET: &str = "librdkafka=warn,rdkafka=warn,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
 
+/// Beginning and part of messages that say nothing to an operator.
+const QUIET_MESSAGES: [(&str, &str); 3] = [
+    ("librdkafka: Global error: PartitionEOF", ""),
+    ("librdkafka: CONFWARN", "property and will be ignored by this"),
+    ("librdkafka: PARTEOF", ""),
+];
+
 /// Sends logs to standard error; to be called before the first Kafka client is made.
 ///
 /// # Errors
@@ -67,12 +78,38 @@ where
     let directives = format!("{QUIET},{}", options.filter);
     let filter = EnvFilter::try_new(&directives)
         .map_err(|source| TelemetryError::Filter { directives: options.filter.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
-    let installed = match options.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colour);
+    let lines = match options.format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
     };
-    installed.map_err(|_| TelemetryError::Installed)
+    let subscriber = tracing_subscriber::registry().with(filter).with(NoEvent).with(lines);
+    subscriber.try_init().map_err(|_| TelemetryError::Installed)
+}
+
+/// Drops what librdkafka's binding logs as an error and is none: the end of a partition, and settings of consumers that
+/// producers are given too.
+struct NoEvent;
+
+impl<S: Subscriber> Layer<S> for NoEvent {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let mut seen = Seen { quiet: false };
+        event.record(&mut seen);
+        !seen.quiet
+    }
+}
+
+struct Seen {
+    quiet: bool,
+}
+
+impl Visit for Seen {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let text = format!("{value:?}");
+            self.quiet |= QUIET_MESSAGES.iter().any(|(begin, part)| text.starts_with(begin) && text.contains(part));
+        }
+    }
 }
 
 /// Shows an error with all its sources in one line, `a: b: c`; control characters are escaped.
@@ -124,6 +161,8 @@ pub fn escaped(text: &str) -> impl fmt::Display + '_ {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -144,6 +183,33 @@ mod tests {
         struct Repeats(#[source] std::io::Error);
         let error = Repeats(std::io::Error::other("bad certificate"));
         assert_eq!(chain(&error).to_string(), "tls failed: bad certificate");
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_no_error_to_be_told() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let written = lines.clone();
+        let writer = move || Writer(written.clone());
+        let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(NoEvent).with(layer), || {
+            tracing::error!("librdkafka: Global error: PartitionEOF (Broker: No more messages): Fetch from broker 1");
+            tracing::error!("librdkafka: Global error: AllBrokersDown (Local: All broker connections are down)");
+        });
+        let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("PartitionEOF") && text.contains("AllBrokersDown"), "{text}");
+    }
+
+    struct Writer(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]
