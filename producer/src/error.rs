@@ -51,7 +51,7 @@ pub enum ProducerError {
         source_name: String,
         /// What Apple said.
         #[source]
-        source: DirectoryError,
+        source: Box<DirectoryError>,
     },
     /// What a source is configured with cannot be used.
     #[error("source `{source_name}` cannot be used")]
@@ -84,8 +84,11 @@ impl ProducerError {
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         match self {
-            ProducerError::Directory { source: DirectoryError::Token(_) | DirectoryError::Unauthorized(_), .. } => 3,
-            ProducerError::Directory { source: DirectoryError::Forbidden(_), .. } => 5,
+            ProducerError::Directory { source, .. } => match **source {
+                DirectoryError::Token(_) | DirectoryError::Unauthorized(_) => 3,
+                DirectoryError::Forbidden(_) => 5,
+                _ => 1,
+            },
             _ => 1,
         }
     }

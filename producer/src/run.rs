@@ -20,7 +20,7 @@ use crate::checkpoint::State;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{self, Cluster, Codecs, LedgerError};
+use crate::ledger::{self, Cluster, Codecs};
 use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
 
 /// A running scan of another instance that moved this lately is at work, in milliseconds.
@@ -77,7 +77,7 @@ pub async fn prepare(connection: &Connection, registry: RegistryClient) -> Resul
         ];
         for (topic, partitions, ours) in written {
             let checked = table::check_key_schema(connection, &topic, 0..partitions, ours).await;
-            checked.map_err(|error| ProducerError::Schemas(LedgerError::Fold(error)))?;
+            checked.map_err(|error| ProducerError::Schemas(error.into()))?;
         }
     }
     Ok(cluster)
@@ -107,7 +107,7 @@ pub async fn serve<D: DeviceDirectory + 'static>(
     let mut tasks = JoinSet::new();
     for job in jobs {
         let source = source(setup, &cluster, job, stop.clone());
-        tasks.spawn(async move { (source.name().to_owned(), source.run().await) });
+        tasks.spawn(async move { (source.org().to_owned(), source.run().await) });
     }
     collect(tasks, &stop, |()| ()).await.map(|_| ())
 }
@@ -129,7 +129,7 @@ pub async fn serve_once<D: DeviceDirectory + 'static>(
     let mut tasks = JoinSet::new();
     for job in jobs {
         let source = source(setup, &cluster, job, stop.clone());
-        tasks.spawn(async move { (source.name().to_owned(), source.run_once().await) });
+        tasks.spawn(async move { (source.org().to_owned(), source.run_once().await) });
     }
     let outcomes = collect(tasks, &stop, |outcome| outcome).await?;
     // A source that was stopped before its end has left something out.

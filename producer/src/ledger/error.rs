@@ -10,10 +10,10 @@ use windfall_schemas::wire::WireError;
 pub enum LedgerError {
     /// A transaction was not committed, or nobody knows.
     #[error("transaction was not committed")]
-    Publish(#[from] PublishError),
+    Publish(#[source] Box<PublishError>),
     /// A topic was not read to its end.
     #[error("own topic was not read")]
-    Fold(#[from] TableError),
+    Fold(#[source] Box<TableError>),
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
@@ -28,6 +28,18 @@ pub enum LedgerError {
     },
 }
 
+impl From<PublishError> for LedgerError {
+    fn from(error: PublishError) -> Self {
+        LedgerError::Publish(Box::new(error))
+    }
+}
+
+impl From<TableError> for LedgerError {
+    fn from(error: TableError) -> Self {
+        LedgerError::Fold(Box::new(error))
+    }
+}
+
 impl LedgerError {
     /// Returns whether another process has taken over.
     #[must_use]
@@ -40,7 +52,7 @@ impl LedgerError {
     pub fn is_final(&self) -> bool {
         match self {
             LedgerError::Publish(error) => error.is_fenced(),
-            LedgerError::Fold(error) => matches!(error, TableError::KeySchema { .. } | TableError::Refused { .. }),
+            LedgerError::Fold(error) => matches!(**error, TableError::KeySchema { .. } | TableError::Refused { .. }),
             LedgerError::Encode(_) => true,
             LedgerError::Schema { .. } => false,
         }

@@ -54,7 +54,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
                 return Err(Interruption::Directory(error));
             }
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            warn!(source = self.source.name(), error = %chain(&error), attempt, wait_ms, "request failed, trying again");
+            warn!(source = self.source.org(), error = %chain(&error), attempt, wait_ms, "request failed, trying again");
             let clock = Arc::clone(&self.source.clock);
             self.waiting(async move { clock.sleep(wait).await }).await?;
         }

@@ -34,14 +34,14 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         failpoint!("producer.look_up.before");
         let (answer, reading) = self.single_read(device_id).await?;
         failpoint!("producer.look_up.after");
-        debug!(source = self.source.name(), device_id, ?answer, "missing device looked up");
+        debug!(source = self.source.org(), device_id, ?answer, "missing device looked up");
         let origin = &self.source.settings.origin;
         let step = step::settle(origin, &self.memory, device_id, answer, &reading, self.now());
         self.commit(&step).await?;
         failpoint!("producer.look_up_commit.after");
         for event in &step.devices {
             let kind = event.kind.as_ref().map_or("", |kind| kind.as_str());
-            info!(source = self.source.name(), kind, evidence = ?event.evidence, "missing device settled");
+            info!(source = self.source.org(), kind, evidence = ?event.evidence, "missing device settled");
         }
         Ok(())
     }

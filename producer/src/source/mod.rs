@@ -144,7 +144,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 return Err(self.given_up(error));
             }
             failures += 1;
-            warn!(source = self.name(), error = %chain(&error), failures, "writer thrown away, taking over again");
+            warn!(source = self.org(), error = %chain(&error), failures, "writer thrown away, taking over again");
             self.part.paused(format!("taking over again: {}", chain(&error)));
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(None),
@@ -155,7 +155,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
 
     async fn take_over(&self, directory: &mut Option<Arc<D>>) -> Result<Tenure<'_, D>, TakeOver> {
         self.part.state(State::Starting);
-        info!(source = self.name(), "taking over");
+        info!(source = self.org(), "taking over");
         let part = self.part.clone();
         let report = move |text: String| part.detail("take_over", text);
         let SourceSettings { transactional_id, origin, .. } = &self.settings;
@@ -172,17 +172,17 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 Arc::clone(directory.insert(Arc::new(connected)))
             }
         };
-        info!(source = self.name(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
+        info!(source = self.org(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
         Tenure::begin(self, directory, ledger, memory).await
     }
 
     fn refused(&self, source: DirectoryError) -> ProducerError {
-        error!(source = self.name(), error = %chain(&source), help = source.help(), "source cannot be read");
-        ProducerError::Directory { source_name: self.name().to_owned(), source }
+        error!(source = self.org(), error = %chain(&source), help = source.help(), "source cannot be read");
+        ProducerError::Directory { source_name: self.org().to_owned(), source: Box::new(source) }
     }
 
     fn given_up(&self, source: LedgerError) -> ProducerError {
-        let source_name = self.name().to_owned();
+        let source_name = self.org().to_owned();
         self.part.failed(chain(&source).to_string());
         if source.is_fenced() {
             return ProducerError::Fenced { source_name, instance: self.settings.instance.clone() };
@@ -192,7 +192,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
 }
 
 impl<D> Source<D> {
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn org(&self) -> &str {
         &self.settings.origin.org
     }
 }

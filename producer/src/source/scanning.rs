@@ -48,11 +48,11 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     pub(super) async fn scan(&mut self) -> Result<Header, Interruption> {
         let mut header = self.resume_or_begin();
         loop {
-            let span = info_span!("scan", org = self.source.name(), scan_id = header.scan_id);
+            let span = info_span!("scan", org = self.source.org(), scan_id = header.scan_id);
             match self.pass(header).instrument(span).await? {
                 Pass::Ended(header) => return Ok(header),
                 Pass::CursorExpired(expired) if expired.restarts < MOST_RESTARTS => {
-                    warn!(source = self.source.name(), restarts = expired.restarts, "cursor expired, beginning anew");
+                    warn!(source = self.source.org(), restarts = expired.restarts, "cursor expired, beginning anew");
                     header = self.begin_anew(Some(&expired));
                     header.restarts = expired.restarts + 1;
                 }
@@ -69,7 +69,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         let within = millis(self.source.settings.resume_within);
         match last {
             Some(header) if header.resumable(self.now(), within) => {
-                info!(source = self.source.name(), scan_id = header.scan_id, page = header.page, "scan resumed");
+                info!(source = self.source.org(), scan_id = header.scan_id, page = header.page, "scan resumed");
                 Header { instance: self.source.settings.instance.clone(), ..header.clone() }
             }
             last => self.begin_anew(last),
@@ -79,7 +79,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     fn begin_anew(&self, last: Option<&Header>) -> Header {
         let settings = &self.source.settings;
         let header = Header::begin(&settings.origin.org, last, &settings.instance, self.now());
-        info!(source = self.source.name(), scan_id = header.scan_id, "scan begins");
+        info!(source = self.source.org(), scan_id = header.scan_id, "scan begins");
         header
     }
 
@@ -174,7 +174,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
                     assignments.settle(device_id, read.server_id, read.answer.number);
                 }
                 Err(Interruption::Directory(error)) => {
-                    warn!(source = self.source.name(), error = %chain(&error), "server not read singly, as last known");
+                    warn!(source = self.source.org(), error = %chain(&error), "server not read singly, as last known");
                 }
                 Err(other) => return Err(other),
             }
@@ -293,7 +293,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         let (step, ended) = step::give_up(&origin, header, why, self.now());
         self.commit(&step).await?;
         self.commit(&step::forget_seen(&origin, &self.memory)).await?;
-        warn!(source = self.source.name(), scan_id = ended.scan_id, why, "scan given up");
+        warn!(source = self.source.org(), scan_id = ended.scan_id, why, "scan given up");
         Ok(ended)
     }
 }

@@ -13,7 +13,7 @@ use super::{Interruption, OnceOutcome, Source, TakeOver};
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::signals::{Received, SignalTail};
 use crate::step::{self, Answer, Step};
@@ -51,12 +51,12 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             // No plan can be older than the first take-over, so neither can a signal for one.
             None => {
                 let ends = table::ends(&source.cluster.connection, &topic, [0]).await;
-                let ends = ends.map_err(|error| TakeOver::Ledger(LedgerError::Fold(error)))?;
+                let ends = ends.map_err(|error| TakeOver::Ledger(error.into()))?;
                 ends.get(&0).map_or(0, |extent| extent.end)
             }
         };
         let signals = SignalTail::start(&source.cluster.connection, &topic, signals_from).map_err(|error| {
-            TakeOver::Fatal(ProducerError::Task { source_name: source.name().to_owned(), source: Box::new(error) })
+            TakeOver::Fatal(ProducerError::Task { source_name: source.org().to_owned(), source: Box::new(error) })
         })?;
         Ok(Self {
             source,
@@ -124,7 +124,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             Retry::After(wait) => wait.max(TRY_AGAIN),
         };
         warn!(
-            source = self.source.name(),
+            source = self.source.org(),
             error = %chain(error),
             help = error.help(),
             wait_s = wait.as_secs(),
@@ -178,7 +178,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
 
     async fn obey(&mut self, Received { signal, next_offset }: Received) -> Result<(), Interruption> {
         let approval = match signal.as_approve_scan() {
-            Some(Ok(approval)) if approval.source == self.source.name() => approval,
+            Some(Ok(approval)) if approval.source == self.source.org() => approval,
             Some(Ok(_)) | None => return Ok(()),
             Some(Err(error)) => {
                 warn!(error = %chain(&error), id = signal.id, "approval is unreadable");
@@ -196,10 +196,10 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         failpoint!("producer.approval.after");
         match answer {
             Answer::Approved { released } => {
-                info!(source = self.source.name(), plan = approval.plan, released, "held plan approved");
+                info!(source = self.source.org(), plan = approval.plan, released, "held plan approved");
             }
             Answer::Stale { .. } | Answer::Unknown => {
-                warn!(source = self.source.name(), plan = approval.plan, ?answer, "approval refused");
+                warn!(source = self.source.org(), plan = approval.plan, ?answer, "approval refused");
             }
         }
         Ok(())
