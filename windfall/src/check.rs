@@ -4,8 +4,9 @@ use serde::Serialize;
 use windfall_producer::apple::DeviceDirectory;
 use windfall_producer::apple::client::AppleDirectory;
 use windfall_producer::budget::LimiterState;
-use windfall_producer::config::SourceConfig;
+use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig};
 use windfall_runtime::clock::SystemClock;
+use windfall_runtime::config::Period;
 use windfall_runtime::health::Snapshot;
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::topics;
@@ -19,6 +20,9 @@ use crate::exit::Exit;
 use crate::output::Output;
 use crate::report::{exit, help};
 use crate::status;
+
+/// A check is two reads, a second apart: it waits for nobody who may have read before, as a producer must.
+const TWO_READS: RateLimitConfig = RateLimitConfig { requests: 2, per: Period::from_secs(2), share: 1.0 };
 
 /// What came of one knock.
 #[derive(Debug, Serialize)]
@@ -159,10 +163,8 @@ async fn source_line(config: &SourceConfig, running: Option<&Snapshot>) -> Line 
 }
 
 async fn ask_apple(config: &SourceConfig) -> anyhow::Result<String> {
-    let config = SourceConfig {
-        scan: windfall_producer::config::ScanConfig { page_size: 1, ..config.scan.clone() },
-        ..config.clone()
-    };
+    let config =
+        SourceConfig { scan: ScanConfig { page_size: 1, ..config.scan }, rate_limit: TWO_READS, ..config.clone() };
     let directory = AppleDirectory::connect(&config, LimiterState::default(), SystemClock::shared())?;
     let page = directory.page(None).await?;
     let devices = match page.total {

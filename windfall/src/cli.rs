@@ -94,6 +94,8 @@ pub(crate) enum LogForm {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Show the whole pipeline in one process, against a simulated organization
+    Demo(DemoArgs),
     /// Run stages: producer, transformer, one sink, or all in one process
     Run(RunArgs),
     /// Serve a simulated organization with Apple's API

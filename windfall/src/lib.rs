@@ -10,6 +10,7 @@ mod cli;
 pub mod config;
 mod config_verb;
 mod context;
+mod demo;
 pub mod exit;
 mod output;
 pub mod reference;
@@ -41,19 +42,22 @@ pub fn main() -> ExitCode {
 }
 
 fn begin(cli: &Cli) -> anyhow::Result<Exit> {
-    if !live_screen(&cli.verb) {
-        telemetry::install(&log_options(&cli.global, &cli.verb))?;
+    let logs = log_options(&cli.global, &cli.verb);
+    // The demo draws on the terminal, so its logs go into a file.
+    if !matches!(cli.verb, Verb::Demo(_)) {
+        telemetry::install(&logs)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(dispatch(cli));
+    let ended = runtime.block_on(dispatch(cli, &logs));
     // Threads of clients may still be saying goodbye to a broker that is gone.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended
 }
 
-async fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
+async fn dispatch(cli: &Cli, logs: &LogOptions) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match &cli.verb {
+        Verb::Demo(args) => demo::run(global, args, logs).await,
         Verb::Run(args) => run::run(global, args).await,
         Verb::Check => check::run(global).await,
         Verb::Sim(args) => sim::run(global, args).await,
@@ -67,16 +71,11 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
     }
 }
 
-/// Whether the verb draws on the terminal, so that logs must pass above what it draws.
-fn live_screen(_: &Verb) -> bool {
-    false
-}
-
 /// What the logs say: stages tell their story, other verbs only what is wrong, unless they are asked for more.
 fn log_options(global: &Global, verb: &Verb) -> LogOptions {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (false, 0) if matches!(verb, Verb::Run(_) | Verb::Sim(_)) => "info",
+        (false, 0) if matches!(verb, Verb::Run(_) | Verb::Sim(_) | Verb::Demo(_)) => "info",
         (false, 0) => "warn",
         (false, 1) => "debug",
         (false, _) => "trace",

@@ -9,6 +9,7 @@ use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::suggestion;
 use windfall_runtime::health::Status;
 use windfall_runtime::http::{self, Shown};
+use windfall_runtime::kafka::topics::ensure;
 use windfall_runtime::{metrics, shutdown};
 use windfall_sink::SinkConfig;
 
@@ -39,6 +40,8 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit>
     if !args.once || global.http.is_some() {
         serve(&context, &status, &stop).await?;
     }
+    // All of them at once, before any stage looks for its input.
+    ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
     let context = Arc::new(context);
     let stages = Stages {
         context: Arc::clone(&context),

@@ -14,7 +14,8 @@ use crate::cli::{Form, Global, TapArgs};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use reading::Reading;
+pub(crate) use reading::Reading;
+pub(crate) use record::decode;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> anyhow::Result<Exit>
     let mut output = Output::new(global.output);
     let mut left = args.limit.unwrap_or(u64::MAX);
     while let Some(read) = reading.next().await? {
-        let shown = record::decode(&decoder, &read).await;
+        let shown = decode(&decoder, &read).await;
         if filter.as_ref().is_some_and(|filter| !filter.matches(&shown["key"])) {
             continue;
         }

@@ -27,13 +27,13 @@ const HIDDEN_AFTER: Duration = Duration::from_secs(5);
 type Read = Result<Record, KafkaError>;
 
 /// Records as they come.
-pub(super) struct Reading {
+pub(crate) struct Reading {
     records: mpsc::Receiver<Read>,
 }
 
 impl Reading {
     /// Begins to read; with `until_end` it stops at what is the end now, hidden records included.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         connection: &Connection,
         topic: &str,
         partitions: i32,
@@ -54,7 +54,7 @@ impl Reading {
     }
 
     /// Returns the next record; none at the end.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Record>> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Record>> {
         Ok(self.records.recv().await.transpose()?)
     }
 }

@@ -14,7 +14,7 @@ use crate::change::Change;
 use crate::output::Output;
 
 /// Decodes a record by the schemas that it names; what cannot be decoded is shown as base64 with the reason.
-pub(super) async fn decode(decoder: &Decoder, record: &Record) -> Value {
+pub(crate) async fn decode(decoder: &Decoder, record: &Record) -> Value {
     let mut shown = Map::new();
     shown.insert("topic".to_owned(), record.topic.as_ref().into());
     shown.insert("partition".to_owned(), record.partition.into());

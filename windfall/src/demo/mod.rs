@@ -1,0 +1,146 @@
+//! `windfall demo`: the whole pipeline in one process and in compressed time, with no account, no Kafka and no Docker.
+
+mod ending;
+mod screen;
+mod tally;
+mod world;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use windfall_runtime::clock::SystemClock;
+use windfall_runtime::health::Status;
+use windfall_runtime::kafka::Connection;
+use windfall_runtime::telemetry::{self, LogOptions};
+use windfall_runtime::{metrics, shutdown};
+use windfall_schemas::topic::CHANGE_PARTITIONS;
+
+use crate::change::Change;
+use crate::cli::{DemoArgs, Global};
+use crate::exit::{Exit, Failure};
+use crate::stages::Stages;
+use crate::tap::{self, From, Reading};
+use ending::Ending;
+use screen::{REFRESH, Screen};
+use tally::Tally;
+use world::{Paths, World};
+
+/// A demo shorter than this would end before the sink has joined its group.
+const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
+/// After the producer has stopped, silence of this length says that everything was seen.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Runs the demo to its end or to Ctrl-C; both end it well.
+pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> anyhow::Result<Exit> {
+    if args.duration.get() < SHORTEST {
+        let what = format!("`--duration {}` is too short: the groups need some seconds to form", args.duration);
+        return Err(Failure::new(Exit::Usage, what).help("give it at least `5s`").into());
+    }
+    let paths = Paths::prepare(&args.dir)?;
+    telemetry::install_to(logs, Arc::new(File::create(&paths.log)?), false)?;
+    let stop = shutdown::on_signal()?;
+    // Counters and histograms go somewhere, so that what the stages do is what they do elsewhere.
+    let _ = metrics::install()?;
+    let world = World::make(global, args, paths).await?;
+    let title = format!("{} devices, seed {}, one day in {}", args.devices, args.seed, args.duration);
+    let mut screen = Screen::open(global, &title)?;
+    let running = Pipeline::start(&world, &stop);
+    let shown = show(&world, running, &mut screen, args, &stop).await;
+    let (tally, rows) = shown?;
+    let ending = Ending { world: &world, tally: &tally, rows, interrupted: stop.is_cancelled() };
+    ending::tell(screen, global.output, &ending)?;
+    world.simulator.stop().await;
+    Ok(Exit::Success)
+}
+
+/// The stages at work.
+struct Pipeline {
+    tasks: JoinSet<anyhow::Result<Exit>>,
+    status: Status,
+    producer: CancellationToken,
+    rest: CancellationToken,
+}
+
+impl Pipeline {
+    fn start(world: &World, stop: &CancellationToken) -> Self {
+        // The rest goes on while what the producer has published is still on its way to the rows.
+        let (producer, rest) = (stop.child_token(), CancellationToken::new());
+        let status = Status::new("demo", SystemClock::shared());
+        let stages = |stop: &CancellationToken| Stages {
+            context: Arc::clone(&world.context),
+            registry: world.registry.clone(),
+            clock: Arc::clone(&world.clock),
+            status: status.clone(),
+            dynamic: true,
+            stop: stop.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(stages(&producer).producer());
+        tasks.spawn(stages(&rest).transformer());
+        for sink in &world.context.config.sinks {
+            tasks.spawn(stages(&rest).sink(sink.clone()));
+        }
+        Self { tasks, status, producer, rest }
+    }
+
+    /// Stops what still runs.
+    async fn stop(mut self) {
+        self.producer.cancel();
+        self.rest.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Shows changes until the day is over, then lets them reach the rows; returns the counts and the rows.
+async fn show(
+    world: &World,
+    mut running: Pipeline,
+    screen: &mut Screen,
+    args: &DemoArgs,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Tally, u64)> {
+    let connection: Connection = world.context.connection("screen");
+    let topic = world.context.names.devices();
+    let mut reading = Reading::begin(&connection, &topic, CHANGE_PARTITIONS, From::Beginning, false).await?;
+    let decoder = world.registry.decoder();
+    let mut tally = Tally::default();
+    let mut refresh = interval(REFRESH);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let over = tokio::time::sleep_until(Instant::now() + args.duration.get());
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = &mut over => break,
+            Some(ended) = running.tasks.join_next() => {
+                ended??;
+                anyhow::bail!("a stage ended before the demo did");
+            }
+            record = reading.next() => {
+                if let Some(record) = record? {
+                    see(screen, &mut tally, &tap::decode(&decoder, &record).await)?;
+                }
+            }
+            _ = refresh.tick() => screen.standing(world.clock.now(), &tally, &running.status.snapshot()),
+        }
+    }
+    running.producer.cancel();
+    while let Ok(Ok(Some(record))) = timeout(QUIET, reading.next()).await {
+        see(screen, &mut tally, &tap::decode(&decoder, &record).await)?;
+    }
+    let rows = ending::rows_arrived(&world.paths.rows, tally.known()).await;
+    running.stop().await;
+    Ok((tally, rows))
+}
+
+fn see(screen: &mut Screen, tally: &mut Tally, record: &serde_json::Value) -> anyhow::Result<()> {
+    if let Some(change) = Change::of(&record["value"]) {
+        tally.take(&change);
+        screen.change(&change, record, tally)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! What the demo shows: a line for each change, and on a terminal a line below them that says how things stand.
+
+use std::io;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use windfall_runtime::health::Snapshot;
+use windfall_runtime::telemetry::escaped;
+
+use super::tally::Tally;
+use crate::change::Change;
+use crate::cli::{Form, Global};
+use crate::output::Output;
+
+/// Columns before what changed, and after it.
+const FIXED: usize = 7 + 12 + 13 + 10;
+
+/// The demo's screen.
+pub(super) struct Screen {
+    output: Output,
+    form: Form,
+    bar: ProgressBar,
+    /// Room for what changed; none where lines may be as long as they like.
+    room: Option<usize>,
+    colour: bool,
+    first_shown: bool,
+}
+
+impl Screen {
+    /// Opens the screen; `title` is what is about to be seen.
+    pub(super) fn open(global: &Global, title: &str) -> io::Result<Self> {
+        let stdout = console::Term::stdout();
+        let live = stdout.is_term() && console::Term::stderr().is_term() && global.output == Form::Table;
+        let bar = if live && !global.quiet { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        let mut screen = Self {
+            output: Output::new(global.output),
+            form: global.output,
+            bar,
+            room: live.then(|| usize::from(stdout.size().1).saturating_sub(FIXED).max(20)),
+            colour: live && crate::report::colour(global),
+            first_shown: false,
+        };
+        if screen.form == Form::Table {
+            screen.line(&format!("windfall demo   {title}"))?;
+            screen.line(&screen.columns("TIME", "KIND", "DEVICE", "WHAT CHANGED", "SEEN BY"))?;
+        }
+        Ok(screen)
+    }
+
+    /// Shows a change; the first scan's are told together.
+    pub(super) fn change(&mut self, change: &Change, record: &Value, tally: &Tally) -> io::Result<()> {
+        if self.form != Form::Table {
+            return self.output.record(record);
+        }
+        let last_of_first = record["value"]["source"]["snapshot"] == "last";
+        if change.op == "r" {
+            if last_of_first && !self.first_shown {
+                self.first_shown = true;
+                let what = format!("{} devices, as they are at the start", tally.first());
+                let line = self.columns(&clock(change_seen(record)), "first scan", "", &what, &change.seen_by);
+                return self.line(&line);
+            }
+            return Ok(());
+        }
+        let Change { at, kind, subject, what, seen_by, .. } = change;
+        let line = self.columns(&clock(*at), kind, subject, what, seen_by);
+        let line = if self.colour { coloured(kind, &line) } else { line };
+        self.line(&line)
+    }
+
+    fn columns(&self, time: &str, kind: &str, device: &str, what: &str, seen_by: &str) -> String {
+        let (what, width) = match self.room {
+            Some(room) => (cut(what, room), room),
+            None => (what.to_owned(), 52),
+        };
+        let line = format!("{time:<5}  {kind:<10}  {device:<11}  {what:<width$}  {seen_by}");
+        escaped(line.trim_end()).to_string()
+    }
+
+    /// Shows how things stand; only on a terminal.
+    pub(super) fn standing(&self, now: DateTime<Utc>, tally: &Tally, snapshot: &Snapshot) {
+        self.bar.set_message(format!("{}  {}  {}", clock(now), tally.words(), producer_words(snapshot)));
+        self.bar.tick();
+    }
+
+    /// Writes a line above how things stand.
+    pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
+        let Self { output, bar, .. } = self;
+        bar.suspend(|| output.line(line).and_then(|()| output.flush()))
+    }
+
+    /// Takes the last line away and gives the output back.
+    pub(super) fn close(self) -> Output {
+        self.bar.finish_and_clear();
+        self.output
+    }
+}
+
+/// How often how things stand is shown anew.
+pub(super) const REFRESH: Duration = Duration::from_millis(100);
+
+fn producer_words(snapshot: &Snapshot) -> String {
+    let details = snapshot.parts.iter().find(|(name, _)| name.starts_with("producer ")).map(|(_, part)| &part.details);
+    let detail = |name: &str| details.and_then(|details| details.get(name)).and_then(Value::as_str);
+    let scan = detail("last_scan").and_then(|id| id.rsplit('-').next()).map(|number| format!("scan {number}"));
+    let requests = detail("requests_this_period").map(|used| format!("{used} requests this minute"));
+    scan.into_iter().chain(requests).collect::<Vec<_>>().join(" · ")
+}
+
+/// When a record of the first scan was seen: what it describes may be years old.
+fn change_seen(record: &Value) -> DateTime<Utc> {
+    let millis = record["value"]["ts_ms"].as_i64();
+    millis.and_then(DateTime::from_timestamp_millis).unwrap_or_default()
+}
+
+fn clock(at: DateTime<Utc>) -> String {
+    at.format("%H:%M").to_string()
+}
+
+fn cut(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room - 1).chain(['…']).collect()
+}
+
+fn coloured(kind: &str, line: &str) -> String {
+    let colour = match kind {
+        "added" | "readded" => 32,
+        "released" => 31,
+        "assigned" | "reassigned" | "unassigned" => 33,
+        _ => return line.to_owned(),
+    };
+    format!("\u{1b}[{colour}m{line}\u{1b}[0m")
+}

@@ -1,0 +1,164 @@
+//! What the demo runs on: a simulated organization, Kafka and a registry in this process, and one clock for all of them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Days, NaiveTime, Utc};
+use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
+use windfall_runtime::clock::{ScaledClock, SharedClock};
+use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
+use windfall_runtime::kafka::mock::DemoCluster;
+use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::registry::embedded::EmbeddedRegistry;
+use windfall_runtime::secret::Secret;
+use windfall_simulator::{JournalMode, Running, Simulator, TimeSource};
+use windfall_sink::config::{BatchConfig, DlqConfig, SchemaMode, SinkConfig, SinkKind};
+use windfall_transformer::load_collections;
+
+use crate::cli::{DemoArgs, Global};
+use crate::config::{Config, HttpConfig, VERSION};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+/// Seconds of the day that passes while the demo runs.
+const DAY_S: f64 = 86_400.0;
+/// What goes wrong: Apple refuses one page for its rate, and one connection breaks.
+const FAULTS: &str = "devices @3 429 retry-after=60\ndevices @6 reset";
+/// Name of the organization.
+const ORG: &str = "acme";
+/// The collection, the sink and its table.
+const COLLECTION: &str = "devices";
+/// Table that is filled.
+pub(super) const TABLE: &str = "assets";
+
+/// Everything that the stages talk to; ends with this value.
+pub(super) struct World {
+    pub(super) clock: SharedClock,
+    pub(super) simulator: Running,
+    pub(super) context: Arc<Context>,
+    pub(super) registry: RegistryClient,
+    pub(super) paths: Paths,
+    _cluster: DemoCluster,
+}
+
+/// What the demo leaves behind.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    /// The rows.
+    pub(super) rows: PathBuf,
+    /// What was true and what was served.
+    pub(super) journal: PathBuf,
+    /// The logs.
+    pub(super) log: PathBuf,
+}
+
+impl Paths {
+    /// Prepares the folder; what an earlier demo left there is taken away, what is not a demo's is not touched.
+    pub(super) fn prepare(folder: &Path) -> anyhow::Result<Self> {
+        let paths = Self {
+            rows: folder.join("assets.db"),
+            journal: folder.join("journal.jsonl"),
+            log: folder.join("windfall.log"),
+        };
+        if paths.rows.exists() && !paths.journal.exists() {
+            let what = format!("`{}` is there, and not from a demo", paths.rows.display());
+            return Err(Failure::new(Exit::Failure, what).help("name another folder with `--dir PATH`").into());
+        }
+        std::fs::create_dir_all(folder).with_context(|| format!("could not make the folder `{}`", folder.display()))?;
+        let rows = paths.rows.display();
+        let beside = ["-wal", "-shm", "-journal"].map(|ending| PathBuf::from(format!("{rows}{ending}")));
+        for file in beside.iter().chain([&paths.rows, &paths.journal, &paths.log]) {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("could not take away `{}`", file.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(paths)
+    }
+}
+
+impl World {
+    /// Makes the world; a day passes in it while the demo runs.
+    pub(super) async fn make(global: &Global, args: &DemoArgs, paths: Paths) -> anyhow::Result<Self> {
+        let clock = clock(args);
+        let simulator = simulator(args, &clock, &paths.journal).await?;
+        let collections = load_collections(Path::new("."), &[])?;
+        let mut config = config(&simulator, &paths.rows)?;
+        let planned = Context::of(config.clone(), collections.clone(), &quiet(global))?;
+        let cluster = DemoCluster::start(&planned.topics())?;
+        config.kafka.bootstrap_servers = vec![cluster.bootstrap_servers().to_owned()];
+        let context = Arc::new(Context::of(config, collections, &quiet(global))?);
+        let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
+        Ok(Self { clock, simulator, context, registry, paths, _cluster: cluster })
+    }
+}
+
+/// The demo serves nothing unless it is asked to.
+fn quiet(global: &Global) -> Global {
+    Global { http: global.http.clone().or_else(|| Some("off".to_owned())), ..global.clone() }
+}
+
+/// Yesterday from midnight on, so that no time of the demo lies ahead of the machine's.
+fn clock(args: &DemoArgs) -> SharedClock {
+    let yesterday = Utc::now().date_naive() - Days::new(1);
+    let origin: DateTime<Utc> = yesterday.and_time(NaiveTime::MIN).and_utc();
+    Arc::new(ScaledClock::new(origin, DAY_S / args.duration.get().as_secs_f64()))
+}
+
+async fn simulator(args: &DemoArgs, clock: &SharedClock, journal: &Path) -> anyhow::Result<Running> {
+    let source: TimeSource = {
+        let clock = Arc::clone(clock);
+        Arc::new(move || clock.now())
+    };
+    let mut builder = Simulator::builder()
+        .devices(args.devices)
+        .servers(args.servers)
+        .seed(args.seed)
+        .faults(FAULTS.parse()?)
+        .journal(JournalMode::File(journal.to_owned()));
+    builder = builder.life_clock(Arc::clone(&source)).wall_clock(source).orgs([ORG]).digests_only(true);
+    Ok(builder.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?)
+}
+
+fn config(simulator: &Running, rows: &Path) -> anyhow::Result<Config> {
+    let account = simulator.credentials().first().context("the simulator serves no organization")?;
+    let mut kafka = KafkaConfig::new("127.0.0.1:1", SchemaRegistryConfig::embedded(None));
+    kafka.replication_factor = 1;
+    kafka.manage_topics = ManageTopics::None;
+    let source = SourceConfig {
+        name: ORG.to_owned(),
+        kind: SourceKind::Abm,
+        client_id: account.client_id.clone(),
+        key_id: Some(account.key_id.clone()),
+        private_key: Secret::new(account.private_key_pem.clone()),
+        api_url: Some(simulator.url()),
+        token_url: simulator.token_url(),
+        rate_limit: RateLimitConfig::default(),
+        scan: ScanConfig::default(),
+    };
+    let sink = SinkConfig {
+        name: "assets".to_owned(),
+        kind: SinkKind::Sqlite,
+        url: None,
+        path: Some(rows.to_owned()),
+        collection: COLLECTION.to_owned(),
+        table: TABLE.to_owned(),
+        schema: SchemaMode::Evolve,
+        batch: BatchConfig::default(),
+        dlq: DlqConfig::default(),
+    };
+    Ok(Config {
+        version: VERSION,
+        secrets: std::collections::BTreeMap::new(),
+        kafka,
+        http: HttpConfig::default(),
+        instance: Some("demo".to_owned()),
+        sources: vec![source],
+        collections: Vec::new(),
+        sinks: vec![sink],
+    })
+}
