@@ -96,6 +96,8 @@ impl TokenError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
+            // Below three refusals in a row nothing holds the next request but the caller's own patience.
+            TokenError::Refused { wait, .. } if wait.is_zero() => Retry::Backoff,
             TokenError::Refused { wait, .. } | TokenError::Held { wait, .. } | TokenError::TooMany { wait } => {
                 Retry::After(*wait)
             }

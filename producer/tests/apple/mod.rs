@@ -8,6 +8,7 @@ mod keys;
 mod requests;
 mod server;
 mod simulated;
+mod tls;
 mod tokens;
 
 use std::sync::Arc;

@@ -146,6 +146,7 @@ async fn after_three_refusals_nobody_is_asked_for_ten_minutes() {
         for refusals in 1..=3 {
             let error = token_error(directory.page(None).await.unwrap_err());
             assert!(matches!(error, TokenError::Refused { refusals: seen, .. } if seen == refusals), "{error}");
+            assert_eq!(error.retry() == Retry::Backoff, refusals < 3, "no three tries in one breath");
         }
         let error = token_error(directory.page(None).await.unwrap_err());
         let TokenError::Held { wait, refusals: 3 } = error else { panic!("{error}") };
