@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
-use windfall_runtime::kafka::consumer::{ConsumerError, Event, Start};
+use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, Start};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Record};
 use windfall_schemas::topic::Cleanup;
@@ -124,6 +124,27 @@ async fn going_back_drops_what_was_queued_and_repeats_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_in_the_making_does_not_outlive_its_epoch() {
+    let connection = connection();
+    let topic = filled(&connection, 1, 50).await;
+    let limits = BatchLimits { linger: std::time::Duration::from_secs(3), ..BatchLimits::default() };
+    let mut consumer = member_with(&connection, &topic, Membership::Dynamic, limits);
+    let assignment = assigned(&mut consumer).await;
+    let group = consumer.group();
+    let starts = || [(at(&topic, 0), Start::Beginning)].into();
+    group.start_at(&assignment, starts()).await.unwrap();
+    let all_read = async {
+        while group.position().unwrap().get(&at(&topic, 0)) != Some(&51) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_read).await.unwrap();
+    group.start_at(&assignment, starts()).await.unwrap();
+    assert_whole(&take(&mut consumer, 50).await, 1, 0, 50);
+    consumer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_loop_that_takes_nothing_is_waited_for_and_misses_nothing() {
     let connection = connection();
     let topic = filled(&connection, 2, 3_000).await;
@@ -133,6 +154,8 @@ async fn a_loop_that_takes_nothing_is_waited_for_and_misses_nothing() {
     let mut taken = take(&mut consumer, 100).await;
     // Longer than the thread waits before it pauses the partitions.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let read: i64 = consumer.group().position().unwrap().values().sum();
+    assert!(read < 1_000, "{read} records were read ahead of the loop");
     taken.extend(take(&mut consumer, 5_900).await);
     assert_whole(&taken, 2, 0, 3_000);
     consumer.close().await;
@@ -150,9 +173,11 @@ async fn a_partition_that_was_given_up_stays_silent_while_the_other_goes_on() {
     take(&mut consumer, 100).await;
     group.give_up(&[at(&topic, 0)]).unwrap();
     let mut publisher = Publisher::start(&connection, &connection.prefixed("p")).await.unwrap();
-    let derived = (0..2).flat_map(|partition| records(&topic, partition, 50..60)).collect();
+    let derived = (0..2).flat_map(|partition| records(&topic, partition, 50..550)).collect();
     publisher.commit(Transaction { derived, ..Transaction::default() }).await.unwrap();
-    let taken = take(&mut consumer, 10).await;
+    // The thread pauses and resumes meanwhile, which must not bring the partition back.
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let taken = take(&mut consumer, 500).await;
     assert!(taken.iter().all(|record| record.partition == 1), "{taken:?}");
     consumer.close().await;
 }

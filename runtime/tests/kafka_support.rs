@@ -93,7 +93,15 @@ pub(crate) fn member(
     membership: Membership,
     max_records: usize,
 ) -> GroupConsumer {
-    let limits = BatchLimits { max_records, ..BatchLimits::default() };
+    member_with(connection, topic, membership, BatchLimits { max_records, ..BatchLimits::default() })
+}
+
+pub(crate) fn member_with(
+    connection: &Connection,
+    topic: &str,
+    membership: Membership,
+    limits: BatchLimits,
+) -> GroupConsumer {
     let options =
         GroupOptions { group: connection.prefixed("group"), topics: vec![topic.to_owned()], membership, limits };
     GroupConsumer::start(connection, options).unwrap()

@@ -112,3 +112,17 @@ fn key_of(entry: &Entry) -> Bytes {
     };
     Bytes::from(key.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_keeps_every_version_where_it_stands_and_the_last_level_only() {
+        let version = Entry::Version { subject: "s".into(), schema: "\"string\"".into() };
+        assert_ne!(key_of(&version), key_of(&version), "a repeated entry must not take the place of the first");
+        let level = |name: &str| Entry::Config { subject: Some("s".into()), compatibility: name.into() };
+        assert_eq!(key_of(&level("FULL")), key_of(&level("NONE")));
+        assert_ne!(key_of(&level("FULL")), key_of(&Entry::Config { subject: None, compatibility: "FULL".into() }));
+    }
+}
