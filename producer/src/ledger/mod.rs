@@ -10,9 +10,11 @@ mod fold;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use windfall_runtime::kafka::publisher::{Publisher, Transaction};
+use metrics::histogram;
+use windfall_runtime::kafka::publisher::{Publisher, Timing, Transaction};
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Connection, Headers, Outgoing};
+use windfall_runtime::metrics::{TRANSACTION_SECONDS, label};
 use windfall_schemas::topic::Names;
 
 pub use codecs::Codecs;
@@ -65,6 +67,8 @@ impl Ledger {
     pub async fn commit(&mut self, step: &Step) -> Result<(), LedgerError> {
         let transaction = self.transaction(step)?;
         let committed = self.publisher.commit(transaction).await?;
+        let Timing { delivery, offsets, commit } = committed.timing;
+        histogram!(TRANSACTION_SECONDS, label::STAGE => "producer").record((delivery + offsets + commit).as_secs_f64());
         let devices = self.cluster.names.devices();
         for Delivered { topic, partition, offset } in committed.derived {
             if *topic == *devices {

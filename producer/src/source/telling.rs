@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 use windfall_runtime::health::{Part, Progress};
 use windfall_runtime::metrics as names;
 use windfall_runtime::metrics::label;
+use windfall_schemas::envelope::Op;
 
 use super::Source;
 use crate::breaker;
@@ -21,7 +22,8 @@ pub(super) fn committed(org: &str, step: &Step, memory: &Memory) {
     for event in &step.devices {
         let kind = event.kind.as_ref().map_or("", |kind| kind.as_str()).to_owned();
         counter!(names::CHANGES, label::SOURCE => source(), label::KIND => kind).increment(1);
-        if let Some(made_at) = event.ts_ms {
+        // A first reading tells nothing of how long a change took to be seen.
+        if let Some(made_at) = event.ts_ms.filter(|_| event.op == Op::Update) {
             let lag = Duration::from_millis(u64::try_from(made_at - event.source.ts_ms).unwrap_or(0));
             histogram!(names::SOURCE_LAG_SECONDS, label::SOURCE => source()).record(lag.as_secs_f64());
         }
