@@ -2,45 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey};
 
+use crate::event::SourceEvent;
 use crate::links::{Follow, Position, follow};
-use crate::mapping::source::DecodedRow;
 use crate::mapping::{Mapped, Program};
-
-/// What the map reads of an event: any table's envelope, without its before-image.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename = "Envelope")]
-pub struct SourceEvent {
-    /// The record after the change.
-    #[serde(default)]
-    pub after: Option<DecodedRow>,
-    /// Where the change was seen.
-    pub source: Origin,
-    /// c, u, d or r.
-    pub op: String,
-    /// What happened.
-    #[serde(default)]
-    pub kind: Option<String>,
-    /// The same if the event is sent again.
-    #[serde(default)]
-    pub event_id: Option<String>,
-    /// Hash of the after-image.
-    #[serde(default)]
-    pub fingerprint: Option<String>,
-}
-
-/// What the map reads of an event's source.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename = "Source")]
-pub struct Origin {
-    /// Time of the resource.
-    pub ts_ms: i64,
-    /// The organization.
-    pub db: String,
-}
 
 /// A source record, decoded.
 #[derive(Debug, Clone)]
@@ -111,7 +78,7 @@ pub fn map(program: &Program, known: Option<&Link>, record: SourceRecord) -> Map
     let key = record.link_key();
     let SourceRecord { source: _, source_key: _, at, event } = record;
     let (mapped, mut outcome) = evaluate(program, event);
-    let asset = mapped.as_ref().and_then(|(mapped, event)| Some((mapped.identity.as_ref()?, event.source.ts_ms)));
+    let asset = mapped.as_ref().and_then(|(mapped, event)| Some((mapped.identity.as_ref()?, event.ts_ms)));
     let follow = follow(&key, known, &at, asset.map(|(identity, ts_ms)| (identity.asset_id.as_str(), ts_ms)));
     let Follow::Go { withdrawn, claimed_ms, link } = follow else {
         outcome = Outcome::Stale;
@@ -147,7 +114,7 @@ fn contribution(
 ) -> Option<Contribution> {
     let Mapped { values, identity, released } = mapped;
     let identity = identity?;
-    let SourceEvent { after: _, source, op, kind, event_id, fingerprint } = event;
+    let SourceEvent { after: _, ts_ms, org, op, kind, event_id, fingerprint } = event;
     Some(Contribution {
         asset_id: identity.asset_id,
         source: key.source,
@@ -156,8 +123,8 @@ fn contribution(
         released,
         op: Some(op),
         kind,
-        org: Some(source.db),
-        source_ts_ms: Some(source.ts_ms),
+        org: Some(org),
+        source_ts_ms: Some(ts_ms),
         claimed_ms: Some(claimed_ms),
         event_id,
         fingerprint,

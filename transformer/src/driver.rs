@@ -21,6 +21,7 @@ use windfall_runtime::kafka::consumer::{
     Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions, Start,
 };
 use windfall_runtime::kafka::publisher::{Committed, Input, Publisher, Transaction};
+use windfall_runtime::kafka::table::Extent;
 use windfall_runtime::kafka::{Connection, Membership, Outgoing, Record, TopicPartition, connection, table};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::telemetry::chain;
@@ -332,11 +333,20 @@ impl<S: Stage> Driver<S> {
         if fresh > 0 {
             info!(group = self.options.group, partitions = fresh, "no committed offset, beginning at the start");
         }
-        let goal = if self.options.once { self.ends(&assignment.partitions).await? } else { BTreeMap::new() };
+        let extents = if self.options.once { self.extents(&assignment.partitions).await? } else { BTreeMap::new() };
         let started = Instant::now();
         let starts = self.stage.take_over(&assignment.partitions, &committed).await?;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(group = self.options.group, partitions = starts.len(), elapsed_ms, "own output read");
+        // A partition in which nothing is left to read has no end to be met.
+        let goal = extents.into_iter().filter_map(|(at, extent)| {
+            let from = match starts.get(&at)? {
+                Start::Beginning => extent.first,
+                Start::At(offset) => *offset,
+            };
+            (from < extent.end).then_some((at, extent.end))
+        });
+        let goal = goal.collect();
         Ok((starts, goal))
     }
 
@@ -424,23 +434,26 @@ impl<S: Stage> Driver<S> {
         self.options.once && self.held.as_ref().is_some_and(|held| held.goal.is_empty())
     }
 
-    async fn ends(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, TransformerError> {
-        let mut ends = BTreeMap::new();
+    async fn extents(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, Extent>, TransformerError> {
+        let mut extents = BTreeMap::new();
         for topic in &self.options.topics {
             let of_topic = partitions.iter().filter(|at| *at.topic == **topic).map(|at| at.partition);
             for (partition, extent) in table::ends(&self.connection, topic, of_topic).await? {
-                ends.insert(TopicPartition::new(topic.as_str(), partition), extent.end);
+                extents.insert(TopicPartition::new(topic.as_str(), partition), extent);
             }
         }
-        Ok(ends)
+        Ok(extents)
     }
 
     /// Shows the lag, reckoned by position; reaching the brokers is progress.
     async fn beat(&mut self, group: &Group) {
         let Some(held) = &self.held else { return };
         let partitions = held.assignment.partitions.clone();
-        let (Ok(positions), Ok(ends)) = (group.position(), self.ends(&partitions).await) else { return };
-        let lag: i64 = ends.iter().filter_map(|(at, end)| Some((end - positions.get(at)?).max(0))).sum();
+        let (Ok(positions), Ok(extents)) = (group.position(), self.extents(&partitions).await) else { return };
+        let lag: i64 = extents.iter().filter_map(|(at, extent)| Some((extent.end - positions.get(at)?).max(0))).sum();
         self.part.detail("lag_records", lag);
         self.part.detail("partitions", partitions.len());
         #[allow(clippy::cast_precision_loss)] // A gauge is a float.

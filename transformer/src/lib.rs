@@ -18,6 +18,7 @@ pub mod contribution;
 pub mod dedup;
 mod driver;
 pub mod error;
+pub mod event;
 mod fold;
 pub mod identity;
 pub mod links;

@@ -24,9 +24,10 @@ use windfall_schemas::wire::WireError;
 
 use crate::catalog::LoadedCollection;
 use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
-use crate::contribution::{MapStep, SourceEvent, SourceRecord, map};
+use crate::contribution::{MapStep, SourceRecord, map};
 use crate::driver::{Stage, Starts, Work};
 use crate::error::TransformerError;
+use crate::event::SourceEvent;
 use crate::fold::{self, Cached, FoldReport};
 use crate::links::Position;
 use crate::mapping::Program;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 
 use crate::value::Value;
 
@@ -206,13 +206,45 @@ impl<'de> Deserialize<'de> for DecodedRow {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DecodedRow, A::Error> {
                 let mut fields = Vec::with_capacity(map.size_hint().unwrap_or(40).min(256));
-                while let Some((name, Decoded(value))) = map.next_entry()? {
+                while let Some((Name(name), Decoded(value))) = map.next_entry()? {
                     fields.push((name, value));
                 }
                 Ok(DecodedRow(fields))
             }
         }
         deserializer.deserialize_any(RowVisitor)
+    }
+}
+
+/// A value that is read over, whatever it is.
+///
+/// serde's `IgnoredAny` does not pass over a record: it asks for names in a way that the Avro reader refuses.
+pub(crate) struct Skipped;
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Decoded::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// A field's name; the Avro reader gives it to who asks for an identifier, and to nobody else.
+pub(crate) struct Name(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl Visitor<'_> for NameVisitor {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_identifier(NameVisitor)
     }
 }
 
@@ -289,8 +321,8 @@ impl<'de> Visitor<'de> for DecodedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decoded, A::Error> {
-        // A nested record of a newer schema: no mapping can name it, so it is read over.
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        // A nested record: no mapping can name it, so it is read over.
+        while map.next_entry::<Name, Skipped>()?.is_some() {}
         Ok(Decoded(Value::Null))
     }
 }
