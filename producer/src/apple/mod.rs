@@ -184,11 +184,3 @@ pub struct AssignedServer {
     /// The circumstances of the answer.
     pub answer: Answer,
 }
-
-/// Reads a page of devices from its bytes, as the client does; for benches and fuzzers.
-///
-/// # Errors
-/// When the bytes are no list document; the error says what they are.
-pub fn read_devices(body: &[u8], org: &str) -> Result<(Vec<Item<DeviceValue>>, Vec<Rejected>), String> {
-    wire::devices(body, org).map(|list| (list.items, list.rejected)).map_err(|unreadable| unreadable.0)
-}

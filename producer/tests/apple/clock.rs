@@ -18,7 +18,7 @@ pub(crate) struct PatientClock {
 
 impl PatientClock {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { nanos: AtomicU64::new(1_000_000_000_000), wrong_by: AtomicI64::new(0) })
+        Arc::new(Self { nanos: AtomicU64::new(0), wrong_by: AtomicI64::new(0) })
     }
 
     pub(crate) fn pass(&self, duration: Duration) {
