@@ -193,13 +193,13 @@ impl AppleDirectory {
         let (path, query) = (endpoint.path(), endpoint.query(self.page_size, cursor));
         // However they are escaped, URL parsers take them for steps upwards: another resource would answer.
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-            return Err(unreadable_at(&path, wire::Unreadable("its id cannot stand in a URL".to_owned())));
+            return Err(unreadable_at(&endpoint.shown(), wire::Unreadable("its id cannot stand in a URL".to_owned())));
         }
         let (token, response) = self.send(endpoint, &path, &query).await?;
         if response.status != 401 {
             return Ok(response);
         }
-        debug!(path, "token not accepted, asking for another");
+        debug!(path = endpoint.shown(), "token not accepted, asking for another");
         self.tokens.reject(&token).await;
         self.send(endpoint, &path, &query).await.map(|(_, response)| response)
     }
@@ -210,7 +210,8 @@ impl AppleDirectory {
         path: &str,
         query: &[(&'static str, String)],
     ) -> Result<(Token, Response), DirectoryError> {
-        let unreachable = |source: reqwest::Error| self.broken(path, source);
+        let shown = endpoint.shown();
+        let unreachable = |source: reqwest::Error| self.broken(&shown, source);
         let mut url = self.api_url.clone();
         url.set_path(path);
         // Without a token no turn is taken from others …
@@ -223,7 +224,7 @@ impl AppleDirectory {
         let begun = self.clock.elapsed();
         let client = self.transport.client().map_err(unreachable)?;
         let request = client.get(url).query(query).bearer_auth(token.expose()).header("accept", "application/json");
-        let answered = self.read(path, request).await;
+        let answered = self.read(&shown, request).await;
         let status = answered.as_ref().map_or_else(|error| error.code().to_owned(), |(status, ..)| status.to_string());
         self.count(endpoint, status, self.clock.elapsed().saturating_sub(begun));
         let (status, headers, body) = answered?;
@@ -379,6 +380,15 @@ impl Endpoint<'_> {
         }
     }
 
+    /// The path as errors and logs show it: a device's id is its serial number, and that is nobody's business there.
+    fn shown(&self) -> String {
+        match self {
+            Endpoint::Device(_) => "/v1/orgDevices/{id}".to_owned(),
+            Endpoint::AssignedServer(_) => "/v1/orgDevices/{id}/relationships/assignedServer".to_owned(),
+            Endpoint::Devices | Endpoint::Servers | Endpoint::Linkage(_) => self.path(),
+        }
+    }
+
     /// No `fields`: what Apple gives unasked is all there is, and the same in a list and in a single read.
     fn query(&self, page_size: u16, cursor: Option<&Cursor>) -> Vec<(&'static str, String)> {
         match self {
@@ -417,7 +427,7 @@ impl DeviceDirectory for AppleDirectory {
 
     async fn device(&self, id: &DeviceId) -> Result<Lookup, DirectoryError> {
         let endpoint = Endpoint::Device(id);
-        let path = endpoint.path();
+        let path = endpoint.shown();
         let response = self.get(&endpoint, None).await?;
         if response.says_not_found() {
             return Ok(Lookup::NotFound { answer: response.answer });
@@ -440,7 +450,7 @@ impl DeviceDirectory for AppleDirectory {
 
     async fn assigned_server(&self, id: &DeviceId) -> Result<AssignedServer, DirectoryError> {
         let endpoint = Endpoint::AssignedServer(id);
-        let path = endpoint.path();
+        let path = endpoint.shown();
         let response = self.get(&endpoint, None).await?;
         if response.says_not_found() {
             return Ok(AssignedServer { server_id: None, answer: response.answer });

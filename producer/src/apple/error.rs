@@ -10,7 +10,7 @@ pub use windfall_runtime::retry::Retry;
 /// Apple's sentence is left out: it may quote what was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
-    /// Path of the request, without its query.
+    /// Path of the request, without its query and with `{id}` in the place of a device's id.
     pub path: String,
     /// HTTP status.
     pub status: u16,

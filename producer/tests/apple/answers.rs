@@ -74,6 +74,8 @@ async fn only_apples_own_404_says_that_a_device_is_gone() {
         server.answer(no_evidence.clone());
         let read = directory(&server).0.device(&id).await;
         assert!(read.is_err(), "{no_evidence:?}: {read:?}");
+        let said = format!("{:?}", read.unwrap_err());
+        assert!(!said.contains("D1"), "a serial number stands in no error: {said}");
     }
 }
 
