@@ -28,7 +28,7 @@ fn violations(change: impl FnOnce(&mut SourceConfig)) -> Vec<String> {
 
 #[test]
 fn what_the_portal_gives_is_enough() {
-    assert_eq!(violations(|_| {}), [String::new(); 0]);
+    assert_eq!(violations(|_| {}), Vec::<String>::new());
     let source = source();
     assert_eq!(source.api_url().unwrap().as_str(), "https://api-business.apple.com/");
     assert_eq!(source.account().unwrap().scope, "business.api");
@@ -43,7 +43,7 @@ fn school_manager_has_its_own_host_scope_and_client_ids() {
         source.kind = SourceKind::Asm;
         source.client_id = "SCHOOLAPI.1".to_owned();
     };
-    assert_eq!(violations(change), [String::new(); 0]);
+    assert_eq!(violations(change), Vec::<String>::new());
     assert_eq!((SourceKind::Asm.api_url(), SourceKind::Asm.scope()), ("https://api-school.apple.com", "school.api"));
 }
 
@@ -66,7 +66,7 @@ fn every_fault_is_named_with_its_rule_and_remedy() {
 #[test]
 fn plain_http_is_for_this_machine_alone() {
     for good in ["http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:8080", "https://api.example"] {
-        assert_eq!(violations(|source| source.api_url = Some(good.to_owned())), [String::new(); 0], "{good}");
+        assert_eq!(violations(|source| source.api_url = Some(good.to_owned())), Vec::<String>::new(), "{good}");
     }
     for bad in [
         "http://10.0.0.1",
