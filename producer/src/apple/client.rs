@@ -6,33 +6,29 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use metrics::{counter, histogram};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::HeaderMap;
 use tracing::debug;
 use url::Url;
-use uuid::Uuid;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::metrics::{SOURCE_REQUEST_SECONDS, SOURCE_REQUESTS, label};
 use windfall_schemas::identifiers::DeviceId;
 
 use super::auth::{Account, Identifiers, Token, Tokens};
+pub use super::connect::{ConnectError, random_identifiers};
+use super::endpoint::Endpoint;
 use super::error::{DirectoryError, Refusal};
-use super::key::{KeyError, SigningKey};
+use super::key::SigningKey;
 use super::limiter::Limiter;
 use super::links;
-use super::transport::{Settings, Transport, WHOLE};
+use super::transport::{Settings, Transport};
 use super::wire::{self, Next};
 use super::{Answer, AssignedServer, Cursor, DeviceDirectory, Linkage, Lookup, Page, PageOf, ServerList, headers};
-use crate::budget::{Limit, LimiterState, Pace, Priority};
-use crate::config::SourceConfig;
+use crate::budget::{Limit, LimiterState, Pace};
 
 /// Largest body, after decompression; a page of 1,000 devices has 1.8 MB.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The wait after a 429 that does not say how long.
 pub const USUAL_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// Bytes of an id that may stand in a path as they are.
-const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// What a directory is made of.
 #[derive(Debug)]
@@ -91,68 +87,7 @@ impl Response {
     }
 }
 
-/// Why an organization cannot be read at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The key cannot be used.
-    #[error("the private key of `{source_name}` cannot be used")]
-    Key {
-        /// Name of the source.
-        source_name: String,
-        /// Why.
-        #[source]
-        source: KeyError,
-    },
-    /// `api_url` or `token_url` is no URL.
-    #[error("`{field}` of `{source_name}` is not a URL")]
-    Url {
-        /// Name of the source.
-        source_name: String,
-        /// Name of the setting.
-        field: &'static str,
-    },
-    /// TLS cannot be set up.
-    #[error("could not set up TLS")]
-    Tls(#[source] reqwest::Error),
-}
-
-impl ConnectError {
-    /// Says in one sentence what the operator can do.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
-        match self {
-            ConnectError::Key { source, .. } => source.help(),
-            ConnectError::Url { .. } => "write it with its scheme, such as `https://example.com`",
-            ConnectError::Tls(_) => {
-                "install the system's root certificates (package `ca-certificates`), or name them in SSL_CERT_FILE"
-            }
-        }
-    }
-}
-
 impl AppleDirectory {
-    /// Takes over the organization that `config` names, with what an earlier process has left of its budget.
-    ///
-    /// # Errors
-    /// When the key cannot be used or TLS cannot be set up; nothing is sent.
-    pub fn connect(config: &SourceConfig, state: LimiterState, clock: SharedClock) -> Result<Self, ConnectError> {
-        let source_name = || config.name.clone();
-        let missing = |field| ConnectError::Url { source_name: source_name(), field };
-        let key = SigningKey::from_pem(config.private_key.expose())
-            .map_err(|source| ConnectError::Key { source_name: source_name(), source })?;
-        let options = Options {
-            org: config.name.clone(),
-            api_url: config.api_url().ok_or_else(|| missing("api_url"))?,
-            account: config.account().ok_or_else(|| missing("token_url"))?,
-            key,
-            limit: config.rate_limit.limit(),
-            page_size: config.scan.page_size,
-            state,
-            deadline: WHOLE,
-        };
-        Self::take_over(options, clock, random_identifiers()).map_err(ConnectError::Tls)
-    }
-
     /// Takes an organization over. Nothing is sent before the first method is called.
     ///
     /// # Errors
@@ -357,69 +292,6 @@ fn unreadable_at(path: &str, unreadable: wire::Unreadable) -> DirectoryError {
     DirectoryError::Unreadable { path: path.to_owned(), why: unreadable.0 }
 }
 
-/// What can be asked for.
-enum Endpoint<'a> {
-    Devices,
-    Device(&'a DeviceId),
-    AssignedServer(&'a DeviceId),
-    Servers,
-    Linkage(&'a str),
-}
-
-impl Endpoint<'_> {
-    fn path(&self) -> String {
-        let escaped = |id: &str| utf8_percent_encode(id, IN_PATH).to_string();
-        match self {
-            Endpoint::Devices => "/v1/orgDevices".to_owned(),
-            Endpoint::Device(id) => format!("/v1/orgDevices/{}", escaped(id.as_str())),
-            Endpoint::AssignedServer(id) => {
-                format!("/v1/orgDevices/{}/relationships/assignedServer", escaped(id.as_str()))
-            }
-            Endpoint::Servers => "/v1/mdmServers".to_owned(),
-            Endpoint::Linkage(id) => format!("/v1/mdmServers/{}/relationships/devices", escaped(id)),
-        }
-    }
-
-    /// The path as errors and logs show it: a device's id is its serial number, and that is nobody's business there.
-    fn shown(&self) -> String {
-        match self {
-            Endpoint::Device(_) => "/v1/orgDevices/{id}".to_owned(),
-            Endpoint::AssignedServer(_) => "/v1/orgDevices/{id}/relationships/assignedServer".to_owned(),
-            Endpoint::Devices | Endpoint::Servers | Endpoint::Linkage(_) => self.path(),
-        }
-    }
-
-    /// No `fields`: what Apple gives unasked is all there is, and the same in a list and in a single read.
-    fn query(&self, page_size: u16, cursor: Option<&Cursor>) -> Vec<(&'static str, String)> {
-        match self {
-            Endpoint::Device(_) | Endpoint::AssignedServer(_) => Vec::new(),
-            Endpoint::Devices | Endpoint::Servers | Endpoint::Linkage(_) => {
-                let limit = ("limit", page_size.to_string());
-                let cursor = cursor.map(|cursor| ("cursor", cursor.as_str().to_owned()));
-                std::iter::once(limit).chain(cursor).collect()
-            }
-        }
-    }
-
-    fn priority(&self) -> Priority {
-        match self {
-            Endpoint::Device(_) | Endpoint::AssignedServer(_) => Priority::LookUp,
-            Endpoint::Devices => Priority::Scan,
-            Endpoint::Servers | Endpoint::Linkage(_) => Priority::Linkage,
-        }
-    }
-
-    fn label(&self) -> &'static str {
-        match self {
-            Endpoint::Devices => "devices",
-            Endpoint::Device(_) => "device",
-            Endpoint::AssignedServer(_) => "assigned_server",
-            Endpoint::Servers => "servers",
-            Endpoint::Linkage(_) => "linkage",
-        }
-    }
-}
-
 impl DeviceDirectory for AppleDirectory {
     async fn page(&self, cursor: Option<&Cursor>) -> Result<Page, DirectoryError> {
         self.list(Endpoint::Devices, cursor, wire::devices).await
@@ -483,10 +355,4 @@ impl DeviceDirectory for AppleDirectory {
     fn pace(&self) -> Pace {
         self.limiter.pace()
     }
-}
-
-/// Makes the identifiers of assertions from the machine's randomness.
-#[must_use]
-pub fn random_identifiers() -> Identifiers {
-    Box::new(Uuid::new_v4)
 }

@@ -6,6 +6,8 @@
 
 pub mod auth;
 pub mod client;
+mod connect;
+mod endpoint;
 mod error;
 mod headers;
 pub mod key;
