@@ -62,9 +62,7 @@ impl Connection {
         format!("{}{name}", self.config.topic_prefix)
     }
 
-    /// Settings of a client that asks and administers; it sees the true end of a partition.
-    #[must_use]
-    pub fn admin(&self) -> ClientConfig {
+    fn base(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         for (name, value) in &self.config.properties {
             client.set(name, value.expose());
@@ -72,6 +70,13 @@ impl Connection {
         client.set("bootstrap.servers", self.config.bootstrap_servers.join(","));
         client.set("client.id", &self.client_id);
         client.set("allow.auto.create.topics", "false");
+        client
+    }
+
+    /// Settings of a client that asks and administers; it sees the true end of a partition.
+    #[must_use]
+    pub fn admin(&self) -> ClientConfig {
+        let mut client = self.base();
         client.set("isolation.level", "read_uncommitted");
         client
     }
@@ -110,7 +115,7 @@ impl Connection {
     /// Settings of a producer that writes each record once, in order.
     #[must_use]
     pub fn idempotent(&self) -> ClientConfig {
-        let mut client = self.admin();
+        let mut client = self.base();
         client.set("enable.idempotence", "true");
         client.set("acks", "all");
         client.set("partitioner", "murmur2_random");

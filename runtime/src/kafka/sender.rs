@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
+use super::client::PlainContext;
 use super::connection::{Connection, MESSAGE_TIMEOUT};
 use super::record::{Delivered, Outgoing};
 use super::retire::retire;
@@ -41,7 +43,7 @@ impl SendError {
 
 /// An idempotent producer; a record that is sent again after an error may stand twice.
 pub struct Sender {
-    producer: Option<FutureProducer>,
+    producer: Option<FutureProducer<PlainContext>>,
 }
 
 impl Sender {
@@ -50,7 +52,8 @@ impl Sender {
     /// # Errors
     /// [`SendError::Client`] when the settings make no producer.
     pub fn new(connection: &Connection) -> Result<Self, SendError> {
-        let producer = connection.idempotent().create().map_err(SendError::Client)?;
+        let settings = connection.idempotent();
+        let producer = FutureProducer::from_config_and_context(&settings, PlainContext).map_err(SendError::Client)?;
         Ok(Self { producer: Some(producer) })
     }
 
@@ -71,7 +74,7 @@ impl Sender {
     }
 }
 
-async fn deliver(producer: &FutureProducer, record: &Outgoing) -> Result<Delivered, SendError> {
+async fn deliver(producer: &FutureProducer<PlainContext>, record: &Outgoing) -> Result<Delivered, SendError> {
     let Outgoing { topic, partition, key, value, headers } = record;
     let native: FutureRecord<'_, [u8], [u8]> = FutureRecord {
         topic,

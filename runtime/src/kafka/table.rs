@@ -15,11 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::watch;
 
 pub use error::TableError;
 
+use super::client::PlainContext;
 use super::connection::Connection;
 use super::consumer::Start;
 use super::record::Record;
@@ -157,7 +159,7 @@ fn ends_blocking(
     partitions: impl IntoIterator<Item = i32>,
 ) -> Result<BTreeMap<i32, Extent>, TableError> {
     let ask = |source| TableError::Ask { topic: topic.to_owned(), source };
-    let client: BaseConsumer = admin.create().map_err(ask)?;
+    let client = BaseConsumer::from_config_and_context(admin, PlainContext).map_err(ask)?;
     let deadline = Instant::now() + ASK_TIMEOUT * 3;
     let ends = partitions
         .into_iter()

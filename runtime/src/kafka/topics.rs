@@ -5,13 +5,14 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::info;
 pub use windfall_schemas::topic::TopicSpec;
 use windfall_schemas::topic::min_insync_replicas;
 
+use super::client::PlainContext;
 use super::config::ManageTopics;
 use super::connection::Connection;
 use super::retire::retire;
@@ -146,7 +147,7 @@ pub async fn partition_count(connection: &Connection, topic: &str) -> Result<Opt
 }
 
 struct Admin {
-    client: Option<std::sync::Arc<AdminClient<DefaultClientContext>>>,
+    client: Option<std::sync::Arc<AdminClient<PlainContext>>>,
     servers: String,
     replication: i32,
 }
@@ -155,7 +156,7 @@ impl Admin {
     fn connect(connection: &Connection) -> Result<Self, TopicError> {
         let config = connection.config();
         let servers = config.bootstrap_servers.join(",");
-        match connection.admin().create::<AdminClient<DefaultClientContext>>() {
+        match AdminClient::from_config_and_context(&connection.admin(), PlainContext) {
             Ok(client) => {
                 let client = Some(std::sync::Arc::new(client));
                 Ok(Self { client, servers, replication: i32::from(config.replication_factor) })
@@ -164,7 +165,7 @@ impl Admin {
         }
     }
 
-    fn client(&self) -> std::sync::Arc<AdminClient<DefaultClientContext>> {
+    fn client(&self) -> std::sync::Arc<AdminClient<PlainContext>> {
         self.client.clone().unwrap_or_else(|| unreachable!("the client is taken by drop alone"))
     }
 

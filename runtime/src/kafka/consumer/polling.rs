@@ -18,9 +18,10 @@ use super::batch::{Batch, Cutter, Reached};
 use super::error::ConsumerError;
 use super::group::partition_list;
 use super::mailbox::{Live, Mailbox, Revoked};
+use crate::kafka::client::log_error;
 use crate::kafka::record::{Record, TopicPartition};
 
-/// A poll without anything in hand ends by itself after this long, so that seeks and the end need not wait for a record.
+/// A poll ends by itself after this long, so that seeks and the end need not wait for a record.
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// A full queue is waited for this long before the partitions are paused: a pause throws fetched records away.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -103,7 +104,11 @@ impl GroupContext {
     }
 }
 
-impl ClientContext for GroupContext {}
+impl ClientContext for GroupContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
 
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, answer: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -149,7 +154,7 @@ impl Polling {
     /// Polls until it is told to stop or fails for good, then leaves the group.
     pub(super) fn run(mut self) {
         while !self.mailbox.stopped() {
-            let patience = self.cutter.open_for(Instant::now()).unwrap_or(IDLE_POLL);
+            let patience = self.cutter.open_for(Instant::now()).unwrap_or(IDLE_POLL).min(IDLE_POLL);
             if let Err(error) = self.poll(patience) {
                 self.mailbox.fail(error);
                 break;

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::{Committed, Input, PublishError, Timing, Transaction};
+use crate::kafka::client::log_error;
 use crate::kafka::connection::MESSAGE_TIMEOUT;
 use crate::kafka::record::{Delivered, Outgoing};
 use crate::kafka::retire::retire;
@@ -47,7 +48,11 @@ type Outcome = Option<Result<(i32, i64), KafkaError>>;
 #[derive(Default)]
 pub(super) struct Deliveries(Mutex<Vec<Outcome>>);
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;

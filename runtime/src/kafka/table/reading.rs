@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -13,6 +14,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
 use super::{Extent, FoldFailure, FoldProgress, FoldRequest, Folded, Hidden, TableError};
+use crate::kafka::client::PlainContext;
 use crate::kafka::consumer::Start;
 use crate::kafka::record::Record;
 use crate::kafka::retire::retire;
@@ -32,7 +34,7 @@ struct Partition {
 }
 
 pub(super) struct Reading {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<PlainContext>,
     topic: Arc<str>,
     request: FoldRequest,
     /// The partitions that still have something to read.
@@ -63,7 +65,7 @@ impl Reading {
                 open.insert(*number, Partition { end: extent.end, hidden_since: None, position: from });
             }
         }
-        let consumer: BaseConsumer = reader.create().map_err(read)?;
+        let consumer = BaseConsumer::from_config_and_context(reader, PlainContext).map_err(read)?;
         if !open.is_empty() {
             consumer.assign(&list).map_err(read)?;
         }
