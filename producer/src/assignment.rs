@@ -6,6 +6,11 @@ use windfall_schemas::device::DeviceValue;
 
 use crate::observation::{Observation, RequestNumber};
 
+/// Apple's word for a device that a management service has.
+const ASSIGNED: &str = "ASSIGNED";
+/// Apple's word for a device that none has.
+const UNASSIGNED: &str = "UNASSIGNED";
+
 /// What the linkage lists of one scan said.
 #[derive(Debug, Clone, Default)]
 pub struct Assignments {
@@ -82,15 +87,8 @@ impl Assignments {
             return Joined { observation: listed.with_server(server, *request), contradiction: None };
         }
         let place = self.by_device.get(&listed.value.device_id);
-        let unassigned = listed.value.status.as_deref() == Some("UNASSIGNED");
-        let contradiction = match place {
-            Some(Place::Torn) => Some(Contradiction::SeveralServers),
-            Some(Place::In(_)) if unassigned => Some(Contradiction::StatusAgainstLists),
-            None if self.complete && listed.value.status.as_deref() == Some("ASSIGNED") => {
-                Some(Contradiction::StatusAgainstLists)
-            }
-            _ => None,
-        };
+        let unassigned = listed.value.status.as_deref() == Some(UNASSIGNED);
+        let contradiction = self.contradiction(&listed.value.device_id, listed.value.status.as_deref());
         let torn = contradiction == Some(Contradiction::SeveralServers);
         let observation = match place {
             Some(Place::In(server)) if !unassigned => {
@@ -105,6 +103,20 @@ impl Assignments {
             }
         };
         Joined { observation, contradiction }
+    }
+
+    /// Tells how the lists contradict each other, or the status, on a listed device that no single read has settled.
+    #[must_use]
+    pub fn contradiction(&self, device_id: &str, status: Option<&str>) -> Option<Contradiction> {
+        if self.settled.contains_key(device_id) {
+            return None;
+        }
+        match self.by_device.get(device_id) {
+            Some(Place::Torn) => Some(Contradiction::SeveralServers),
+            Some(Place::In(_)) if status == Some(UNASSIGNED) => Some(Contradiction::StatusAgainstLists),
+            None if self.complete && status == Some(ASSIGNED) => Some(Contradiction::StatusAgainstLists),
+            _ => None,
+        }
     }
 
     fn keep_known(&self, known: Option<&DeviceValue>, listed: Observation) -> Observation {

@@ -279,6 +279,38 @@ async fn linkage_that_cannot_be_read_unassigns_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_in_two_lists_is_read_singly_and_stays_where_it_is() {
+    let rig = Rig::new(still(20, 2), 10).await;
+    rig.once().await;
+    let before = log_ends(&rig).await;
+    rig.faults("linkage double-link n=1 x1");
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    let single = rig.requests().into_iter().filter(|request| request.route == "assigned-server-id").count();
+    assert_eq!(single, 1);
+    assert_eq!(log_ends(&rig).await, before, "nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linkage_list_that_lags_behind_is_settled_by_single_reads() {
+    let rig = Rig::new(still(20, 2), 10).await;
+    rig.once().await;
+    let truth = rig.handle().truth();
+    let free = truth.devices.iter().find(|device| device.server_id.is_none()).unwrap().id.clone();
+    let server = truth.servers[0].id.clone();
+    rig.command(Command::Assign { device: free.clone(), server: server.clone() });
+    rig.faults("linkage lag seconds=3600");
+    let after = async || {
+        let events = rig.events().await.into_iter().filter_map(|event| event.after);
+        events.filter(|after| after.device_id == free).last().unwrap()
+    };
+    rig.once().await;
+    let first = after().await;
+    assert_eq!((first.status.as_deref(), first.mdm_server_id), (Some("ASSIGNED"), None), "the lists lag behind");
+    rig.once().await;
+    assert_eq!(after().await.mdm_server_id, Some(server), "the second contradiction in a row is read singly");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_cannot_be_read_is_rejected_alone_and_was_still_seen() {
     let rig = Rig::new(still(20, 1), 10).await;
     rig.once().await;

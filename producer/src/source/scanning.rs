@@ -160,7 +160,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         if most == 0 {
             return Ok(0);
         }
-        let mut doubtful = step::in_doubt(&self.memory, header, assignments, page);
+        let mut doubtful = step::in_doubt(header, assignments, page);
         doubtful.truncate(most);
         for device_id in &doubtful {
             let Ok(id) = DeviceId::parse(device_id) else { continue };

@@ -23,21 +23,15 @@ const MOST_DISAGREEING: usize = 1_000;
 
 /// Lists the devices of a page whose management service only a single read can tell.
 #[must_use]
-pub fn in_doubt(memory: &Memory, header: &Header, assignments: &Assignments, page: &Page) -> Vec<String> {
-    let mut doubtful = Vec::new();
-    for item in &page.items {
-        let known = memory.fleet.get(&item.value.device_id).map(|known| &known.value);
-        let listed = Observation::listed(item.value.clone(), page.answer.number);
-        let single = match assignments.join(known, listed).contradiction {
+pub fn in_doubt(header: &Header, assignments: &Assignments, page: &Page) -> Vec<String> {
+    let doubtful = page.items.iter().map(|item| &item.value).filter(|device| {
+        match assignments.contradiction(&device.device_id, device.status.as_deref()) {
             None => false,
             Some(Contradiction::SeveralServers) => true,
-            Some(Contradiction::StatusAgainstLists) => header.disagreed_before.contains(&item.value.device_id),
-        };
-        if single {
-            doubtful.push(item.value.device_id.clone());
+            Some(Contradiction::StatusAgainstLists) => header.disagreed_before.contains(&device.device_id),
         }
-    }
-    doubtful
+    });
+    doubtful.map(|device| device.device_id.clone()).collect()
 }
 
 /// Plans the transaction of a page: its changes, its rejects, the ids seen, and last the header, moved on.
