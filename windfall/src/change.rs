@@ -64,16 +64,30 @@ fn what(value: &Value, kind: &str, row: &Value) -> String {
     let evidence: Vec<_> =
         value.get("evidence").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if kind == "released" && !evidence.is_empty() {
-        return format!("evidence: {}", evidence.join(", "));
+        return format!("evidence: {}", evidence.into_iter().map(evidence_in_words).collect::<Vec<_>>().join(", "));
     }
     if matches!(kind, "added" | "removed") || matches!(text(value, "op").as_deref(), Some("c" | "r")) {
         return introduction(row);
     }
     let changed: Vec<_> =
         value.get("changed").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    let telling: Vec<_> = changed.iter().filter(|field| !FOLLOWING.contains(field)).collect();
+    let moved = changed.contains(&"mdm_server_name");
+    let follows = |field: &str| FOLLOWING.contains(&field) || (moved && field == "status");
+    let telling: Vec<_> = changed.iter().filter(|field| !follows(field)).collect();
     let fields = if telling.is_empty() { changed.iter().collect() } else { telling };
     fields.into_iter().map(|field| difference(value, field)).collect::<Vec<_>>().join(", ")
+}
+
+/// `scan 2: absent` as `absent from scan 2`, `lookup 2026-11-21T09:14:03Z: 404` as `look-up 404`.
+fn evidence_in_words(evidence: &str) -> String {
+    if let Some(scan) = evidence.strip_prefix("scan ").and_then(|rest| rest.strip_suffix(": absent")) {
+        return format!("absent from scan {scan}");
+    }
+    if let Some((_, answer)) = evidence.strip_prefix("lookup ").and_then(|rest| rest.split_once("Z: ")) {
+        let answer = if answer.starts_with("200") { "200 with a release date" } else { answer };
+        return format!("look-up {answer}");
+    }
+    evidence.to_owned()
 }
 
 /// What a record is, when there is nothing to compare it with.
@@ -144,7 +158,7 @@ mod tests {
         released["evidence"] = json!(["scan 2: absent", "lookup 2026-11-21T09:14:03Z: 404"]);
         released["source"]["channel"] = json!("lookup");
         let change = Change::of(&released).unwrap();
-        assert_eq!(change.what, "evidence: scan 2: absent, lookup 2026-11-21T09:14:03Z: 404");
+        assert_eq!(change.what, "evidence: absent from scan 2, look-up 404");
         assert_eq!(change.seen_by, "look-up");
     }
 

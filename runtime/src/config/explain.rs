@@ -14,10 +14,17 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let lower = name.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (likeness(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
+}
+
+/// Likeness from 0 to 1; one slip in a short word, such as two letters exchanged, counts as alike.
+fn likeness(name: &str, candidate: &str) -> f64 {
+    let alike = strsim::jaro_winkler(name, candidate);
+    let slips = strsim::osa_distance(name, candidate);
+    if slips <= 1 && candidate.len() >= 3 { alike.max(ALIKE) } else { alike }
 }
 
 /// Says what a name that is not known may have been meant to be: "did you mean `b`? known here: `a`, `b`".

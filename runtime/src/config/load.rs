@@ -91,6 +91,7 @@ pub struct Loaded<T> {
     pub file: PathBuf,
     /// Where its values stand.
     pub places: Places,
+    revealed: HashSet<String>,
 }
 
 impl<T> fmt::Debug for Loaded<T> {
@@ -114,11 +115,10 @@ impl<T> Loaded<T> {
     pub fn refuse(&self, violations: impl IntoIterator<Item = Violation>) -> Result<(), ConfigError> {
         let faults: Vec<_> = violations
             .into_iter()
-            .map(|violation| Fault {
-                place: self.places.find(&violation.path),
-                what: violation.constraint,
-                path: Some(violation.path),
-                help: violation.help,
+            .map(|violation| {
+                let place = self.places.find(&violation.path);
+                let Violation { path, constraint, help } = violation;
+                redacted(Fault { place, what: constraint, path: Some(path), help }, &self.revealed)
             })
             .collect();
         if faults.is_empty() { Ok(()) } else { Err(ConfigError::Faulty { file: self.file.clone(), faults }) }
@@ -126,7 +126,7 @@ impl<T> Loaded<T> {
 }
 
 fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(""))
 }
 
 /// Reads a configuration; `env` looks up the variables that the file names.
@@ -153,12 +153,15 @@ pub fn parse<T: DeserializeOwned>(
 ) -> Result<Loaded<T>, ConfigError> {
     let faulty = |faults| ConfigError::Faulty { file: file.to_owned(), faults };
     let places = Places::of(text);
+    if let Some(fault) = &places.fault {
+        return Err(faulty(vec![fault.clone()]));
+    }
     let secrets = backends(&places, folder_of(file));
     let substituted = substitute(text, &places, &secrets, env).map_err(faulty)?;
     let revealed = substituted.revealed.clone();
     let read = with_revealed(revealed, || serde_saphyr::from_str_with_options(&substituted.text, options()));
     match read {
-        Ok(config) => Ok(Loaded { config, file: file.to_owned(), places }),
+        Ok(config) => Ok(Loaded { config, file: file.to_owned(), places, revealed: substituted.revealed }),
         Err(error) => {
             let fault = explain(&error, &places, |place| substituted.place_in_file(place));
             Err(faulty(vec![redacted(fault, &substituted.revealed)]))
@@ -190,10 +193,13 @@ fn backends(places: &Places, folder: &Path) -> SecretBackends {
     SecretBackends::new(directories)
 }
 
+/// A shorter value is no secret, and taking it out would make every message unreadable.
+const SHORTEST_SECRET: usize = 4;
+
 /// Takes every value that came from a reference out of a message, whatever put it there.
 fn redacted(mut fault: Fault, revealed: &HashSet<String>) -> Fault {
     let clean = |text: &mut String| {
-        for secret in revealed.iter().filter(|secret| !secret.is_empty()) {
+        for secret in revealed.iter().filter(|secret| secret.len() >= SHORTEST_SECRET) {
             *text = text.replace(secret.as_str(), "[redacted]");
         }
     };

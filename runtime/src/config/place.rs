@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::load::Fault;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span};
 
 /// A place in a file, both counted from 1.
@@ -37,6 +38,8 @@ pub struct Places {
     by_path: BTreeMap<String, Place>,
     in_order: Vec<(Place, String)>,
     pub(crate) scalars: Vec<Scalar>,
+    /// Why the text is no YAML, if it is none.
+    pub(crate) fault: Option<Fault>,
 }
 
 enum Frame {
@@ -45,13 +48,21 @@ enum Frame {
 }
 
 impl Places {
-    /// Finds the places of `text`; what cannot be parsed ends the search, since the reader reports it better.
+    /// Finds the places of `text`, up to where it is no YAML.
     pub(crate) fn of(text: &str) -> Self {
         let mut places = Self::default();
         let mut stack = Vec::new();
         for event in Parser::new_from_str(text) {
-            let Ok((event, span)) = event else { break };
-            places.take(&mut stack, &event, span);
+            match event {
+                Ok((event, span)) => places.take(&mut stack, &event, span),
+                Err(error) => {
+                    let place = Place { line: error.marker().line(), column: error.marker().col() + 1 };
+                    let help = "check the indentation, and that brackets and quotes are closed";
+                    let what = format!("this is no YAML: {}", error.info());
+                    places.fault = Some(Fault { place: Some(place), path: None, what, help: Some(help.to_owned()) });
+                    break;
+                }
+            }
         }
         places
     }

@@ -106,7 +106,7 @@ async fn show(
     let topic = world.context.names.devices();
     let mut reading = Reading::begin(&connection, &topic, CHANGE_PARTITIONS, From::Beginning, false).await?;
     let decoder = world.registry.decoder();
-    let mut tally = Tally::default();
+    let (mut tally, mut known) = (Tally::default(), 0);
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let over = tokio::time::sleep_until(Instant::now() + args.duration.get());
@@ -125,13 +125,21 @@ async fn show(
                     see(screen, &mut tally, &tap::decode(&decoder, &record).await)?;
                 }
             }
-            _ = refresh.tick() => screen.standing(world.clock.now(), &tally, &running.status.snapshot()),
+            _ = refresh.tick() => {
+                // The first scan comes in one transaction a page: a quiet moment is its end.
+                if tally.known() == known {
+                    screen.first_scan(&tally)?;
+                }
+                known = tally.known();
+                screen.standing(world.clock.now(), &tally, &running.status.snapshot());
+            }
         }
     }
     running.producer.cancel();
     while let Ok(Ok(Some(record))) = timeout(QUIET, reading.next()).await {
         see(screen, &mut tally, &tap::decode(&decoder, &record).await)?;
     }
+    screen.first_scan(&tally)?;
     let rows = ending::rows_arrived(&world.paths.rows, tally.known()).await;
     running.stop().await;
     Ok((tally, rows))

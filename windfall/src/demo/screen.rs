@@ -25,7 +25,8 @@ pub(super) struct Screen {
     /// Room for what changed; none where lines may be as long as they like.
     room: Option<usize>,
     colour: bool,
-    first_shown: bool,
+    /// When the newest device of the first scan was seen, until they have been told.
+    first_seen_at: Option<DateTime<Utc>>,
 }
 
 impl Screen {
@@ -43,7 +44,7 @@ impl Screen {
             bar,
             room: live.then(|| usize::from(stdout.size().1).saturating_sub(FIXED).max(20)),
             colour: live && crate::report::colour(global),
-            first_shown: false,
+            first_seen_at: None,
         };
         if screen.form == Form::Table {
             screen.line(&format!("windfall demo   {title}"))?;
@@ -57,19 +58,22 @@ impl Screen {
         if self.form != Form::Table {
             return self.output.record(record);
         }
-        let last_of_first = record["value"]["source"]["snapshot"] == "last";
         if change.op == "r" {
-            if last_of_first && !self.first_shown {
-                self.first_shown = true;
-                let what = format!("{} devices, as they are at the start", tally.first());
-                let line = self.columns(&clock(change_seen(record)), "first scan", "", &what, &change.seen_by);
-                return self.line(&line);
-            }
+            self.first_seen_at = Some(change_seen(record));
             return Ok(());
         }
+        self.first_scan(tally)?;
         let Change { at, kind, subject, what, seen_by, .. } = change;
         let line = self.columns(&clock(*at), kind, subject, what, seen_by);
         let line = if self.colour { coloured(kind, &line) } else { line };
+        self.line(&line)
+    }
+
+    /// Tells of the first scan, once nothing more comes of it.
+    pub(super) fn first_scan(&mut self, tally: &Tally) -> io::Result<()> {
+        let Some(at) = self.first_seen_at.take() else { return Ok(()) };
+        let what = format!("{} devices, as they are at the start", tally.first());
+        let line = self.columns(&clock(at), "first scan", "", &what, "scan 1");
         self.line(&line)
     }
 

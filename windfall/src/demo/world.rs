@@ -84,15 +84,18 @@ impl Paths {
 impl World {
     /// Makes the world; a day passes in it while the demo runs.
     pub(super) async fn make(global: &Global, args: &DemoArgs, paths: Paths) -> anyhow::Result<Self> {
+        let collections = load_collections(Path::new("."), &[])?;
+        let global = quiet(global);
+        let planned = Context::of(config(&paths.rows), collections.clone(), &global)?;
+        let cluster = DemoCluster::start(&planned.topics())?;
+        let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
+        // The day begins when everything else stands.
         let clock = clock(args);
         let simulator = simulator(args, &clock, &paths.journal).await?;
-        let collections = load_collections(Path::new("."), &[])?;
-        let mut config = config(&simulator, &paths.rows)?;
-        let planned = Context::of(config.clone(), collections.clone(), &quiet(global))?;
-        let cluster = DemoCluster::start(&planned.topics())?;
+        let mut config = planned.config;
         config.kafka.bootstrap_servers = vec![cluster.bootstrap_servers().to_owned()];
-        let context = Arc::new(Context::of(config, collections, &quiet(global))?);
-        let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
+        config.sources.push(source(&simulator)?);
+        let context = Arc::new(Context::of(config, collections, &global)?);
         Ok(Self { clock, simulator, context, registry, paths, _cluster: cluster })
     }
 }
@@ -124,12 +127,9 @@ async fn simulator(args: &DemoArgs, clock: &SharedClock, journal: &Path) -> anyh
     Ok(builder.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?)
 }
 
-fn config(simulator: &Running, rows: &Path) -> anyhow::Result<Config> {
+fn source(simulator: &Running) -> anyhow::Result<SourceConfig> {
     let account = simulator.credentials().first().context("the simulator serves no organization")?;
-    let mut kafka = KafkaConfig::new("127.0.0.1:1", SchemaRegistryConfig::embedded(None));
-    kafka.replication_factor = 1;
-    kafka.manage_topics = ManageTopics::None;
-    let source = SourceConfig {
+    Ok(SourceConfig {
         name: ORG.to_owned(),
         kind: SourceKind::Abm,
         client_id: account.client_id.clone(),
@@ -139,7 +139,14 @@ fn config(simulator: &Running, rows: &Path) -> anyhow::Result<Config> {
         token_url: simulator.token_url(),
         rate_limit: RateLimitConfig::default(),
         scan: ScanConfig::default(),
-    };
+    })
+}
+
+fn config(rows: &Path) -> Config {
+    // The cluster's address is known once it stands.
+    let mut kafka = KafkaConfig::new("127.0.0.1:1", SchemaRegistryConfig::embedded(None));
+    kafka.replication_factor = 1;
+    kafka.manage_topics = ManageTopics::None;
     let sink = SinkConfig {
         name: "assets".to_owned(),
         kind: SinkKind::Sqlite,
@@ -151,14 +158,14 @@ fn config(simulator: &Running, rows: &Path) -> anyhow::Result<Config> {
         batch: BatchConfig::default(),
         dlq: DlqConfig::default(),
     };
-    Ok(Config {
+    Config {
         version: VERSION,
         secrets: std::collections::BTreeMap::new(),
         kafka,
         http: HttpConfig::default(),
         instance: Some("demo".to_owned()),
-        sources: vec![source],
+        sources: Vec::new(),
         collections: Vec::new(),
         sinks: vec![sink],
-    })
+    }
 }

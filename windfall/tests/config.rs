@@ -1,0 +1,134 @@
+//! What is said about a configuration that cannot stand.
+
+use super::{Desk, repository};
+
+const KAFKA: &str = "version: 1\nkafka:\n  bootstrap_servers: [\"127.0.0.1:9092\"]\n  schema_registry: { url: \"http://127.0.0.1:8081\" }\n";
+/// Must never be seen again, wherever it is put.
+const CANARY: &str = "canary-7f3a";
+
+/// A key as Apple's portal gives it; made for tests, it opens nothing.
+fn key() -> String {
+    let simulator = windfall_simulator::Simulator::builder().seed(7);
+    windfall_simulator::Simulator::new(simulator.config()).credentials()[0].private_key_pem.clone()
+}
+
+fn source(extra: &str) -> String {
+    format!(
+        "{KAFKA}secrets: {{ files: {{ type: directory, path: ./secrets }} }}\nsources:\n  - name: acme\n    type: abm\n    \
+         client_id: BUSINESSAPI.x\n    key_id: y\n    private_key: \"SECRET[files.abm.pem]\"\n{extra}"
+    )
+}
+
+/// What is said about `config`, with the folder's name taken out.
+fn refused(config: &str) -> String {
+    let desk = Desk::with(config);
+    desk.write("secrets/abm.pem", &key());
+    let said = desk.run(&["validate"]).ended(78);
+    assert_eq!(said.out(), "", "data alone goes to standard output");
+    said.err()
+}
+
+#[test]
+fn a_configuration_that_can_stand_is_valid() {
+    let desk = Desk::with(&source("sinks: [{ name: assets, type: sqlite, path: assets.db, collection: devices }]\n"));
+    desk.write("secrets/abm.pem", &key());
+    let said = desk.run(&["validate", "-o", "json"]).ended(0);
+    let answer: serde_json::Value = serde_json::from_str(&said.out()).unwrap();
+    assert_eq!(answer["sources"], serde_json::json!(["acme"]));
+    assert_eq!(answer["collections"], serde_json::json!(["devices"]));
+    assert_eq!(answer["sinks"], serde_json::json!(["assets"]));
+}
+
+#[test]
+fn each_fault_is_said_with_its_place_and_its_remedy() {
+    let cases = [
+        ("an unknown key", KAFKA.replace("bootstrap_servers", "bootstrap_server")),
+        ("an unknown key of a source", source("    scan: { intervall: 1h }\n")),
+        ("a missing part", "version: 1\n".to_owned()),
+        ("another version", KAFKA.replace("version: 1", "version: 2")),
+        ("a strange broker", KAFKA.replace("127.0.0.1:9092", "kafka")),
+        ("a property that is ours", format!("{KAFKA}  properties: {{ acks: \"1\" }}\n")),
+        ("a strange kind of source", source("").replace("type: abm", "type: amb")),
+        ("a client id of the other portal", source("").replace("BUSINESSAPI.x", "SCHOOLAPI.x")),
+        ("plain http to the world", source("    api_url: http://apple.example\n")),
+        ("a missing secret", source("").replace("files.abm.pem", "files.amb.pem")),
+        ("an unknown backend", source("").replace("files.abm.pem", "vault.abm.pem")),
+        ("a length of time without a unit", source("    scan: { interval: 3600 }\n")),
+        ("a page too large", source("    scan: { page_size: 5000 }\n")),
+        (
+            "a sink of no collection",
+            format!("{KAFKA}sinks: [{{ name: a, type: sqlite, path: a.db, collection: device }}]\n"),
+        ),
+        (
+            "two sinks for one table",
+            format!(
+                "{KAFKA}sinks:\n  - {{ name: a, type: sqlite, path: a.db, collection: devices }}\n  - {{ name: b, type: sqlite, path: a.db, collection: devices }}\n"
+            ),
+        ),
+        ("an address that is none", format!("{KAFKA}http: {{ listen: \"9644\" }}\n")),
+        ("a variable that is not set", KAFKA.replace("127.0.0.1:9092", "${BROKER}")),
+        ("no YAML", "version: [1\nkafka: x\n".to_owned()),
+    ];
+    let told: Vec<_> = cases.iter().map(|(name, config)| format!("# {name}\n{}", refused(config))).collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn a_mapping_to_a_missing_field_is_said_with_its_place_and_the_nearest_name() {
+    let desk = Desk::with(&format!("{KAFKA}collections: [{{ name: devices, mappings: [m.yaml] }}]\n"));
+    let shipped = std::fs::read_to_string(repository().join("transformer/defaults/abm-devices.yaml")).unwrap();
+    let broken = shipped.replacen("  serial_number: serial_number", "  serial_numbr: serial_number", 1);
+    assert_ne!(shipped, broken);
+    desk.write("m.yaml", &broken);
+    let said = desk.run(&["validate"]).ended(78);
+    assert!(said.err().contains("m.yaml:") && said.err().contains("serial_numbr"), "{}", said.err());
+    assert!(said.err().contains("serial_number"), "the nearest name: {}", said.err());
+}
+
+#[test]
+fn no_secret_is_ever_repeated() {
+    let inline = source("").replace("SECRET[files.abm.pem]", CANARY);
+    let cases = [
+        inline,
+        source(&format!("    scan: {CANARY}\n")),
+        format!("{KAFKA}  properties: {{ sasl.password: \"SECRET[env.PASSWORD]\", acks: all }}\n"),
+        format!(
+            "{KAFKA}sinks: [{{ name: a, type: postgres, url: \"postgres://u:{CANARY}@h/d\", collection: devices }}]\n"
+        ),
+        format!("{KAFKA}sinks: [{{ name: a, type: \"SECRET[env.PASSWORD]\", path: a.db, collection: devices }}]\n"),
+        format!("{KAFKA}http: {{ listen: \"SECRET[env.PASSWORD]\" }}\n"),
+        source("").replace("files.abm.pem", "files.broken.pem"),
+        source("").replace("client_id: BUSINESSAPI.x", "client_id: \"SECRET[env.PASSWORD]\""),
+    ];
+    for config in cases {
+        let desk = Desk::with(&config);
+        desk.write("secrets/abm.pem", &key());
+        desk.write(
+            "secrets/broken.pem",
+            &format!("-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n"),
+        );
+        for extra in [&[] as &[&str], &["-vv"], &["--log-format", "json"]] {
+            let output = desk.command(&["validate"]).args(extra).env("PASSWORD", CANARY).output().unwrap();
+            assert_eq!(output.status.code(), Some(78), "{config}");
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(!said.contains(CANARY), "{config}\n{said}");
+        }
+    }
+}
+
+#[test]
+fn only_named_variables_are_read() {
+    let desk = Desk::new();
+    desk.write("other/mine.yaml", KAFKA);
+    let output = desk.command(&["validate"]).env("WINDFALL_CONFIG", "other/mine.yaml").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "WINDFALL_CONFIG names the file");
+    let output = desk
+        .command(&["validate", "-c", "other/mine.yaml", "-o", "json"])
+        .env("WINDFALL_INSTANCE", "from-environment")
+        .env("KAFKA_BOOTSTRAP_SERVERS", "nonsense")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("from-environment"));
+}

@@ -1,0 +1,28 @@
+//! The demo, whole: a minute of somebody's first impression.
+
+use super::Desk;
+
+#[test]
+fn the_demo_shows_changes_and_leaves_a_row_for_each_device() {
+    let desk = Desk::new();
+    let said = desk.run(&["demo", "--duration", "8s", "--devices", "60", "-o", "json"]).ended(0);
+    let lines: Vec<serde_json::Value> = said.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (summary, changes) = lines.split_last().unwrap();
+    assert!(changes.len() >= 60, "{} lines", changes.len());
+    assert!(changes.iter().all(|change| change["topic"] == "abm.devices" && change["value"]["op"].is_string()));
+    let devices: std::collections::BTreeSet<_> = changes.iter().map(|change| change["key"].to_string()).collect();
+    assert_eq!(summary["summary"]["rows"], devices.len());
+    let rows = rusqlite::Connection::open(desk.path().join("windfall-demo/assets.db")).unwrap();
+    let live: i64 =
+        rows.query_row("select count(*) from assets where status is not null", [], |row| row.get(0)).unwrap();
+    assert_eq!(usize::try_from(live).unwrap(), devices.len());
+}
+
+#[test]
+fn the_demo_touches_no_file_that_is_not_its_own() {
+    let desk = Desk::new();
+    desk.write("mine/assets.db", "precious");
+    let said = desk.run(&["demo", "--dir", "mine"]).ended(1);
+    assert!(said.err().contains("is there, and not from a demo"), "{}", said.err());
+    assert_eq!(std::fs::read_to_string(desk.path().join("mine/assets.db")).unwrap(), "precious");
+}
