@@ -9,6 +9,8 @@ use super::config::KafkaConfig;
 
 /// A member that is silent this long is replaced; a restarted static member is back well within it.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// A member learns of a rebalance by its next heartbeat, and the whole group waits for it.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A transaction whose writer died hides what follows it for at most this long.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// A record that is not delivered within this time fails its transaction, which then still has time to be given up.
@@ -105,7 +107,7 @@ impl Connection {
         client.set("group.protocol", "classic");
         client.set("partition.assignment.strategy", "range");
         client.set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string());
-        client.set("heartbeat.interval.ms", "3000");
+        client.set("heartbeat.interval.ms", HEARTBEAT_INTERVAL.as_millis().to_string());
         if let Membership::Static { instance } = membership {
             client.set("group.instance.id", instance);
         }
