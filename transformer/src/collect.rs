@@ -1,10 +1,14 @@
 //! Loop two: contributions become asset records, and disagreements become conflicts.
 //!
-//! Its memory is the fold of `contributions` to its end (not only to the committed offset: what lies below may have been
-//! compacted away because of what lies above), of `assets.<collection>`, and of `conflicts`. On assignment every asset of the
-//! partition is merged again, and what differs from its last record is published first.
+//! Its memory is the fold of `contributions` up to the committed input offset, of `assets.<collection>` and of `conflicts` to
+//! their ends. On assignment every asset of the partition is merged again, and what differs from its last record is
+//! published first. Assets of which contributions lie beyond the committed offset are left out: they are merged when these are
+//! read, and what lies below may have been compacted away because of them.
+//!
+//! Where no offset was ever committed but records stand, the offset was lost: the fold goes to the end and only differences
+//! are published, so that nothing is repeated.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -31,8 +35,13 @@ use crate::driver::{Stage, Starts, Work};
 use crate::error::TransformerError;
 use crate::fold::{self, Cached, FoldReport};
 
-/// Contributions of one partition, by asset.
-type Contributions = HashMap<String, BTreeMap<SourceKey, Arc<Contribution>>>;
+/// Contributions of one partition.
+#[derive(Debug, Default)]
+struct Contributions {
+    assets: HashMap<String, BTreeMap<SourceKey, Arc<Contribution>>>,
+    /// Assets of which contributions lie beyond the offset that was folded to.
+    ahead: HashSet<String>,
+}
 /// Last records of one partition with their versions; a record that is gone leaves its version behind.
 type Lasts = HashMap<String, (Option<Arc<AssetRecord>>, i64)>;
 /// Conflicts of one partition, by asset.
@@ -128,7 +137,7 @@ impl MergeStage {
 
     /// Gathers what is known of an asset.
     fn asset(&self, partition: i32, asset_id: &str) -> Asset {
-        let contributions = self.contributions.get(&partition).and_then(|cached| cached.state.get(asset_id));
+        let contributions = self.contributions.get(&partition).and_then(|cached| cached.state.assets.get(asset_id));
         let last = self.lasts.get(&partition).and_then(|cached| cached.state.get(asset_id));
         let conflicts = self.conflicts.get(&partition).and_then(|cached| cached.state.get(asset_id));
         let (last, version) = last.cloned().unwrap_or((None, -1));
@@ -243,23 +252,45 @@ impl MergeStage {
         Ok(work)
     }
 
-    async fn fold_contributions(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
+    /// Folds contributions up to the offsets given, and notes the assets that lie ahead.
+    async fn fold_contributions(&mut self, upto: BTreeMap<i32, i64>) -> Result<(), TransformerError> {
         let (codecs, runtime, collection) = (self.codecs.clone(), Handle::current(), Arc::clone(&self.collection));
+        let limits = upto.clone();
         let fold_one = move |state: &mut Contributions, record: Record| -> Result<(), FoldFailure> {
             codecs.fetch_blocking(&runtime, &record)?;
             // What cannot be read was put into the dead letters when it was first met, or will be when it is.
             let Ok(key) = codecs.key::<ContributionKey>(&record) else { return Ok(()) };
+            if limits.get(&record.partition).is_some_and(|upto| record.offset >= *upto) {
+                state.ahead.insert(key.asset_id);
+                return Ok(());
+            }
             let Ok(contribution) = contribution(&codecs, &collection, &record) else { return Ok(()) };
-            let mut asset =
-                Asset { contributions: state.remove(&key.asset_id).unwrap_or_default(), ..Asset::default() };
+            let known = state.assets.remove(&key.asset_id).unwrap_or_default();
+            let mut asset = Asset { contributions: known, ..Asset::default() };
             asset.apply((key.source, key.source_key), contribution);
             if !asset.contributions.is_empty() {
-                state.insert(key.asset_id, asset.contributions);
+                state.assets.insert(key.asset_id, asset.contributions);
             }
             Ok(())
         };
         let topic = self.topics.contributions.clone();
-        fold::partitions(&self.connection, &topic, numbers, &mut self.contributions, &self.folding, fold_one).await
+        let numbers: BTreeSet<i32> = upto.keys().copied().collect();
+        let known: BTreeMap<i32, i64> =
+            numbers.iter().filter_map(|number| Some((*number, self.contributions.get(number)?.next_offset))).collect();
+        for number in &numbers {
+            if let Some(cached) = self.contributions.get_mut(number) {
+                cached.state.ahead.clear();
+            }
+        }
+        fold::partitions(&self.connection, &topic, numbers, &mut self.contributions, &self.folding, fold_one).await?;
+        for (number, upto) in upto {
+            if let Some(cached) = self.contributions.get_mut(&number) {
+                // What lies ahead was looked at, not taken in.
+                let folded = known.get(&number).copied().unwrap_or(0).max(upto);
+                cached.next_offset = cached.next_offset.min(folded);
+            }
+        }
+        Ok(())
     }
 
     async fn fold_assets(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
@@ -296,15 +327,27 @@ impl MergeStage {
         fold::partitions(&self.connection, &topic, numbers, &mut self.conflicts, &self.folding, fold_one).await
     }
 
+    /// Up to where contributions are taken in before anything is computed.
+    fn input_offset(&self, at: &TopicPartition, committed: &BTreeMap<TopicPartition, Option<i64>>) -> i64 {
+        let recorded = self.lasts.get(&at.partition).is_some_and(|cached| !cached.state.is_empty());
+        match committed.get(at).copied().flatten() {
+            Some(offset) => offset,
+            None if recorded => i64::MAX,
+            None => 0,
+        }
+    }
+
     /// Notes every asset of the partitions, so that it is merged again.
     fn plan_healing(&mut self, numbers: &BTreeSet<i32>) {
         self.healing.clear();
         for number in numbers {
             let mut assets: BTreeSet<&String> = BTreeSet::new();
-            assets.extend(self.contributions.get(number).into_iter().flat_map(|cached| cached.state.keys()));
+            let contributions = self.contributions.get(number).map(|cached| &cached.state);
+            assets.extend(contributions.into_iter().flat_map(|state| state.assets.keys()));
             let lasts = self.lasts.get(number).into_iter().flat_map(|cached| &cached.state);
             assets.extend(lasts.filter(|(_, (last, _))| last.is_some()).map(|(asset_id, _)| asset_id));
             assets.extend(self.conflicts.get(number).into_iter().flat_map(|cached| cached.state.keys()));
+            assets.retain(|asset_id| !contributions.is_some_and(|state| state.ahead.contains(*asset_id)));
             self.healing.extend(assets.into_iter().map(|asset_id| (*number, asset_id.clone())));
         }
     }
@@ -324,7 +367,7 @@ impl MergeStage {
     /// Puts an asset back into the memory of its partition.
     fn remember(&mut self, partition: i32, asset_id: String, asset: Asset) {
         let Asset { contributions, last, version, conflicts } = asset;
-        let known = &mut self.contributions.entry(partition).or_default().state;
+        let known = &mut self.contributions.entry(partition).or_default().state.assets;
         if contributions.is_empty() {
             known.remove(&asset_id);
         } else {
@@ -350,19 +393,21 @@ impl Stage for MergeStage {
         committed: &BTreeMap<TopicPartition, Option<i64>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        self.fold_contributions(numbers.clone()).await?;
         self.fold_assets(numbers.clone()).await?;
         self.fold_conflicts(numbers.clone()).await?;
+        let upto = partitions.iter().map(|at| (at.partition, self.input_offset(at, committed))).collect();
+        self.fold_contributions(upto).await?;
         self.plan_healing(&numbers);
         self.show_conflicts();
         self.moving.clear();
         let mut starts = Starts::new();
         for at in partitions {
             let folded = self.contributions.get(&at.partition).map_or(0, |cached| cached.next_offset);
-            if committed.get(at).copied().flatten().unwrap_or(0) < folded {
+            let committed = committed.get(at).copied().flatten();
+            if committed.unwrap_or(0) < folded {
                 self.moving.push((at.clone(), folded));
             }
-            starts.insert(at.clone(), Start::At(folded));
+            starts.insert(at.clone(), if folded == 0 { Start::Beginning } else { Start::At(folded) });
         }
         Ok(starts)
     }

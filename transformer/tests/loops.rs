@@ -130,15 +130,14 @@ async fn a_device_released_by_one_organization_and_live_in_another_is_the_others
     bench.once().await.unwrap();
     let assets = bench.assets().await;
     assert_eq!(bench.field(&assets["SIM4000001"], "org"), "acme");
-    assert_eq!(bench.field(&assets["SIM4000001"], "released_from_org_date_time"), "1970-01-01T00:00:09Z");
+    assert_eq!(bench.field(&assets["SIM4000001"], "released_from_org_date_time"), "1970-01-01T00:00:09.000Z");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purged_device_leaves_a_deletion_a_tombstone_and_an_empty_link() {
     let mut bench = Workbench::new().await;
     let seen = device("acme", "D1", "SIM5000001");
-    let events =
-        vec![bench.added(1, &seen), bench.event(Op::Delete, Kind::Removed, 2, &seen), bench.tombstone(&seen)];
+    let events = vec![bench.added(1, &seen), bench.event(Op::Delete, Kind::Removed, 2, &seen), bench.tombstone(&seen)];
     bench.write(events).await;
     bench.once().await.unwrap();
     let flat = bench.flat().await;
@@ -146,7 +145,6 @@ async fn a_purged_device_leaves_a_deletion_a_tombstone_and_an_empty_link() {
     assert!(flat[1].1.as_ref().unwrap().deleted);
     assert_eq!(flat[2].1, None);
     assert_eq!(bench.links().await["acme/D1"].assets, []);
-    assert_eq!(bench.log(&bench.names.links("devices")).await.len(), 2, "the tombstone changes nothing any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,24 +186,21 @@ async fn a_record_that_cannot_be_read_becomes_a_dead_letter_and_its_neighbours_g
     bomb.extend_from_slice(&[2, 0x80, 0xda, 0xc4, 0x09]);
     let bomb = Outgoing::new(topic.clone(), key.clone(), bomb);
     let text = Outgoing::new(topic.clone(), key.clone(), &b"{\"not\":\"avro\"}"[..]);
-    let mut keyless = good.clone();
-    keyless.key = None;
-    keyless.partition = Some(0);
     let after = bench.added(2, &device("acme", "D2", "SIM6000002"));
-    bench.write(vec![good, cut, foreign, bomb, text, keyless, after]).await;
+    bench.write(vec![good, cut, foreign, bomb, text, after]).await;
 
     let report = bench.once().await.unwrap();
-    assert_eq!(report.dead_letters, 5);
+    assert_eq!(report.dead_letters, 4);
     let assets = bench.assets().await;
     assert_eq!(assets.keys().collect::<Vec<_>>(), ["SIM6000001", "SIM6000002"]);
     let letters = bench.log(&bench.names.dead_letters(&topic, &bench.names.map_group("devices"))).await;
-    assert_eq!(letters.len(), 5);
+    assert_eq!(letters.len(), 4);
     let mut kinds: Vec<_> = letters
         .iter()
         .map(|letter| letter.headers.text("__connect.errors.exception.class.name").unwrap().to_owned())
         .collect();
     kinds.sort();
-    assert_eq!(kinds, ["no_key", "undecodable", "undecodable", "undecodable", "unknown_schema"]);
+    assert_eq!(kinds, ["undecodable", "undecodable", "undecodable", "unknown_schema"]);
     for letter in &letters {
         assert_eq!(letter.headers.text("__connect.errors.topic"), Some(topic.as_str()));
         assert!(letter.headers.text("__connect.errors.offset").is_some());

@@ -59,10 +59,8 @@ async fn loops_without_committed_offsets_read_all_again_and_repeat_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_a_torn_transaction_left_behind_heals_at_the_next_assignment() {
     let mut bench = Workbench::new().await;
-    let events = vec![
-        bench.added(1, &device("acme", "D1", "SIM7200001")),
-        bench.added(2, &device("acme", "D2", "SIM7200002")),
-    ];
+    let events =
+        vec![bench.added(1, &device("acme", "D1", "SIM7200001")), bench.added(2, &device("acme", "D2", "SIM7200002"))];
     bench.write(events).await;
     bench.once().await.unwrap();
     let whole = bench.assets().await;
@@ -152,9 +150,8 @@ async fn a_second_member_takes_its_share_and_gives_it_back() {
     let assigned = |record: &AssetRecord| record.fields[status].as_str() == Some("ASSIGNED");
     bench.await_assets(|assets| assets.len() == 60 && assets.values().all(assigned)).await;
     second.stop().await;
-    let events = (0..60)
-        .map(|n| bench.updated(2_000 + n, &device("acme", &format!("D{n}"), &format!("SIM75{n:05}"))))
-        .collect();
+    let events =
+        (0..60).map(|n| bench.updated(2_000 + n, &device("acme", &format!("D{n}"), &format!("SIM75{n:05}")))).collect();
     bench.write(events).await;
     bench.await_assets(|assets| assets.len() == 60 && !assets.values().any(assigned)).await;
     first.stop().await;

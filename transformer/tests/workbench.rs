@@ -287,4 +287,3 @@ fn unique() -> String {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
     format!("{nanos:x}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
-

@@ -75,7 +75,7 @@ fn example(
             continue;
         };
         match expected(value, table.fields[position].kind) {
-            Some(value) => input.set(position, value),
+            Some(value) => table.put(&mut input, position, value),
             None => problems.push(
                 file,
                 value.place,

@@ -101,6 +101,16 @@ impl SourceTable {
         self.released.is_some_and(|field| !row.value(field).is_null())
     }
 
+    /// Sets a field of a row to what a record with this value would give.
+    pub fn put(&self, row: &mut Row, position: usize, value: Value) {
+        if let (Some(slot), Some(field)) = (row.0.get_mut(position), self.fields.get(position)) {
+            *slot = match value {
+                value @ Value::Timestamp(_) => value,
+                value => typed(value, field.kind),
+            };
+        }
+    }
+
     /// Puts a decoded record into this table's order: unknown fields are left out, absent ones are null.
     #[must_use]
     pub fn row(&self, decoded: DecodedRow) -> Row {
@@ -180,13 +190,6 @@ impl Row {
     #[must_use]
     pub fn value(&self, position: usize) -> &Value {
         self.0.get(position).unwrap_or(&Value::Null)
-    }
-
-    /// Sets the value of the field at `position`, if the row has it.
-    pub fn set(&mut self, position: usize, value: Value) {
-        if let Some(slot) = self.0.get_mut(position) {
-            *slot = value;
-        }
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Problems> {
         with_snippet: false,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         leading_zero_numbers_as_strings: true,
+        // `N`, `no` and `on` are words of a fleet, not booleans.
+        strict_booleans: true,
     };
     serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options).map(located).map_err(|error| {
         let place = error.location().map_or_else(Place::default, place_of);
