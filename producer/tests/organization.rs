@@ -251,6 +251,8 @@ async fn an_expired_cursor_begins_the_scan_anew_and_a_cursor_that_never_works_en
     assert_eq!(rig.once().await, OnceOutcome::Complete);
     assert_eq!(rig.header().await.scan_number, Some(2), "a restart takes a new number");
     assert_eq!(rig.events().await.len(), 30);
+    let aborted = rig.notifications().await.into_iter().find(|told| told.kind == "ABORTED").unwrap();
+    assert_eq!(aborted.id, "acme-1-aborted", "whoever followed the first scan learns that it has no end");
 
     rig.faults("devices page=2 bad-cursor");
     rig.command(Command::Release { device: rig.devices()[29].clone(), answer: Some(ReleaseAnswer::Gone) });
@@ -259,7 +261,7 @@ async fn an_expired_cursor_begins_the_scan_anew_and_a_cursor_that_never_works_en
     assert_eq!((header.state.as_deref(), header.scan_number), (Some("incomplete"), Some(6)), "after three more tries");
     assert!(header.detail.unwrap().contains("the cursor expired in 4 scans in a row"));
     assert!(!rig.parts().await.keys().any(|part| part.starts_with("suspect:")), "absence proves nothing");
-    assert!(rig.notifications().await.iter().any(|told| told.kind == "ABORTED"));
+    assert!(rig.notifications().await.iter().any(|told| told.id == "acme-6-aborted"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

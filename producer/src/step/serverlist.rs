@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use windfall_schemas::envelope::{Channel, Snapshot};
+use windfall_schemas::notification::Notification;
 use windfall_schemas::server::ServerValue;
 
 use super::Step;
@@ -58,11 +59,19 @@ pub fn begin(origin: &Origin, memory: &Memory, header: &Header, read: &ReadServe
         header.note(Scope::Servers, None, fault.clone());
     }
     if header.page == 0 {
+        step.notifications.extend(left_behind(origin, memory, &header, at));
         step.notifications.push(notice::started(origin, &header, at));
+        header.updated_at = at;
     }
-    header.updated_at = at;
     step.parts.push(header.part(&origin.org, DEVICES));
     (step, header)
+}
+
+/// Tells of a scan that never came to its end and is not resumed either.
+fn left_behind(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> Option<Notification> {
+    let last = memory.scans.devices.as_ref()?;
+    let abandoned = last.state == State::Running && last.scan_id != header.scan_id;
+    abandoned.then(|| notice::aborted(origin, last, "the scan was begun anew", at))
 }
 
 fn changes(memory: &Memory, read: &ReadServers) -> Vec<ServerChange> {
