@@ -52,11 +52,11 @@ pub enum TelemetryError {
 /// librdkafka takes its log level from the filter when a client is made, and at debug it drowns everything else.
 const QUIET: &str = "librdkafka=warn,rdkafka=warn,hyper=warn,h2=warn,rustls=warn,reqwest=warn";
 
-/// Beginning and part of messages that say nothing to an operator.
-const QUIET_MESSAGES: [(&str, &str); 3] = [
+/// Beginning and part of messages and errors that say nothing to an operator.
+const QUIET_TEXTS: [(&str, &str); 3] = [
+    ("Global error: PartitionEOF", ""),
     ("librdkafka: Global error: PartitionEOF", ""),
     ("librdkafka: CONFWARN", "property and will be ignored by this"),
-    ("librdkafka: PARTEOF", ""),
 ];
 
 /// Sends logs to standard error; to be called before the first Kafka client is made.
@@ -104,11 +104,9 @@ struct Seen {
 }
 
 impl Visit for Seen {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            let text = format!("{value:?}");
-            self.quiet |= QUIET_MESSAGES.iter().any(|(begin, part)| text.starts_with(begin) && text.contains(part));
-        }
+    fn record_debug(&mut self, _: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        self.quiet |= QUIET_TEXTS.iter().any(|(begin, part)| text.starts_with(begin) && text.contains(part));
     }
 }
 
@@ -193,6 +191,7 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(NoEvent).with(layer), || {
             tracing::error!("librdkafka: Global error: PartitionEOF (Broker: No more messages): Fetch from broker 1");
+            tracing::warn!(error = %"Global error: PartitionEOF (Broker: No more messages)", "kafka client met an error");
             tracing::error!("librdkafka: Global error: AllBrokersDown (Local: All broker connections are down)");
         });
         let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();

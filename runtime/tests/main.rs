@@ -5,6 +5,7 @@
 mod kafka_chain;
 mod kafka_consumer;
 mod kafka_mock;
+mod kafka_outage;
 mod kafka_publisher;
 mod kafka_support;
 mod kafka_table;

@@ -338,13 +338,19 @@ mod tests {
         let connection = Connection::new(&config(), "s", "i");
         let membership = crate::kafka::Membership::Static { instance: "i".to_owned() };
         let ours = [connection.member("g", &membership), connection.transactional("t")];
-        // How much is fetched ahead is ours to set, and nothing rests on it.
-        let free = ["queued.max.messages.kbytes", "fetch.wait.max.ms"];
+        // These have a default of ours, which the file may replace: nothing rests on them.
+        let free = ["queued.max.messages.kbytes", "fetch.wait.max.ms", "reconnect.backoff.max.ms"];
         let names =
             ours.iter().flat_map(|client| client.config_map().into_keys().map(str::to_owned).collect::<Vec<_>>());
         for name in names.filter(|name| !free.contains(&name.as_str())) {
             assert!(OWNED.iter().any(|(owned, _)| *owned == name), "{name} can be overridden");
         }
+    }
+
+    #[test]
+    fn what_nothing_rests_on_can_be_set_in_the_file() {
+        let reader = Connection::new(&with_property("fetch.wait.max.ms", text("7")), "s", "i").reader();
+        assert_eq!(reader.get("fetch.wait.max.ms"), Some("7"));
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bounds what one consumer fetches ahead, in KiB: several stages share one small machine.
 const PREFETCH_KIB: u32 = 16 * 1024;
+/// Longest wait between two tries to reach a broker: it must be back in use well within a message's time-out.
+const RECONNECT_WAIT_MS: u32 = 2_000;
+/// A broker holds a fetch this long when there is nothing, and a partition that was sought waits for that fetch to return.
+const FETCH_WAIT_MS: u32 = 100;
 /// Lets records that are sent in one go share a batch, and costs one change alone next to nothing.
 const LINGER_MS: u32 = 2;
 
@@ -72,6 +76,7 @@ impl Connection {
         client.set("bootstrap.servers", self.config.bootstrap_servers.join(","));
         client.set("client.id", &self.client_id);
         client.set("allow.auto.create.topics", "false");
+        unless_set(&mut client, "reconnect.backoff.max.ms", RECONNECT_WAIT_MS);
         client
     }
 
@@ -92,10 +97,10 @@ impl Connection {
         client.set("enable.auto.commit", "false");
         client.set("enable.auto.offset.store", "false");
         client.set("enable.partition.eof", "true");
-        client.set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
-        client.set("fetch.wait.max.ms", "100");
+        unless_set(&mut client, "queued.max.messages.kbytes", PREFETCH_KIB);
+        unless_set(&mut client, "fetch.wait.max.ms", FETCH_WAIT_MS);
         // The client wants a group id for its consumer queue; nothing is ever committed or joined under it.
-        client.set("group.id", format!("{}-reader", self.client_id));
+        client.set("group.id", self.prefixed(&format!("{}-reader", self.client_id)));
         client
     }
 
@@ -134,5 +139,12 @@ impl Connection {
         client.set("transactional.id", transactional_id);
         client.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         client
+    }
+}
+
+/// Sets what the file may set otherwise.
+fn unless_set(client: &mut ClientConfig, name: &str, value: u32) {
+    if client.get(name).is_none() {
+        client.set(name, value.to_string());
     }
 }
