@@ -13,6 +13,7 @@
 //! | `too_large` | it is larger than any event may be |
 
 pub(crate) mod attributes;
+mod document;
 mod paging;
 mod resources;
 mod values;
@@ -24,7 +25,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 
-use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use windfall_schemas::device::DeviceValue;
@@ -40,8 +41,6 @@ pub(crate) use paging::Next;
 
 /// So much of a rejected item is kept.
 const MAX_RAW_BYTES: usize = 256 * 1024;
-/// Apple's largest page has 1,000 items.
-const MAX_ITEMS: usize = 5_000;
 /// Type of a device's resource.
 const DEVICES: &str = "orgDevices";
 /// Longest message of a rejection, in characters.
@@ -122,56 +121,19 @@ struct Single<'a> {
     data: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "E: Deserialize<'de>"))]
-struct Document<E> {
-    data: Items<E>,
-    #[serde(default)]
-    links: paging::Links,
-    #[serde(default)]
-    meta: paging::Meta,
-}
-
-/// The items of a list; more than a page can hold are no page.
-struct Items<E>(Vec<E>);
-
-impl<'de, E: Deserialize<'de>> Deserialize<'de> for Items<E> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ItemsVisitor(PhantomData))
-    }
-}
-
-struct ItemsVisitor<E>(PhantomData<E>);
-
-impl<'de, E: Deserialize<'de>> Visitor<'de> for ItemsVisitor<E> {
-    type Value = Items<E>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a list `data`")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::with_capacity(1024);
-        while let Some(item) = seq.next_element()? {
-            if items.len() >= MAX_ITEMS {
-                return Err(de::Error::custom(format_args!("more than {MAX_ITEMS} items on a page")));
-            }
-            items.push(item);
-        }
-        Ok(Items(items))
-    }
-}
-
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unreadable> {
-    serde_json::from_slice(body).map_err(|error| {
-        let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).map_or(body, |at| &body[at..]);
-        Unreadable(match start.first() {
-            None => "it is empty".to_owned(),
-            Some(b'<') => "it is HTML or XML, not JSON".to_owned(),
-            Some(b'{') if error.is_eof() => format!("its JSON is cut off after {} bytes", body.len()),
-            Some(b'{') => format!("its JSON is not the document asked for: {}", cut(&error.to_string())),
-            Some(_) => "it is not a JSON document".to_owned(),
-        })
+    serde_json::from_slice(body).map_err(|error| unreadable(body, &error))
+}
+
+/// Says what a body is that is not the document asked for.
+fn unreadable(body: &[u8], error: &serde_json::Error) -> Unreadable {
+    let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).map_or(body, |at| &body[at..]);
+    Unreadable(match start.first() {
+        None => "it is empty".to_owned(),
+        Some(b'<') => "it is HTML or XML, not JSON".to_owned(),
+        Some(b'{') if error.is_eof() => format!("its JSON is cut off after {} bytes", body.len()),
+        Some(b'{') => format!("its JSON is not the document asked for: {}", cut(&error.to_string())),
+        Some(_) => "it is not a JSON document".to_owned(),
     })
 }
 
@@ -202,16 +164,17 @@ fn list<'a, A: Attributes<'a>, T: PartialEq>(
 
 /// Reads a list in a single pass; `None` when there is anything wrong with it.
 fn at_once<'a, A: Attributes<'a>, T>(body: &'a [u8], kind: &str, make: impl Fn(DeviceId, A) -> T) -> Option<List<T>> {
-    let Document::<Resource<A>> { data: Items(data), links, meta } = serde_json::from_slice(body).ok()?;
-    let mut ids: HashSet<DeviceId> = HashSet::with_capacity(data.len());
-    let mut items = Vec::with_capacity(data.len());
-    for (index, resource) in data.into_iter().enumerate() {
-        let (id, attributes) = complete(identified("", kind, resource).ok()?).ok()?;
+    let mut ids: HashSet<DeviceId> = HashSet::with_capacity(1024);
+    let mut items = Vec::with_capacity(1024);
+    let document::Rest { links, meta } = document::read(body, |resource: Resource<A>| {
+        let (id, attributes) = identified("", kind, resource).and_then(complete).map_err(|fault| fault.reason)?;
         if !ids.insert(id.clone()) {
-            return None;
+            return Err("duplicate_id");
         }
-        items.push(Item { index, value: make(id, attributes) });
-    }
+        items.push(Item { index: items.len(), value: make(id, attributes) });
+        Ok(())
+    })
+    .ok()?;
     let paging::Meta { next, total } = meta;
     Some(List { items, rejected: Vec::new(), next: Next::of(next, links.next), total })
 }
@@ -222,7 +185,12 @@ fn one_by_one<'a, A: Attributes<'a>, T: PartialEq>(
     kind: &str,
     make: impl Fn(DeviceId, A) -> T,
 ) -> Result<List<T>, Unreadable> {
-    let Document::<&RawValue> { data: Items(data), links, meta } = parse(body)?;
+    let mut data: Vec<&'a RawValue> = Vec::with_capacity(1024);
+    let rest = document::read(body, |raw| {
+        data.push(raw);
+        Ok(())
+    });
+    let document::Rest { links, meta } = rest.map_err(|error| unreadable(body, &error))?;
     let mut items: Vec<Item<T>> = Vec::with_capacity(data.len());
     let mut first: HashMap<DeviceId, usize> = HashMap::with_capacity(data.len());
     let mut rejected = Vec::new();
