@@ -265,6 +265,61 @@ async fn an_expired_cursor_begins_the_scan_anew_and_a_cursor_that_never_works_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_is_resumed_with_an_expired_cursor_begins_anew_and_is_complete() {
+    let rig = Rig::new(still(40, 1), 10).await;
+    rig.faults("devices page=3 hang x1");
+    let handle = rig.handle();
+    let hangs = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
+    tokio::select! {
+        ended = rig.try_once() => panic!("the third page hangs, and yet it ended: {ended:?}"),
+        () = until("the third page is asked for", hangs) => {}
+    }
+    rig.command(Command::ExpireCursors);
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    let header = rig.header().await;
+    assert_eq!((header.scan_number, header.page, header.devices), (Some(2), Some(4), Some(40)));
+    let events = rig.events().await;
+    assert_eq!(events.len(), 40);
+    let count = |mark: &str| events.iter().filter(|event| event.source.snapshot.as_str() == mark).count();
+    assert_eq!((count("first"), count("last")), (1, 1), "the table has one first reading, whatever scans it took");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_shift_release_nobody() {
+    let rig = Rig::new(still(40, 2), 10).await;
+    rig.once().await;
+    let before = log_ends(&rig).await;
+    rig.faults("devices page=1 skip n=2 x1\ndevices page=3 repeat n=3 x1");
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    let looked_up = rig.requests().into_iter().filter(|request| request.route == "device").count();
+    assert_eq!(looked_up, 2, "the devices that fell between two pages are asked for");
+    assert_eq!(log_ends(&rig).await, before, "they are there, and nothing of them has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_without_items_that_goes_on_is_an_expired_cursor() {
+    let rig = Rig::new(still(30, 1), 10).await;
+    rig.faults("devices page=2 empty-page x1");
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    assert_eq!((rig.header().await.scan_number, rig.events().await.len()), (Some(2), 30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_cut_is_held_and_one_whose_total_is_wrong_proves_nothing() {
+    let rig = Rig::new(still(40, 1), 10).await;
+    rig.once().await;
+    rig.command(Command::Release { device: rig.devices()[7].clone(), answer: Some(ReleaseAnswer::Gone) });
+    rig.faults("devices total by=5");
+    assert_eq!(rig.once().await, OnceOutcome::Incomplete);
+    let detail = rig.header().await.detail.unwrap();
+    assert!(detail.contains("the list gave a total of"), "{detail}");
+    rig.handle().clear_faults();
+    rig.faults("devices page=1 cut-list keep=40% x1");
+    assert_eq!(rig.once().await, OnceOutcome::Held);
+    assert!(rig.events().await.iter().all(|event| event.op.as_str() == "r"), "nobody is released by either");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn linkage_that_cannot_be_read_unassigns_nobody() {
     let rig = Rig::new(still(30, 3), 10).await;
     rig.once().await;
