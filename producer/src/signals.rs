@@ -58,11 +58,6 @@ impl SignalTail {
             None => std::future::pending().await,
         }
     }
-
-    /// Returns a signal that has come already.
-    pub(crate) fn try_next(&mut self) -> Option<Received> {
-        self.received.try_recv().ok()
-    }
 }
 
 impl Drop for SignalTail {

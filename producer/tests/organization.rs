@@ -7,9 +7,11 @@ use windfall_producer::error::ProducerError;
 use windfall_producer::scans::{self, Approval};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
-use windfall_runtime::kafka::table;
+use windfall_runtime::kafka::sender::Sender;
+use windfall_runtime::kafka::{Outgoing, table};
 use windfall_schemas::fingerprint::parse_sequence;
 use windfall_schemas::partition;
+use windfall_schemas::signal::{ApproveScan, Signal};
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
 use windfall_simulator::{Command, RateLimit, ReleaseAnswer};
 
@@ -204,6 +206,24 @@ async fn a_mass_release_is_held_until_a_person_approves_what_was_shown() {
     assert_eq!(ids.into_iter().collect::<Vec<_>>(), plan.devices);
     assert!(released.iter().all(|event| event.source.channel.as_ref().unwrap().as_str() == "operator"));
     assert!(!rig.parts().await.keys().any(|part| part.starts_with("held:")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_nobody_was_there_to_obey_is_obeyed_by_the_next_run() {
+    let rig = Rig::new(still(20, 1), 10).await;
+    rig.once().await;
+    rig.command(Command::ReleaseShare { percent: 60.0 });
+    assert_eq!(rig.once().await, OnceOutcome::Held);
+    let cluster = rig.cluster().await;
+    let plan = scans::show(&cluster, "acme-2").await.unwrap().expect("the plan is there");
+    let data = ApproveScan { source: plan.source.clone(), plan: plan.plan, plan_hash: plan.plan_hash };
+    let signal = Signal::approve_scan("signal-1", &data).to_json();
+    let record = Outgoing::new(rig.names.signals(), "windfall", signal);
+    Sender::new(&rig.setup.connection).unwrap().send(&[record]).await.unwrap();
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    let released = told(&rig.events().await).into_iter().filter(|told| told.starts_with("released")).count();
+    assert_eq!(released, 12);
+    assert_eq!(rig.once().await, OnceOutcome::Complete, "and only once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ use crate::step::{self, Answer, Step};
 
 /// An idle source shows that it lives this often.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Signals that lie there already are read within this time, or with the next run.
+const SIGNALS_WITHIN: Duration = Duration::from_secs(5);
 /// A scan that Apple's trouble has interrupted goes on after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
@@ -31,6 +33,7 @@ pub(crate) struct Tenure<'a, D> {
     pub(super) memory: Memory,
     signals: SignalTail,
     signals_from: i64,
+    signals_end: i64,
     /// The newest request whose answer was read.
     pub(super) newest_request: u64,
     /// When a control read last answered, in epoch milliseconds.
@@ -46,15 +49,11 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         memory: Memory,
     ) -> Result<Self, TakeOver> {
         let topic = source.cluster.names.signals();
-        let signals_from = match memory.scans.signals {
-            Some(next_offset) => next_offset,
-            // No plan can be older than the first take-over, so neither can a signal for one.
-            None => {
-                let ends = table::ends(&source.cluster.connection, &topic, [0]).await;
-                let ends = ends.map_err(|error| TakeOver::Ledger(error.into()))?;
-                ends.get(&0).map_or(0, |extent| extent.end)
-            }
-        };
+        let ends = table::ends(&source.cluster.connection, &topic, [0]).await;
+        let ends = ends.map_err(|error| TakeOver::Ledger(error.into()))?;
+        let signals_end = ends.get(&0).map_or(0, |extent| extent.end);
+        // No plan can be older than the first take-over, so neither can a signal for one.
+        let signals_from = memory.scans.signals.unwrap_or(signals_end);
         let signals = SignalTail::start(&source.cluster.connection, &topic, signals_from).map_err(|error| {
             TakeOver::Fatal(ProducerError::Task { source_name: source.org().to_owned(), source: Box::new(error) })
         })?;
@@ -65,6 +64,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             memory,
             signals,
             signals_from,
+            signals_end,
             newest_request: 0,
             control_at: None,
             try_again_at: None,
@@ -90,9 +90,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
     /// Scans once and looks up what is missing.
     pub(super) async fn once(&mut self) -> Result<OnceOutcome, Interruption> {
         self.source.part.progress();
-        while let Some(received) = self.signals.try_next() {
-            self.obey(received).await?;
-        }
+        self.obey_waiting().await?;
         let header = match self.scan().await {
             Ok(header) => header,
             // Passing trouble: the next run goes on where this one stopped.
@@ -174,6 +172,25 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
                 () = clock.sleep(HEARTBEAT) => telling::waiting(&self.source.part, &self.directory.pace()),
             }
         }
+    }
+
+    /// Obeys the signals that were sent before the take-over: a single run may be the only one to see them.
+    async fn obey_waiting(&mut self) -> Result<(), Interruption> {
+        let mut reached = self.signals_from;
+        while reached < self.signals_end {
+            tokio::select! {
+                () = self.source.shutdown.cancelled() => return Err(Interruption::Stopped),
+                received = self.signals.next() => {
+                    reached = received.next_offset;
+                    self.obey(received).await?;
+                }
+                () = tokio::time::sleep(SIGNALS_WITHIN) => {
+                    warn!(source = self.source.org(), "signals were not read to their end");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn obey(&mut self, Received { signal, next_offset }: Received) -> Result<(), Interruption> {
