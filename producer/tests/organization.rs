@@ -377,8 +377,8 @@ async fn a_linkage_list_that_lags_behind_is_settled_by_single_reads() {
     rig.command(Command::Assign { device: free.clone(), server: server.clone() });
     rig.faults("linkage lag seconds=3600");
     let after = async || {
-        let events = rig.events().await.into_iter().filter_map(|event| event.after);
-        events.filter(|after| after.device_id == free).last().unwrap()
+        let mut events = rig.events().await.into_iter().filter_map(|event| event.after);
+        events.rfind(|after| after.device_id == free).unwrap()
     };
     rig.once().await;
     let first = after().await;
