@@ -7,6 +7,7 @@ mod configuration;
 mod keys;
 mod requests;
 mod server;
+mod silence;
 mod simulated;
 mod tls;
 mod tokens;

@@ -317,3 +317,23 @@ async fn odd_items_never_cost_their_page() {
     }
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_that_only_drips_ends_at_the_deadline() {
+    let World { running, clock, .. } = world(Simulator::builder().devices(50)).await;
+    running.handle().add_faults("devices drip x1").unwrap();
+    let credentials = &running.credentials()[0];
+    let mut options = Options {
+        key: SigningKey::from_pem(&credentials.private_key_pem).unwrap(),
+        deadline: std::time::Duration::from_secs(2),
+        ..options(&running.url())
+    };
+    options.account.client_id.clone_from(&credentials.client_id);
+    options.account.key_id = Some(credentials.key_id.clone());
+    options.account.token_url = url::Url::parse(&running.token_url()).unwrap();
+    let directory = super::directory_with(options, &clock);
+    let error = directory.page(None).await.unwrap_err();
+    assert!(matches!(error, DirectoryError::TimedOut { .. }), "{error}");
+    assert_eq!(directory.page(None).await.unwrap().items.len(), 50);
+    running.stop().await;
+}
