@@ -142,7 +142,58 @@ fn names_this_machine(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::SystemClock;
+
+    async fn served(status: Status) -> (String, CancellationToken) {
+        let (address, listener) = bind("127.0.0.1:0").await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, Shown { status, metrics: None }, stop.clone()));
+        (format!("http://{address}"), stop)
+    }
+
+    async fn code(url: &str, host: Option<&str>) -> u16 {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.get(url);
+        let request = match host {
+            Some(host) => request.header("host", host),
+            None => request,
+        };
+        request.send().await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_process_is_healthy_while_it_lives_and_ready_while_it_makes_progress() {
+        let status = Status::new("a", SystemClock::shared());
+        let (url, _stop) = served(status.clone()).await;
+        let part = status.part("sink assets", Duration::from_secs(60));
+        assert_eq!(code(&format!("{url}/healthz"), None).await, 200);
+        assert_eq!(code(&format!("{url}/readyz"), None).await, 503, "it starts");
+        part.progress();
+        for page in ["readyz", "ready", "health", "ping", "metrics", "status", "version"] {
+            assert_eq!(code(&format!("{url}/{page}"), None).await, 200, "{page}");
+        }
+        status.drain();
+        assert_eq!(code(&format!("{url}/healthz"), None).await, 503, "it stops");
+        assert_eq!(code(&format!("{url}/readyz"), None).await, 503);
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_name_is_not_served_on_loopback() {
+        let (url, _stop) = served(Status::new("a", SystemClock::shared())).await;
+        assert_eq!(code(&format!("{url}/status"), Some("evil.example")).await, 403);
+        assert_eq!(code(&format!("{url}/status"), Some("localhost:1")).await, 200);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named_with_the_remedy() {
+        let (address, _listener) = bind("127.0.0.1:0").await.unwrap();
+        let error = bind(&address.to_string()).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("could not listen on `{address}`"));
+        assert!(error.help().contains("--http"));
+    }
 
     #[test]
     fn only_names_of_this_machine_pass() {
