@@ -199,7 +199,7 @@ fn content(record: AssetRecord) -> Result<(Content, Option<i64>), Refused> {
         long(ts_ms),
         text(event_id),
         text(fingerprint),
-        long(Some(version).filter(|version| *version != 0)),
+        long(Some(version)),
         text(identifier),
         text(mapping),
         text(sources),
