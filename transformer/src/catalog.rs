@@ -9,7 +9,7 @@ use crate::collection::{self, CompiledCollection};
 use crate::config::CollectionConfig;
 use crate::mapping::source::SourceTable;
 use crate::mapping::{self, Failure, Mapping};
-use crate::problem::{Place, Problems, did_you_mean};
+use crate::problem::{Place, Problems};
 
 /// The shipped collection `devices`.
 pub const DEVICES_COLLECTION: &str = include_str!("../defaults/devices.yaml");
@@ -142,7 +142,6 @@ fn load_one(base: &Path, config: &CollectionConfig, tables: &[Arc<SourceTable>])
         }
     }
     check_together(&mappings, &mut problems);
-    check_preferences(&source.shown, &collection, tables, &mut problems);
     problems.or(LoadedCollection { collection, mappings })
 }
 
@@ -174,29 +173,6 @@ fn check_together(mappings: &[Mapping], problems: &mut Problems) {
                 "`{table}` has {partitions} partition(s) and cannot feed a collection, whose links have {CHANGE_PARTITIONS}"
             );
             problems.push(&mapping.file, mapping.from_at, message);
-        }
-    }
-}
-
-/// Checks that the sources that a merge rule prefers exist.
-fn check_preferences(
-    file: &str,
-    collection: &CompiledCollection,
-    tables: &[Arc<SourceTable>],
-    problems: &mut Problems,
-) {
-    let mut known = vec!["abm", "jamf"];
-    known.extend(tables.iter().map(|table| table.name.as_str()));
-    for (target, rule) in collection.targets.iter().zip(&collection.merge) {
-        for name in rule.iter().flat_map(|rule| &rule.prefer) {
-            if !known.contains(&name.as_str()) {
-                let hint = did_you_mean(name, known.iter().copied());
-                problems.push(
-                    file,
-                    Place::default(),
-                    format!("`{}` prefers `{name}`, which is no source{hint}", target.name),
-                );
-            }
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::codecs::{Codecs, CollectionCodecs, Unreadable, asset_headers};
 use crate::collection::CompiledCollection;
 use crate::driver::{Stage, Starts, Work};
 use crate::error::TransformerError;
-use crate::fold::{self, Cached, FoldReport};
+use crate::fold::{self, Cached, FoldReport, Own};
 
 /// Contributions of one partition.
 #[derive(Debug, Default)]
@@ -274,6 +274,7 @@ impl MergeStage {
             Ok(())
         };
         let topic = self.topics.contributions.clone();
+        let own = Own { topic: &topic, key_schema: self.own.contributions.key.id() };
         let numbers: BTreeSet<i32> = upto.keys().copied().collect();
         let known: BTreeMap<i32, i64> =
             numbers.iter().filter_map(|number| Some((*number, self.contributions.get(number)?.next_offset))).collect();
@@ -282,7 +283,7 @@ impl MergeStage {
                 cached.state.ahead.clear();
             }
         }
-        fold::partitions(&self.connection, &topic, numbers, &mut self.contributions, &self.folding, fold_one).await?;
+        fold::partitions(&self.connection, own, numbers, &mut self.contributions, &self.folding, fold_one).await?;
         for (number, upto) in upto {
             if let Some(cached) = self.contributions.get_mut(&number) {
                 // What lies ahead was looked at, not taken in.
@@ -310,7 +311,8 @@ impl MergeStage {
             Ok(())
         };
         let topic = self.topics.assets.clone();
-        fold::partitions(&self.connection, &topic, numbers, &mut self.lasts, &self.folding, fold_one).await
+        let own = Own { topic: &topic, key_schema: self.own.assets.key.id() };
+        fold::partitions(&self.connection, own, numbers, &mut self.lasts, &self.folding, fold_one).await
     }
 
     async fn fold_conflicts(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
@@ -324,7 +326,8 @@ impl MergeStage {
             Ok(())
         };
         let topic = self.topics.conflicts.clone();
-        fold::partitions(&self.connection, &topic, numbers, &mut self.conflicts, &self.folding, fold_one).await
+        let own = Own { topic: &topic, key_schema: self.own.conflicts.key.id() };
+        fold::partitions(&self.connection, own, numbers, &mut self.conflicts, &self.folding, fold_one).await
     }
 
     /// Up to where contributions are taken in before anything is computed.

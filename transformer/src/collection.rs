@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use windfall_schemas::asset::{Collection, Field, FieldType};
+use windfall_schemas::topic::Table;
 
 use crate::identity::{Rules, Shape};
 use crate::mapping::parse::Reader;
@@ -92,7 +93,10 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
                 .iter()
                 .find(|(field, _)| Some(field.as_str()) == error.field())
                 .map_or(name.place, |(_, place)| *place);
-            reader.fault(place, error.to_string());
+            // A name that stands twice has been reported where it does.
+            if reader.problems.is_empty() {
+                reader.fault(place, error.to_string());
+            }
             Err(reader.problems.or(()).err().unwrap_or_default())
         }
     }
@@ -149,7 +153,11 @@ impl Reader<'_> {
         if field.unique && field.kind != FieldType::String {
             self.fault(
                 place,
-                format!("the field `{}` is unique, so it must be a string, not a {}", name.value, field.kind),
+                format!(
+                    "the field `{}` is unique, so it must be a string, not {}",
+                    name.value,
+                    kind_of(field.kind).named()
+                ),
             );
         }
         Some(field)
@@ -239,9 +247,7 @@ impl Reader<'_> {
             let what = format!("the merge rule of `{}`", field.name);
             for (key, value) in self.map(node, &what)? {
                 match key.value.as_str() {
-                    "prefer" => {
-                        rule.prefer = self.names(value, "`prefer`")?.into_iter().map(|name| name.value).collect()
-                    }
+                    "prefer" => rule.prefer = self.sources(value)?,
                     "stale_after" => rule.stale_after_ms = Some(self.duration(value)?),
                     "blank" => rule.keep_over_blank = self.keep(value)?,
                     "take" => {
@@ -257,6 +263,18 @@ impl Reader<'_> {
         Some(rule)
     }
 
+    /// Names of sources, or of families of them: `abm` is every table of Apple's.
+    fn sources(&mut self, node: At<Node>) -> Option<Vec<String>> {
+        let mut known = vec!["abm", "jamf"];
+        known.extend(Table::ALL.map(Table::topic));
+        let names = self.names(node, "`prefer`")?;
+        for name in names.iter().filter(|name| !known.contains(&name.value.as_str())) {
+            let hint = did_you_mean(&name.value, known.iter().copied());
+            self.fault(name.place, format!("`{}` is no source{hint}", name.value));
+        }
+        Some(names.into_iter().map(|name| name.value).collect())
+    }
+
     fn check_rule(&mut self, field: &Field, rule: &MergeRule, place: Place) {
         let name = &field.name;
         let ways = [rule.agree, !rule.prefer.is_empty(), rule.choice != Choice::Rank];
@@ -270,7 +288,10 @@ impl Reader<'_> {
             );
         }
         if rule.choice == Choice::Union && field.kind != FieldType::String {
-            self.fault(place, format!("`union` makes a list in a string, but `{name}` is a {}", field.kind));
+            self.fault(
+                place,
+                format!("`union` makes a list in a string, but `{name}` is {}", kind_of(field.kind).named()),
+            );
         }
     }
 

@@ -28,7 +28,7 @@ use crate::contribution::{MapStep, SourceRecord, map};
 use crate::driver::{Stage, Starts, Work};
 use crate::error::TransformerError;
 use crate::event::SourceEvent;
-use crate::fold::{self, Cached, FoldReport};
+use crate::fold::{self, Cached, FoldReport, Own};
 use crate::links::Position;
 use crate::mapping::Program;
 use crate::mapping::source::DecodedRow;
@@ -248,7 +248,8 @@ impl Stage for MapStage {
             };
             Ok(())
         };
-        fold::partitions(&self.connection, &topic, numbers, &mut self.links, &self.folding, fold_link).await?;
+        let own = Own { topic: &topic, key_schema: self.own.links.key.id() };
+        fold::partitions(&self.connection, own, numbers, &mut self.links, &self.folding, fold_link).await?;
         self.check_links(partitions).await?;
         Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(*offset))).collect())
     }

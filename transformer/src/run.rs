@@ -120,23 +120,19 @@ async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionC
     topics::ensure(&connection, &topics(&names, loaded), setup.kafka.manage_topics).await?;
     let own = CollectionCodecs::register(&setup.registry, &names, &loaded.collection.schema).await?;
     let name = &loaded.collection.name;
-    let written = [
-        (names.links(name), &own.links),
-        (names.contributions(name), &own.contributions),
-        (names.conflicts(name), &own.conflicts),
-        (names.assets(name), &own.assets),
-    ];
+    let written = [names.links(name), names.contributions(name), names.conflicts(name), names.assets(name)];
     let counts = topics::partition_counts(&connection).await?;
     let read = loaded.sources().into_iter().map(|source| names.topic(source));
-    for topic in read.chain(written.iter().map(|(topic, _)| topic.clone())) {
+    for topic in read.chain(written) {
         let found = counts.get(&topic).copied().unwrap_or(0);
         if found != CHANGE_PARTITIONS {
             return Err(TransformerError::Partitions { topic, found, expected: CHANGE_PARTITIONS });
         }
     }
-    for (topic, pair) in written {
-        table::check_key_schema(&connection, &topic, 0..CHANGE_PARTITIONS, pair.key.id()).await?;
-    }
+    // The map writes contributions without ever folding them; the keys of the other topics are looked at where they are folded.
+    let contributions = names.contributions(name);
+    let ours = own.contributions.key.id();
+    table::check_key_schema(&connection, &contributions, 0..CHANGE_PARTITIONS, ours).await?;
     let sources: Vec<&str> = loaded.sources();
     info!(collection = %name, ?sources, fields = loaded.collection.targets.len(), "collection prepared");
     Ok(own)

@@ -210,3 +210,18 @@ async fn a_record_that_cannot_be_read_becomes_a_dead_letter_and_its_neighbours_g
     assert_eq!(text.headers.text("__connect.errors.stage"), Some("VALUE_CONVERTER"));
     assert_eq!(text.key.as_ref(), Some(&key), "a dead letter keeps its key");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loops_run_on_the_demos_cluster_where_nothing_is_ever_committed() {
+    let mut bench = Workbench::in_process().await;
+    let first = device("acme", "D1", "SIM8000001");
+    let events = vec![bench.added(1, &first), bench.added(2, &device("acme", "D2", "SIM8000002"))];
+    bench.write(events).await;
+    let running = bench.start();
+    bench.await_assets(|assets| assets.len() == 2).await;
+    let moved = device("acme", "D1", "SIM8000003");
+    let events = vec![bench.updated(3, &moved)];
+    bench.write(events).await;
+    bench.await_assets(|assets| assets.keys().eq(["SIM8000002", "SIM8000003"])).await;
+    running.stop().await;
+}

@@ -10,6 +10,7 @@ use windfall_runtime::clock::SystemClock;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::KafkaConfig;
 use windfall_runtime::kafka::consumer::BatchLimits;
+use windfall_runtime::kafka::mock::DemoCluster;
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::{Connection, Outgoing, Record, topics};
@@ -37,6 +38,8 @@ pub(crate) struct Workbench {
     device_key: Codec,
     device_value: Codec,
     publisher: Publisher,
+    /// Ends with the workbench.
+    _cluster: Option<DemoCluster>,
 }
 
 impl Workbench {
@@ -47,10 +50,33 @@ impl Workbench {
 
     /// Makes topics for collections.
     pub(crate) async fn with(collections: Vec<LoadedCollection>) -> Self {
+        Self::over(collections, None).await
+    }
+
+    /// Makes a cluster in this process, as the demo has it.
+    pub(crate) async fn in_process() -> Self {
+        let collections = load_collections(Path::new("."), &[]).unwrap();
+        let names = Names::new("");
+        let mut specs = names.base_topics();
+        specs.extend(collections.iter().flat_map(|loaded| run::topics(&names, loaded)));
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        specs.dedup_by(|a, b| a.name == b.name);
+        let cluster = DemoCluster::start(&specs).unwrap();
+        let mut bench = Self::over(collections, Some(cluster)).await;
+        bench.setup.dynamic = true;
+        bench
+    }
+
+    async fn over(collections: Vec<LoadedCollection>, cluster: Option<DemoCluster>) -> Self {
         logs();
-        let prefix = format!("t{}-{}.", std::process::id(), unique());
+        let prefix = if cluster.is_some() { String::new() } else { format!("t{}-{}.", std::process::id(), unique()) };
+        let servers = match &cluster {
+            Some(cluster) => cluster.bootstrap_servers().to_owned(),
+            None => windfall_services::kafka().to_owned(),
+        };
         let kafka: KafkaConfig = serde_json::from_value(serde_json::json!({
-            "bootstrap_servers": [windfall_services::kafka()],
+            "bootstrap_servers": [servers],
+            "manage_topics": if cluster.is_some() { "none" } else { "create" },
             "schema_registry": { "embedded": {} },
             "topic_prefix": prefix,
             "replication_factor": 1,
@@ -79,7 +105,7 @@ impl Workbench {
         let device_key = setup.registry.codec(&key_subject(&names.devices()), device::KEY_SCHEMA).await.unwrap();
         let device_value = setup.registry.codec(&value_subject(&names.devices()), device::VALUE_SCHEMA).await.unwrap();
         let publisher = Publisher::start(&connection, &names.topic("bench-producer")).await.unwrap();
-        Self { names, setup, connection, collections, device_key, device_value, publisher }
+        Self { names, setup, connection, collections, device_key, device_value, publisher, _cluster: cluster }
     }
 
     /// The collection that is worked on.

@@ -127,7 +127,7 @@ impl Compiler<'_> {
                     Some(value) => values.push(value),
                     None => self.fault(
                         item.place,
-                        format!("`{}` is a {kind} and is never equal to {}", field.value, item.value.kind()),
+                        format!("`{}` is {} and is never equal to {}", field.value, kind.named(), item.value.kind()),
                     ),
                 }
             }
@@ -171,7 +171,7 @@ impl Compiler<'_> {
         if let Some(default) = default {
             let Some(value) = literal(&default.value, wanted) else {
                 let kind = default.value.kind();
-                self.fault(default.place, format!("`default` is {kind}, but `{target}` is a {wanted}"));
+                self.fault(default.place, format!("`default` is {kind}, but `{target}` is {}", wanted.named()));
                 return None;
             };
             typed.nullable = false;
@@ -221,7 +221,7 @@ impl Compiler<'_> {
             return None;
         }
         let Some(value) = literal(&node.value, wanted) else {
-            self.fault(node.place, format!("`const` is {}, but `{target}` is a {wanted}", node.value.kind()));
+            self.fault(node.place, format!("`const` is {}, but `{target}` is {}", node.value.kind(), wanted.named()));
             return None;
         };
         Some((Expr::Const(value), Typed { kind: wanted, nullable: false }))
@@ -242,15 +242,16 @@ impl Compiler<'_> {
                 Some((Expr::Take(Box::new(expr), take.value), typed))
             }
             (Some(take), kind) => {
-                self.fault(take.place, format!("`take` reads a list, but `{}` is a {kind}", name.0));
+                self.fault(take.place, format!("`take` reads a list, but `{}` is {}", name.0, kind.named()));
                 None
             }
             (None, Kind::List) => {
                 self.fault(
                     name.1,
                     format!(
-                        "`{0}` is a list of strings and the field is a {wanted}; say which item: `{{ from: {0}, take: first }}`",
-                        name.0
+                        "`{0}` is a list of strings and the field is {1}; say which item: `{{ from: {0}, take: first }}`",
+                        name.0,
+                        wanted.named()
                     ),
                 );
                 None
@@ -271,7 +272,7 @@ impl Compiler<'_> {
             return None;
         };
         let Some(expr) = as_text(expr, typed.kind) else {
-            self.fault(name.place, format!("a lookup is by text, not by a {}", typed.kind));
+            self.fault(name.place, format!("a lookup is by text, not by {}", typed.kind.named()));
             return None;
         };
         Some((Expr::Lookup(Box::new(expr), table), Typed { kind: Kind::Text, nullable: true }))
@@ -280,16 +281,18 @@ impl Compiler<'_> {
     fn format(&mut self, word: &At<String>, expr: Expr, typed: Typed, wanted: Kind) -> Option<(Expr, Typed)> {
         let Some(format) = Format::from_word(&word.value, wanted) else {
             let hint = did_you_mean(&word.value, WORDS);
-            self.fault(
-                word.place,
-                format!("`{}` is not a format{hint}; times also take a pattern such as `%Y-%m`", word.value),
-            );
+            self.fault(word.place, format!("`{}` is neither a format nor a pattern such as `%Y-%m`{hint}", word.value));
             return None;
         };
         if format.reads() != typed.kind {
             self.fault(
                 word.place,
-                format!("the format `{}` reads a {}, but the value is a {}", word.value, format.reads(), typed.kind),
+                format!(
+                    "the format `{}` reads {}, but the value is {}",
+                    word.value,
+                    format.reads().named(),
+                    typed.kind.named()
+                ),
             );
             return None;
         }
@@ -309,13 +312,14 @@ impl Compiler<'_> {
                 self.fault(
                     place,
                     format!(
-                        "`{target}` is a {wanted}, but its source is a string; `format: parse` reads text as a {wanted}"
+                        "`{target}` is {0}, but its source is a string; `format: parse` reads text as {0}",
+                        wanted.named()
                     ),
                 );
                 None
             }
             _ => {
-                self.fault(place, format!("`{target}` is a {wanted}, but its source is a {kind}"));
+                self.fault(place, format!("`{target}` is {}, but its source is {}", wanted.named(), kind.named()));
                 None
             }
         }

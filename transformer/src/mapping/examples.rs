@@ -79,7 +79,7 @@ fn example(
             None => problems.push(
                 file,
                 value.place,
-                format!("`{}` is a {}, not {}", name.value, table.fields[position].kind, value.value.kind()),
+                format!("`{}` is {}, not {}", name.value, table.fields[position].kind.named(), value.value.kind()),
             ),
         }
     }
@@ -101,7 +101,7 @@ fn example(
                 None => problems.push(
                     file,
                     value.place,
-                    format!("`{}` is a {kind}, not {}", name.value, value.value.kind()),
+                    format!("`{}` is {}, not {}", name.value, kind.named(), value.value.kind()),
                 ),
             }
         }

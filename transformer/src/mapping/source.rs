@@ -37,6 +37,16 @@ impl fmt::Display for Kind {
     }
 }
 
+impl Kind {
+    /// The type with its article, for messages.
+    pub(crate) fn named(self) -> String {
+        match self {
+            Self::Integer => format!("an {self}"),
+            _ => format!("a {self}"),
+        }
+    }
+}
+
 /// One field of a source table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceField {
