@@ -5,5 +5,7 @@
 mod conformance;
 mod kafka;
 mod laws;
+mod network;
 mod postgres;
+mod sqlite;
 mod subjects;

@@ -10,7 +10,10 @@
 //! consumer's thread keeps its place in the group. A rebalance ends every wait.
 
 mod account;
+mod setup;
 mod takeover;
+
+pub use setup::{Report, Sink, Surroundings};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,23 +21,20 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::Part;
-use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions};
-use windfall_runtime::kafka::{Connection, Membership, TopicPartition, table, topics};
+use windfall_runtime::kafka::consumer::{Assignment, Batch, Event, Group, GroupConsumer};
+use windfall_runtime::kafka::{Connection, TopicPartition};
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
-use windfall_schemas::asset::Collection;
-use windfall_schemas::topic::Names;
 
-use crate::config::SinkConfig;
 use crate::error::SinkError;
 use crate::freshness::RENEWAL;
 use crate::letters::KafkaDeadLetters;
-use crate::open::{AnyStore, open};
+use crate::open::AnyStore;
 use crate::record::{Decoder, Read, Refused, SchemaSource};
-use crate::store::{Applied, StoreError};
+use crate::store::StoreError;
 use crate::work::Work;
 use crate::writer::{Halt, Writer};
 
@@ -47,150 +47,8 @@ const TICK: Duration = Duration::from_secs(15);
 /// A member that the group still counts on after this long (three session time-outs) is no zombie: whoever took its
 /// partitions over in the store was, with a claim that came late.
 const RECLAIM: Duration = Duration::from_secs(30);
-/// Bytes of a batch: a few thousand flat records.
-const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// A store that is back is noticed within this time.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10), factor: 2.0 };
-
-/// What a sink needs from the process that it runs in.
-pub struct Surroundings<R> {
-    /// The cluster, as the stage `sink-<name>`.
-    pub connection: Connection,
-    /// The collection that is written.
-    pub collection: Collection,
-    /// Where schemas are found.
-    pub schemas: R,
-    /// The machine's clock: the broker's time stamps are compared with it.
-    pub clock: SharedClock,
-    /// The sink's line on the status board.
-    pub part: Part,
-    /// Name of the process among its peers.
-    pub instance: String,
-    /// Whether the sink keeps its partitions over a restart.
-    pub membership: Membership,
-}
-
-/// What a sink did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Report {
-    /// What became of the records that the store took.
-    pub applied: Applied,
-    /// Records that went to the dead letters.
-    pub dead_letters: u64,
-}
-
-/// A sink, ready to run.
-pub struct Sink<R> {
-    config: SinkConfig,
-    surroundings: Surroundings<R>,
-    names: Names,
-    store: AnyStore,
-}
-
-impl<R: SchemaSource> Sink<R> {
-    /// Makes a sink; connects to nothing yet.
-    ///
-    /// # Errors
-    /// As [`open`].
-    pub fn new(config: SinkConfig, surroundings: Surroundings<R>) -> Result<Self, SinkError> {
-        let names = Names::new(&*surroundings.connection.config().topic_prefix);
-        let store = open(&config, &surroundings.collection, &names)?;
-        Ok(Self { config, surroundings, names, store })
-    }
-
-    /// Writes into another store than the configuration names, such as one in memory.
-    #[must_use]
-    pub fn with_store(mut self, store: AnyStore) -> Self {
-        self.store = store;
-        self
-    }
-
-    /// Runs until `stop` is cancelled; what is in flight then ends or is thrown away.
-    ///
-    /// # Errors
-    /// When only an operator can help: see [`SinkError`].
-    pub async fn run(self, stop: CancellationToken) -> Result<Report, SinkError> {
-        self.drive(stop, None).await
-    }
-
-    /// Writes all that the topic holds when this is called, and ends.
-    ///
-    /// Should be a dynamic member of its group. `joining` is how long an assignment is waited for.
-    ///
-    /// # Errors
-    /// As [`Sink::run`], and [`SinkError::AnotherInstance`] when partitions are elsewhere.
-    pub async fn run_once(self, stop: CancellationToken, joining: Duration) -> Result<Report, SinkError> {
-        let topic = self.names.assets(self.surroundings.collection.name());
-        let connection = &self.surroundings.connection;
-        let sink = self.config.name.clone();
-        let partitions = topics::partition_count(connection, &topic)
-            .await
-            .map_err(|error| SinkError::Ends { sink: sink.clone(), source: error.into() })?
-            .ok_or_else(|| SinkError::NoTopic { sink: sink.clone(), topic: topic.clone() })?;
-        let extents = table::ends(connection, &topic, 0..partitions)
-            .await
-            .map_err(|error| SinkError::Ends { sink, source: error.into() })?;
-        let ends = extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
-        self.drive(stop, Some(Goal { ends, join_by: Instant::now() + joining })).await
-    }
-
-    async fn drive(self, stop: CancellationToken, goal: Option<Goal>) -> Result<Report, SinkError> {
-        let part = self.surroundings.part.clone();
-        let (mut running, consumer) = self.start(stop, goal)?;
-        let ended = running.drive(consumer).await;
-        match &ended {
-            Ok(()) => part.state(windfall_runtime::health::State::Finished),
-            Err(failure) => {
-                error!(sink = %running.sink, error = %chain(failure), help = %failure.help(), "sink stopped");
-                part.failed(chain(failure).to_string());
-            }
-        }
-        ended.map(|()| running.report)
-    }
-
-    fn start(self, stop: CancellationToken, goal: Option<Goal>) -> Result<(Running<R>, GroupConsumer), SinkError> {
-        let Self { config, surroundings, names, store } = self;
-        let Surroundings { connection, collection, schemas, clock, part, instance, membership } = surroundings;
-        let topic = names.assets(collection.name());
-        let group = names.sink_group(&config.name);
-        let limits = BatchLimits {
-            max_records: usize::try_from(config.batch.count.get()).unwrap_or(usize::MAX),
-            max_bytes: MAX_BATCH_BYTES,
-            linger: config.batch.period.get(),
-        };
-        let options = GroupOptions { group: group.clone(), topics: vec![topic.clone()], membership, limits };
-        let consumer = GroupConsumer::start(&connection, options)
-            .map_err(|source| SinkError::Consumer { sink: config.name.clone(), source: source.into() })?;
-        let letters = KafkaDeadLetters {
-            connection: connection.clone(),
-            topic: names.dead_letters(&topic, &group),
-            service: format!("windfall-sink-{}", config.name),
-            instance,
-            component: config.kind.as_str().to_owned(),
-            clock: clock.clone(),
-            sender: None,
-        };
-        let running = Running {
-            group: consumer.group(),
-            writer: Writer::new(store, letters, &config.dlq),
-            decoder: Decoder::new(collection, schemas),
-            sink: config.name,
-            topic,
-            connection,
-            clock,
-            part,
-            stop,
-            goal,
-            assignment: None,
-            reached: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            shown_at: None,
-            given_up_at: None,
-            report: Report::default(),
-        };
-        Ok((running, consumer))
-    }
-}
 
 /// What `--once` has to reach.
 struct Goal {

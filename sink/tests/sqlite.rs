@@ -1,0 +1,103 @@
+//! What only a SQLite file can show.
+
+use windfall_sink::config::SchemaMode;
+use windfall_sink::store::sqlite::SqliteStore;
+use windfall_sink::store::{AssetStore, Cause, Refusal, StoreError};
+use windfall_sink::table::{ColumnKind, Table, TableName};
+
+use crate::conformance::{record, span};
+use crate::subjects::{SqliteSubject, Subject, identity, table};
+
+fn cause(error: &StoreError) -> Option<Cause> {
+    match error {
+        StoreError::Environment { cause, .. } => Some(*cause),
+        _ => None,
+    }
+}
+
+async fn filled(subject: &SqliteSubject) -> SqliteStore {
+    let mut store = subject.open("assets");
+    store.claim(&[0]).await.unwrap();
+    store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn moments_are_text_in_utc_and_the_file_is_written_ahead() {
+    let subject = SqliteSubject::new().await;
+    let _store = filled(&subject).await;
+    let connection = rusqlite::Connection::open(&subject.path).unwrap();
+    let row: (String, f64, bool, i64, String) = connection
+        .query_row("select ordered_at, cost, supervised, __version, __deleted from assets", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })
+        .unwrap();
+    assert_eq!(row, ("2026-11-21T09:14:03.250Z".to_owned(), 12.5, true, 7, "false".to_owned()));
+    let mode: String = connection.query_row("pragma journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_writes_is_locked_and_heals() {
+    let subject = SqliteSubject::new().await;
+    let mut store = filled(&subject).await;
+    let other = rusqlite::Connection::open(&subject.path).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    let batch = [record("b", 0, 1, "blue")];
+    let error = store.apply(&batch, &[span(0, 1, 2)]).await.unwrap_err();
+    assert_eq!(cause(&error), Some(Cause::Locked), "{error:?}");
+    other.execute_batch("rollback").unwrap();
+    store.apply(&batch, &[span(0, 1, 2)]).await.unwrap();
+    assert_eq!(subject.rows().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_unusable_and_left_alone() {
+    let subject = SqliteSubject::new().await;
+    std::fs::create_dir_all(subject.path.parent().unwrap()).unwrap();
+    std::fs::write(
+        &subject.path,
+        "these are a user's notes, not a database, and longer than a header of one hundred bytes is",
+    )
+    .unwrap();
+    let error = subject.open("assets").claim(&[0]).await.unwrap_err();
+    assert_eq!(cause(&error), Some(Cause::Connection), "{error:?}");
+    assert!(std::fs::read_to_string(&subject.path).unwrap().starts_with("these are"));
+}
+
+#[tokio::test]
+async fn evolve_adds_columns_validate_names_them_and_a_clash_is_refused() {
+    let subject = SqliteSubject::new().await;
+    drop(filled(&subject).await);
+    let with = |kind| {
+        let fields = [("color", ColumnKind::Text), ("site", kind)];
+        Table::of_fields(TableName::parse("assets").unwrap(), fields).unwrap()
+    };
+    let error = subject.with("assets", with(ColumnKind::Text), SchemaMode::Validate).claim(&[0]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused(Refusal::Shape { remedy, .. }) if remedy.contains("add column \"site\"")),
+        "{error:?}"
+    );
+    subject.with("assets", with(ColumnKind::Text), SchemaMode::Evolve).claim(&[0]).await.unwrap();
+    let error = subject.with("assets", with(ColumnKind::Long), SchemaMode::Evolve).claim(&[0]).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Refused(Refusal::Shape { remedy, .. }) if remedy.is_empty()), "{error:?}");
+    assert_eq!(subject.rows().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_table_dropped_by_hand_is_not_made_again_in_silence() {
+    let subject = SqliteSubject::new().await;
+    drop(filled(&subject).await);
+    rusqlite::Connection::open(&subject.path).unwrap().execute_batch("drop table assets").unwrap();
+    let error = subject.open("assets").claim(&[0]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(Refusal::Vanished { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_by_an_empty_one_is_filled_from_the_start() {
+    let subject = SqliteSubject::new().await;
+    drop(filled(&subject).await);
+    let other = subject.path.with_file_name("new.db");
+    let mut store = SqliteStore::new(other, identity("assets"), table("assets"), SchemaMode::Evolve);
+    assert_eq!(store.claim(&[0]).await.unwrap()[0].next_offset, 0);
+}
