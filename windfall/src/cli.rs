@@ -227,11 +227,11 @@ pub(crate) struct TopicsArgs {
 /// What to do with the topics.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum TopicsAction {
-    /// Create what is missing and verify the rest
+    /// Create what is missing, verify the rest, and register the schemas
     Create,
     /// List what is declared, without asking Kafka
     List,
-    /// Compare what is there with what is declared
+    /// Compare the topics and schemas that are there with what is declared
     Verify,
 }
 

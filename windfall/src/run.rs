@@ -1,6 +1,7 @@
 //! `windfall run`: stages in one process, until they are told to stop or, with `--once`, until they are through.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,9 @@ use crate::report::report;
 use crate::stages::Stages;
 use crate::status;
 
+/// A part that has not begun is not ready, however long it takes; the limit is only shown.
+const BEGINNING: Duration = Duration::from_secs(60);
+
 /// What is to be run.
 struct Plan {
     producer: bool,
@@ -33,6 +37,7 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit>
     let plan = plan(&context, args)?;
     let stop = shutdown::on_signal()?;
     let status = Status::new(&context.instance, SystemClock::shared());
+    announce(&context, &plan, &status);
     if args.once {
         refuse_when_at_work(&context, &plan).await?;
     }
@@ -88,6 +93,24 @@ fn named_sink(context: &Context, name: &str) -> anyhow::Result<SinkConfig> {
     }
     let known: Vec<_> = sinks.iter().map(|sink| sink.name.as_str()).collect();
     Err(Failure::new(Exit::NotFound, format!("no sink is called `{name}`")).help(suggestion(name, &known)).into())
+}
+
+/// Puts every part on the board before any begins: a process whose producer is still to come is not ready.
+///
+/// Each stage begins its own part anew, with its own limit.
+fn announce(context: &Context, plan: &Plan, status: &Status) {
+    let mut names = Vec::new();
+    if plan.producer {
+        names.extend(context.config.sources.iter().map(|source| format!("producer {}", source.name)));
+    }
+    if plan.transformer {
+        let collections = context.collections.iter().map(|loaded| loaded.collection.name.as_str());
+        names.extend(collections.flat_map(|name| [format!("map {name}"), format!("merge {name}")]));
+    }
+    names.extend(plan.sinks.iter().map(|sink| format!("sink {}", sink.name)));
+    for name in names {
+        let _ = status.part(name, BEGINNING);
+    }
 }
 
 /// Serves health, metrics and status for as long as the process lives, draining included.

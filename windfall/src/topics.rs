@@ -1,9 +1,11 @@
 //! `windfall topics`: what is declared, and what stands in Kafka.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::topics::{TopicReport, ensure};
-use windfall_schemas::topic::TopicSpec;
+use windfall_schemas::topic::{SubjectSchema, TopicSpec};
 
 use crate::cli::{Global, TopicsAction};
 use crate::context::Context;
@@ -20,15 +22,30 @@ pub(crate) async fn run(global: &Global, action: &TopicsAction) -> anyhow::Resul
         TopicsAction::Verify => ManageTopics::Verify,
     };
     let report = ensure(&context.connection("topics"), &specs, manage).await?;
+    let schemas = schemas(&context, manage == ManageTopics::Create).await?;
     let TopicReport { created, verified } = &report;
     let line = |topic: &String, what: &str| vec![topic.clone(), what.to_owned()];
     let rows = created
         .iter()
         .map(|topic| line(topic, "created"))
-        .chain(verified.iter().map(|topic| line(topic, "as declared")));
-    let answer = json!({ "created": created, "verified": verified });
-    Output::new(global.output).answer(&answer, &["TOPIC", "STATE"], rows.collect())?;
+        .chain(verified.iter().map(|topic| line(topic, "as declared")))
+        .chain(schemas.iter().map(|(subject, id)| line(subject, &format!("schema {id}"))));
+    let answer = json!({ "created": created, "verified": verified, "schemas": schemas });
+    Output::new(global.output).answer(&answer, &["TOPIC OR SUBJECT", "STATE"], rows.collect())?;
     Ok(Exit::Success)
+}
+
+/// Registers the schemas of all topics, whatever `register` says: this is how an operator does it ahead of the stages.
+async fn schemas(context: &Context, register: bool) -> anyhow::Result<BTreeMap<String, u32>> {
+    let client = context.registry(&context.tool_connection("topics")).await?;
+    let collections =
+        context.collections.iter().flat_map(|loaded| context.names.collection_schemas(&loaded.collection.schema));
+    let mut ids = BTreeMap::new();
+    for SubjectSchema { subject, text } in context.names.base_schemas().into_iter().chain(collections) {
+        let id = client.resolve(&subject, &text, register).await?;
+        ids.insert(subject, id);
+    }
+    Ok(ids)
 }
 
 fn list(global: &Global, specs: &[TopicSpec]) -> anyhow::Result<Exit> {

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod pipeline;
 mod reference;
 mod usage;
 

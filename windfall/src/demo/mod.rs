@@ -44,9 +44,9 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> 
     let stop = shutdown::on_signal()?;
     // Counters and histograms go somewhere, so that what the stages do is what they do elsewhere.
     let _ = metrics::install()?;
-    let world = World::make(global, args, paths).await?;
     let title = format!("{} devices, seed {}, one day in {}", args.devices, args.seed, args.duration);
     let mut screen = Screen::open(global, &title)?;
+    let world = World::make(global, args, paths).await?;
     let running = Pipeline::start(&world, &stop);
     let shown = show(&world, running, &mut screen, args, &stop).await;
     let (tally, rows) = shown?;

@@ -112,7 +112,9 @@ fn producer_words(snapshot: &Snapshot) -> String {
     let details = snapshot.parts.iter().find(|(name, _)| name.starts_with("producer ")).map(|(_, part)| &part.details);
     let detail = |name: &str| details.and_then(|details| details.get(name)).and_then(Value::as_str);
     let scan = detail("last_scan").and_then(|id| id.rsplit('-').next()).map(|number| format!("scan {number}"));
-    let requests = detail("requests_this_period").map(|used| format!("{used} requests this minute"));
+    // In compressed time a minute is over before it can be shown, unless something is worth showing.
+    let requests = detail("requests_this_period").filter(|used| !used.starts_with("0 "));
+    let requests = requests.map(|used| format!("{used} requests this minute"));
     scan.into_iter().chain(requests).collect::<Vec<_>>().join(" · ")
 }
 

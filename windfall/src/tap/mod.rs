@@ -88,7 +88,9 @@ async fn find_topic(context: &Context, connection: &Connection, named: &str) -> 
             return Ok((name, *partitions));
         }
     }
-    let help = match nearest(named, found.keys().map(String::as_str)) {
+    // Other prefixes are other installations; their topics were hardly meant.
+    let ours = found.keys().filter_map(|topic| context.names.bare(topic));
+    let help = match nearest(named, ours) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => "`windfall topics list` shows the declared topics, `windfall topics create` makes them".to_owned(),
     };

@@ -122,8 +122,12 @@ fn value_text(shown: &Value) -> String {
         (_, Some(error)) => format!("[{error}]"),
         (None | Some(Value::Null), None) => "tombstone".to_owned(),
         (Some(Value::Object(fields)), None) => {
-            let known: Map<_, _> =
-                fields.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+            // What the pipeline notes about a row is for machines.
+            let told = |(name, value): &(&String, &Value)| !value.is_null() && !name.starts_with("__");
+            let mut known: Map<_, _> = fields.iter().filter(told).map(|(k, v)| (k.clone(), v.clone())).collect();
+            if fields.get("__deleted").is_some_and(|deleted| deleted == "true") {
+                known.insert("__deleted".to_owned(), true.into());
+            }
             Value::Object(known).to_string()
         }
         (Some(other), None) => other.to_string(),

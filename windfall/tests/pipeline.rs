@@ -1,0 +1,176 @@
+//! The verbs on a real Kafka, with a simulated organization: from `check` to the rows, and what each verb shows of it.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Desk, Said};
+
+const DEVICES: usize = 50;
+
+/// A process that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts `windfall sim`, whose fleet hardly moves, and returns the lines of the configuration that connect to it.
+fn simulator(desk: &Desk) -> (Running, String) {
+    let devices = DEVICES.to_string();
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
+        .args(["sim", "--listen", "127.0.0.1:0", "--rate-limit", "off", "--time-scale", "0.001", "--devices", &devices])
+        .current_dir(desk.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut config = String::new();
+    while !config.contains("rate_limit:") {
+        config.push_str(&lines.next().expect("the simulator says how to connect"));
+        config.push('\n');
+    }
+    (Running(child), config)
+}
+
+/// A free port: taken and let go.
+fn port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn config(source: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let prefix = format!("verbs{}x{}.", std::process::id(), now.subsec_nanos());
+    format!(
+        "version: 1\ninstance: desk\nhttp: {{ listen: \"127.0.0.1:{}\" }}\n\
+         kafka:\n  bootstrap_servers: [\"{}\"]\n  schema_registry: {{ embedded: {{}} }}\n  topic_prefix: \"{prefix}\"\n  replication_factor: 1\n\
+         {source}\
+         sinks: [{{ name: assets, type: sqlite, path: rows/assets.db, collection: devices }}]\n",
+        port(),
+        windfall_services::kafka(),
+    )
+}
+
+fn json(said: &Said) -> Value {
+    serde_json::from_str(&said.out()).unwrap()
+}
+
+fn records(desk: &Desk, arguments: &[&str]) -> Vec<Value> {
+    let all = [&["tap", "abm.devices", "--until-end", "-o", "json"], arguments].concat();
+    desk.run(&all).ended(0).out().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn rows(desk: &Desk) -> usize {
+    let rows = rusqlite::Connection::open(desk.path().join("rows/assets.db")).unwrap();
+    let count: i64 =
+        rows.query_row("select count(*) from assets where __deleted = 'false'", [], |row| row.get(0)).unwrap();
+    usize::try_from(count).unwrap()
+}
+
+#[test]
+fn a_fleet_goes_through_to_its_rows_and_every_verb_can_see_it() {
+    let desk = Desk::new();
+    let (_simulator, source) = simulator(&desk);
+    desk.write("windfall.yaml", &config(&source));
+
+    let said = desk.run(&["topics", "verify"]).ended(1);
+    assert!(said.err().contains("windfall topics create"), "{}", said.err());
+    desk.run(&["topics", "create"]).ended(0);
+    desk.run(&["topics", "verify"]).ended(0);
+    let checked = json(&desk.run(&["check", "-o", "json"]).ended(0));
+    assert!(checked.as_array().unwrap().iter().all(|line| line["ok"] == true), "{checked:#}");
+
+    desk.run(&["run", "all", "--once"]).ended(0);
+    assert_eq!(rows(&desk), DEVICES);
+    tap_shows_decoded_records(&desk);
+    scans_show_the_last_scan(&desk);
+
+    desk.run(&["run", "all", "--once"]).ended(0);
+    assert_eq!(records(&desk, &[]).len(), DEVICES, "a second look at the same fleet publishes nothing");
+    a_running_process_can_be_asked(&desk);
+}
+
+fn tap_shows_decoded_records(desk: &Desk) {
+    let all = records(desk, &[]);
+    assert_eq!(all.len(), DEVICES);
+    for record in &all {
+        let fields: BTreeSet<_> = record.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["headers", "key", "offset", "partition", "timestamp", "topic", "value"].into());
+        assert_eq!(record["value"]["after"]["device_id"], record["key"]["device_id"]);
+        assert!(record["timestamp"].is_i64() && record["headers"]["ce_type"].is_string());
+    }
+    assert_eq!(records(desk, &["--limit", "3"]).len(), 3);
+    assert_eq!(records(desk, &["--key", "SIM0000007"]).len(), 1);
+    assert_eq!(records(desk, &["--key", r#"{"org": "nobody"}"#]).len(), 0);
+    assert_eq!(records(desk, &["--from", "1h"]).len(), DEVICES);
+    assert_eq!(records(desk, &["--from", "end"]).len(), 0);
+    let table = desk.run(&["tap", "abm.devices", "--until-end", "--limit", "1"]).ended(0);
+    assert!(table.out().contains("added") && table.out().contains("(scan 1)"), "{}", table.out());
+    let lost = desk.run(&["tap", "abm.device"]).ended(4);
+    assert!(lost.err().contains("did you mean `abm.devices`"), "{}", lost.err());
+}
+
+fn scans_show_the_last_scan(desk: &Desk) {
+    let scans = json(&desk.run(&["scans", "list", "-o", "json"]).ended(0));
+    assert_eq!(scans[0]["state"], "complete");
+    assert_eq!(scans[0]["devices"], DEVICES);
+    desk.run(&["scans", "show", "nothing"]).ended(4);
+    desk.run(&["scans", "approve", "nothing", "--yes"]).ended(4);
+}
+
+fn a_running_process_can_be_asked(desk: &Desk) {
+    let child = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
+        .args(["run", "all"])
+        .current_dir(desk.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while desk.run(&["status", "--ready"]).code() != 0 {
+        assert!(Instant::now() < deadline, "it never became ready: {}", desk.run(&["status"]).out());
+    }
+    let status = json(&desk.run(&["status", "-o", "json"]).ended(0));
+    let parts: Vec<_> = status["parts"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(parts, ["map devices", "merge devices", "producer acme", "sink assets"]);
+    let checked = desk.run(&["check"]).ended(0);
+    assert!(checked.out().contains("is being read by a running windfall"), "{}", checked.out());
+    let refused = desk.run(&["run", "producer", "--once"]).ended(1);
+    assert!(refused.err().contains("another instance is at work"), "{}", refused.err());
+
+    let stopped = Instant::now();
+    Command::new("kill").args(["-s", "TERM", &running.0.id().to_string()]).status().unwrap();
+    assert_eq!(running.0.wait().unwrap().code(), Some(0));
+    assert!(stopped.elapsed() < Duration::from_secs(10), "a stop is graceful, and in time");
+}
+
+#[test]
+fn a_key_that_apple_does_not_know_is_authentication() {
+    let desk = Desk::new();
+    let (_simulator, source) = simulator(&desk);
+    desk.write("windfall.yaml", &config(&source));
+    let other = windfall_simulator::Simulator::new(windfall_simulator::Simulator::builder().seed(8).config());
+    desk.write("secrets/sim.pem", &other.credentials()[0].private_key_pem);
+    let said = desk.run(&["check"]).ended(3);
+    assert!(said.out().contains("FAILED") && said.out().contains("help: compare `client_id`"), "{}", said.out());
+}
+
+#[test]
+fn a_kafka_that_does_not_answer_is_named_with_the_remedy() {
+    let desk = Desk::new();
+    desk.write("windfall.yaml", &config("").replace(&windfall_services::kafka(), "127.0.0.1:9"));
+    let said = desk.run(&["topics", "create"]).ended(1);
+    assert!(
+        said.err().contains("127.0.0.1:9") && said.err().contains("help: check `kafka.bootstrap_servers`"),
+        "{}",
+        said.err()
+    );
+}
