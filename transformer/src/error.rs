@@ -48,11 +48,11 @@ pub enum TransformerError {
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
     /// A transaction failed.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
+    #[error("transaction failed")]
+    Publish(#[source] Box<PublishError>),
     /// Own output was not read.
-    #[error(transparent)]
-    Table(#[from] TableError),
+    #[error("own output was not read")]
+    Table(#[source] Box<TableError>),
     /// A link speaks of a source record that the source no longer has: the topic was recreated.
     #[error(
         "a link of `{topic}` names offset {offset} of `{source_topic}` in partition {partition}, which ends at {end}"
@@ -104,21 +104,19 @@ impl TransformerError {
             Self::Registry { source, .. } => source.may_pass(),
             Self::Topics(error) => matches!(error, TopicError::Ask { .. }),
             Self::Consumer(error) => error.may_pass(),
-            Self::Publish(error) => !error.is_fenced() && !matches!(error, PublishError::TooLarge { .. }),
-            Self::Table(TableError::Refused { source, .. }) => {
-                source.downcast_ref::<Self>().is_some_and(Self::may_pass)
-            }
-            Self::Table(error) => matches!(error, TableError::Ask { .. } | TableError::Read { .. }),
+            Self::Publish(error) => !error.is_fenced() && !matches!(**error, PublishError::TooLarge { .. }),
+            Self::Table(error) => match &**error {
+                TableError::Refused { source, .. } => source.downcast_ref::<Self>().is_some_and(Self::may_pass),
+                error => matches!(error, TableError::Ask { .. } | TableError::Read { .. }),
+            },
             Self::NoWriter => true,
         }
     }
 
     /// Says whether the assignment is no longer the present one, so that another event tells more.
     pub(crate) fn reassigned(&self) -> bool {
-        match self {
-            Self::Consumer(ConsumerError::Reassigned { .. }) | Self::Publish(PublishError::Reassigned(_)) => true,
-            _ => false,
-        }
+        matches!(self, Self::Consumer(ConsumerError::Reassigned { .. }))
+            || matches!(self, Self::Publish(error) if matches!(**error, PublishError::Reassigned(_)))
     }
 
     /// A short name to count by.
@@ -158,5 +156,17 @@ impl TransformerError {
             Self::NotAssigned { .. } | Self::Shared { .. } => Some("stop the other instance, or let it do the work"),
             Self::NoWriter => None,
         }
+    }
+}
+
+impl From<PublishError> for TransformerError {
+    fn from(error: PublishError) -> Self {
+        Self::Publish(Box::new(error))
+    }
+}
+
+impl From<TableError> for TransformerError {
+    fn from(error: TableError) -> Self {
+        Self::Table(Box::new(error))
     }
 }
