@@ -1,4 +1,5 @@
 //! The command as its users meet it: what it says, where it says it, and how it ends.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod config;
 mod demo;

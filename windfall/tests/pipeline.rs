@@ -166,7 +166,7 @@ fn a_key_that_apple_does_not_know_is_authentication() {
 #[test]
 fn a_kafka_that_does_not_answer_is_named_with_the_remedy() {
     let desk = Desk::new();
-    desk.write("windfall.yaml", &config("").replace(&windfall_services::kafka(), "127.0.0.1:9"));
+    desk.write("windfall.yaml", &config("").replace(windfall_services::kafka(), "127.0.0.1:9"));
     let said = desk.run(&["topics", "create"]).ended(1);
     assert!(
         said.err().contains("127.0.0.1:9") && said.err().contains("help: check `kafka.bootstrap_servers`"),

@@ -83,8 +83,11 @@ impl FromStr for Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let (unit, factor) =
-            PERIODS.iter().rev().find(|(_, factor)| millis != 0 && millis % factor == 0).unwrap_or(&("s", 1_000));
+        let (unit, factor) = PERIODS
+            .iter()
+            .rev()
+            .find(|(_, factor)| millis != 0 && millis.is_multiple_of(*factor))
+            .unwrap_or(&("s", 1_000));
         write!(f, "{}{unit}", millis / factor)
     }
 }
@@ -139,8 +142,11 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            SIZES[1..5].iter().rev().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0).unwrap_or(&("B", 1));
+        let (unit, factor) = SIZES[1..5]
+            .iter()
+            .rev()
+            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor))
+            .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
 }

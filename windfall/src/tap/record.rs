@@ -83,8 +83,9 @@ impl KeyFilter {
     pub(super) fn matches(&self, key: &Value) -> bool {
         match self {
             Self::Text(wanted) => {
-                let is_wanted =
-                    |value: &Value| value.as_str().map_or_else(|| value.to_string() == *wanted, |text| text == wanted);
+                let is_wanted = |value: &Value| {
+                    value.as_str().map_or_else(|| value.to_string().as_str() == wanted.as_str(), |text| text == wanted)
+                };
                 is_wanted(key) || key.as_object().is_some_and(|fields| fields.values().any(is_wanted))
             }
             Self::Fields(wanted) => wanted.iter().all(|(name, value)| key.get(name) == Some(value)),
