@@ -190,6 +190,22 @@ pub enum SecretError {
         #[source]
         source: std::io::Error,
     },
+    /// A directory, a pipe, a device.
+    #[error("the secret `{}` is not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// A link that leads elsewhere.
+    #[error("the secret `{}` is a link that leads out of its directory", .0.display())]
+    LinkOutside(PathBuf),
+    /// Everybody may read or change it.
+    #[error("the secret `{}` may be {act} by every user of this machine (mode {mode:04o})", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Read or changed.
+        act: &'static str,
+        /// Its mode.
+        mode: u32,
+    },
     /// The file is not a secret.
     #[error("`{}` is larger than {MAX_SECRET_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
@@ -211,7 +227,11 @@ impl SecretError {
             Self::Unreadable { path, .. } => {
                 format!("put the secret into `{}`, readable by the user that runs windfall", path.display())
             }
-            Self::TooLarge(_) => "check which file is meant".to_owned(),
+            Self::NotRegular(_) | Self::TooLarge(_) => "name the file that holds the secret itself".to_owned(),
+            Self::LinkOutside(_) => "put the file itself into the directory of secrets".to_owned(),
+            Self::Exposed { path, .. } => {
+                format!("run `chmod 0400 {}`, and replace the secret if others use this machine", path.display())
+            }
         }
     }
 }
@@ -258,10 +278,22 @@ fn read_file(directory: &Path, name: &str) -> Result<String, SecretError> {
     }
     let path = directory.join(name);
     let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
-    if std::fs::metadata(&path).map_err(unreadable)?.len() > MAX_SECRET_BYTES {
+    // A link is followed inside its own directory only, as mounted secrets need it.
+    let target = std::fs::canonicalize(&path).map_err(unreadable)?;
+    let home = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    if !target.starts_with(std::fs::canonicalize(home).map_err(unreadable)?) {
+        return Err(SecretError::LinkOutside(path));
+    }
+    let metadata = std::fs::metadata(&target).map_err(unreadable)?;
+    // Asked before the file is opened: opening a pipe waits for its writer.
+    if !metadata.is_file() {
+        return Err(SecretError::NotRegular(path));
+    }
+    private(&path, &metadata)?;
+    if metadata.len() > MAX_SECRET_BYTES {
         return Err(SecretError::TooLarge(path));
     }
-    let mut text = std::fs::read_to_string(&path).map_err(unreadable)?;
+    let mut text = std::fs::read_to_string(&target).map_err(unreadable)?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -269,4 +301,22 @@ fn read_file(directory: &Path, name: &str) -> Result<String, SecretError> {
         }
     }
     Ok(text)
+}
+
+/// Refuses a file that every user of the machine may read or change; its group may, as mounted secrets have it.
+#[cfg(unix)]
+fn private(path: &Path, metadata: &std::fs::Metadata) -> Result<(), SecretError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = metadata.mode() & 0o7777;
+    for (bit, act) in [(0o004, "read"), (0o002, "changed")] {
+        if mode & bit != 0 {
+            return Err(SecretError::Exposed { path: path.to_owned(), act, mode });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn private(_: &Path, _: &std::fs::Metadata) -> Result<(), SecretError> {
+    Ok(())
 }

@@ -143,7 +143,7 @@ fn all_references_that_cannot_be_resolved_are_named_at_once() {
 fn a_secret_is_read_from_a_file_beside_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("keys")).unwrap();
-    std::fs::write(folder.path().join("keys/abm.pem"), "-----BEGIN\nabc\n-----END\n").unwrap();
+    write_secret(&folder.path().join("keys/abm.pem"), "-----BEGIN\nabc\n-----END\n", 0o600);
     let file = folder.path().join("windfall.yaml");
     std::fs::write(
         &file,
@@ -154,6 +154,55 @@ fn a_secret_is_read_from_a_file_beside_the_configuration() {
     let key = loaded.config.sources[0].private_key.as_ref().unwrap();
     assert_eq!(key.expose(), "-----BEGIN\nabc\n-----END");
     assert!(!format!("{:?} {loaded:?}", loaded.config).contains("abc"));
+}
+
+fn write_secret(path: &Path, text: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_secret_that_everybody_may_read_or_change_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("windfall.yaml");
+    std::fs::write(
+        &file,
+        "secrets: { files: { type: directory, path: . } }\nsources: [{ name: a, private_key: 'SECRET[files.k]' }]\n",
+    )
+    .unwrap();
+    for (mode, act) in [(0o644, "read"), (0o602, "changed")] {
+        write_secret(&folder.path().join("k"), "hunter2", mode);
+        let error = load::<Root>(&file, &env).unwrap_err();
+        let fault = &error.faults()[0];
+        assert!(fault.what.contains(&format!("may be {act} by every user")), "{}", fault.what);
+        assert!(fault.help.as_ref().unwrap().contains("chmod 0400"));
+    }
+    for mode in [0o600, 0o400, 0o440] {
+        std::fs::remove_file(folder.path().join("k")).unwrap();
+        write_secret(&folder.path().join("k"), "hunter2", mode);
+        assert!(load::<Root>(&file, &env).is_ok(), "{mode:o}");
+    }
+}
+
+#[test]
+fn a_link_is_followed_inside_the_folder_of_secrets_only() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("windfall.yaml");
+    std::fs::create_dir(folder.path().join("keys")).unwrap();
+    std::fs::write(
+        &file,
+        "secrets: { files: { type: directory, path: keys } }\nsources: [{ name: a, private_key: 'SECRET[files.k]' }]\n",
+    )
+    .unwrap();
+    write_secret(&elsewhere.path().join("k"), "hunter2", 0o600);
+    write_secret(&folder.path().join("keys/real"), "hunter2", 0o600);
+    std::os::unix::fs::symlink(elsewhere.path().join("k"), folder.path().join("keys/k")).unwrap();
+    let error = load::<Root>(&file, &env).unwrap_err();
+    assert!(error.faults()[0].what.contains("leads out of its directory"), "{}", error.faults()[0].what);
+    std::fs::remove_file(folder.path().join("keys/k")).unwrap();
+    std::os::unix::fs::symlink("real", folder.path().join("keys/k")).unwrap();
+    assert!(load::<Root>(&file, &env).is_ok());
 }
 
 #[test]
