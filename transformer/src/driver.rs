@@ -360,6 +360,10 @@ impl<S: Stage> Driver<S> {
         let epoch = group.start_at(assignment, starts).await?;
         while let Some(work) = self.stage.heal()? {
             self.commit(group, epoch, work, Vec::new()).await?;
+            if self.shutdown.is_cancelled() {
+                // What is left over is found and published at the next take-over.
+                return Ok(());
+            }
         }
         self.held = Some(Held { assignment: assignment.clone(), epoch, goal });
         self.part.progress();

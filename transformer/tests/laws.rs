@@ -83,7 +83,7 @@ fn history() -> impl Strategy<Value = Vec<Seen>> {
 }
 
 fn record(offset: usize, seen: &Seen) -> SourceRecord {
-    let (org, offset) = (if seen.device % 2 == 0 { "acme" } else { "globex" }, i64::try_from(offset).unwrap());
+    let (org, offset) = (if seen.device.is_multiple_of(2) { "acme" } else { "globex" }, i64::try_from(offset).unwrap());
     let event = seen.serial.map(|serial| SourceEvent {
         after: Some(DecodedRow(vec![
             ("org".into(), Value::Text(org.into())),
