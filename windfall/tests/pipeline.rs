@@ -174,3 +174,50 @@ fn a_kafka_that_does_not_answer_is_named_with_the_remedy() {
         said.err()
     );
 }
+
+/// Releases so much of the simulated fleet at once.
+fn release_share(source: &str, percent: u32) {
+    let url = source.split("api_url: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let command = serde_json::json!({ "command": "release_share", "percent": percent });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.post(format!("{url}/_sim/command")).json(&command).send().await.unwrap().status()
+    });
+    assert!(status.is_success(), "{status}");
+}
+
+fn released(desk: &Desk) -> usize {
+    records(desk, &[]).iter().filter(|record| record["value"]["kind"] == "released").count()
+}
+
+#[test]
+fn a_mass_release_is_held_until_somebody_approves_it() {
+    let desk = Desk::new();
+    let (_simulator, source) = simulator(&desk);
+    desk.write("windfall.yaml", &config(&source.replace("rate_limit:", "scan: { interval: 5s }\n    rate_limit:")));
+    desk.run(&["run", "producer", "--once"]).ended(0);
+    release_share(&source, 60);
+    desk.run(&["run", "producer", "--once"]).ended(8);
+    assert_eq!(released(&desk), 0, "held is not published");
+
+    let scans = json(&desk.run(&["scans", "list", "-o", "json"]).ended(0));
+    let plan = scans[0]["held"][0].as_str().unwrap().to_owned();
+    let shown = json(&desk.run(&["scans", "show", &plan, "-o", "json"]).ended(0));
+    assert_eq!(shown["devices"].as_array().unwrap().len(), 30);
+    let asked = desk.run(&["scans", "approve", &plan]).ended(2);
+    assert!(asked.err().contains("help: add `--yes`"), "{}", asked.err());
+
+    let producer = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
+        .args(["run", "producer"])
+        .current_dir(desk.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _producer = Running(producer);
+    let approved = desk.run(&["scans", "approve", &plan, "--yes", "-o", "json"]).ended(0);
+    assert_eq!(json(&approved)["approval"]["released"], 30);
+    desk.run(&["scans", "approve", &plan, "--yes"]).ended(4);
+    assert_eq!(released(&desk), 30, "approving twice publishes nothing twice");
+}
