@@ -20,7 +20,7 @@ use windfall_sink::apply_path::ApplyPath;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::record::SchemaSource;
 use windfall_sink::store::postgres::{Address, PostgresStore};
-use windfall_sink::store::{AssetStore, Identity, Source};
+use windfall_sink::store::{AssetStore, Identity, Source, StoreError};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
 /// Assets in the table; batches go round and round over them, so that after the first round all are updates.
@@ -261,7 +261,10 @@ async fn set_up() -> Bench {
         let identity = Identity { sink: name.to_owned(), topic: "assets.devices".to_owned() };
         PostgresStore::new(Address::parse(&url).expect("a url"), identity, table(name), SchemaMode::Evolve)
     };
-    store("bare").check().await.expect("the bare loop's table");
+    // The server accepts connections before it lets anybody in.
+    while let Err(StoreError::Environment { .. }) = store("bare").check().await {
+        tokio::task::yield_now().await;
+    }
     let texts = Texts(HashMap::from([(1, DEVICES_KEY_SCHEMA), (2, DEVICES_VALUE_SCHEMA)]));
     let collection = feed.collection.clone();
     let sink = ApplyPath::claim(store("framed"), &[0], collection, texts).await.expect("a claim");
