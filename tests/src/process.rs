@@ -12,8 +12,6 @@ use anyhow::{Context, bail};
 pub struct Windfall {
     child: Child,
     log: PathBuf,
-    /// Where this process's part of the log begins.
-    log_from: usize,
     what: String,
 }
 
@@ -50,9 +48,8 @@ impl Windfall {
             command.env("FAILPOINTS", failpoints);
         }
         command.envs(start.environment.iter().map(|(name, value)| (name, value)));
-        let log_from = usize::try_from(std::fs::metadata(&start.log)?.len())?;
         let child = command.spawn().with_context(|| format!("cannot start {}", start.program.display()))?;
-        Ok(Self { child, log: start.log.clone(), log_from, what: start.arguments.join(" ") })
+        Ok(Self { child, log: start.log.clone(), what: start.arguments.join(" ") })
     }
 
     /// Waits until the process has ended by itself.
@@ -93,21 +90,6 @@ impl Windfall {
     /// When `kill` cannot be run.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().context("cannot run kill")?;
-        Ok(())
-    }
-
-    /// Waits until the log holds `words`.
-    ///
-    /// # Errors
-    /// When it does not within `limit`, or the process ends before.
-    pub fn wait_for_log(&mut self, words: &str, limit: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
-        while !std::fs::read_to_string(&self.log).unwrap_or_default()[self.log_from..].contains(words) {
-            if !self.running() || Instant::now() > deadline {
-                bail!("`windfall {}` never said `{words}`; {}", self.what, self.log_end());
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
         Ok(())
     }
 

@@ -167,9 +167,17 @@ sinks:
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self, verb: &[&str], failpoints: Option<&str>) -> anyhow::Result<Windfall> {
+        self.start_serving(verb, failpoints, "off")
+    }
+
+    /// The same, with health and status at `http`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_serving(&self, verb: &[&str], failpoints: Option<&str>, http: &str) -> anyhow::Result<Windfall> {
         let mut arguments: Vec<String> = verb.iter().map(ToString::to_string).collect();
         arguments.extend(["--config".to_owned(), self.configuration().display().to_string()]);
-        arguments.extend(["--http".to_owned(), "off".to_owned(), "--log-format".to_owned(), "json".to_owned()]);
+        arguments.extend(["--http".to_owned(), http.to_owned(), "--log-format".to_owned(), "json".to_owned()]);
         Windfall::start(&Start {
             program: &self.program,
             arguments,
@@ -177,6 +185,24 @@ sinks:
             environment: vec![("WINDFALL_LOG".to_owned(), "info".to_owned())],
             log: self.folder.path().join(format!("{}.log", verb.join("-"))),
         })
+    }
+
+    /// Waits until the status served at `http` holds `words`.
+    ///
+    /// # Errors
+    /// When it does not within [`PATIENCE`], with the status as it was last.
+    pub fn wait_for_status(&self, http: &str, words: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = String::new();
+        while Instant::now() < deadline {
+            let asked = async { reqwest::get(format!("http://{http}/status")).await?.text().await };
+            last = self.block_on(asked).unwrap_or(last);
+            if last.contains(words) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the status never said `{words}`: {last}")
     }
 
     /// Reads topics, by their names without prefix, as `read_committed` readers see them.

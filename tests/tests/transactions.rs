@@ -53,8 +53,9 @@ fn a_hidden_tail_is_waited_for() -> anyhow::Result<()> {
     // The producer sees its own changes in memory and publishes them behind the stranger's record; it says so at the end of the scan.
     wait_for_scan(&bench)?;
     stages[0].kill();
-    stages[0] = bench.start(STAGES[0], None)?;
-    stages[0].wait_for_log("hidden", PATIENCE)?;
+    let http = format!("127.0.0.1:{}", windfall_services::free_port());
+    stages[0] = bench.start_serving(STAGES[0], None, &http)?;
+    bench.wait_for_status(&http, "open transaction")?;
     stranger.abort_transaction(Duration::from_secs(10))?;
     settle(&bench, &mut stages)?;
     verdict(&bench, &mut stages)
@@ -69,10 +70,15 @@ fn open_transaction(bootstrap: &str, topic: &str) -> anyhow::Result<BaseProducer
     producer.init_transactions(Duration::from_secs(30))?;
     producer.begin_transaction()?;
     for partition in 0..PARTITIONS {
-        let record = BaseRecord::<(), str>::to(topic).partition(partition).payload("never visible");
+        let record = BaseRecord::<str, str>::to(topic).partition(partition).key("stranger").payload("never visible");
         producer.send(record).map_err(|(error, _)| error)?;
     }
     producer.flush(Duration::from_secs(10))?;
+    // A compacted topic refuses records without a key, and then nothing would be hidden.
+    ensure!(
+        producer.client().fatal_error().is_none() && producer.in_flight_count() == 0,
+        "the stranger's records were not taken"
+    );
     Ok(producer)
 }
 
