@@ -1,5 +1,6 @@
 //! `windfall demo`: the whole pipeline in one process and in compressed time, with no account, no Kafka and no Docker.
 
+mod cluster;
 mod ending;
 mod screen;
 mod tally;
