@@ -11,12 +11,12 @@ use chrono::DateTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
-use windfall_producer::apple::{Answer, read_page};
+use windfall_producer::apple::{Answer, Page, read_page};
 use windfall_producer::assignment::Assignments;
 use windfall_producer::checkpoint::Header;
 use windfall_producer::event::{self, Origin};
 use windfall_producer::memory::Memory;
-use windfall_producer::step;
+use windfall_producer::step::{self, Step};
 use windfall_schemas::device;
 use windfall_schemas::wire::Codec;
 
@@ -84,16 +84,24 @@ fn fleet(devices: usize, assignments: &Assignments) -> Memory {
 /// Decodes, diffs and encodes a page; returns the number of events.
 fn process(body: &[u8], memory: &Memory, assignments: &Assignments, key: &Codec, value: &Codec) -> usize {
     let page = read_page(body, "acme", answer()).expect("a page");
+    let step = plan(page, memory, assignments);
+    encode(&step, key, value);
+    step.devices.len()
+}
+
+fn plan(page: Page, memory: &Memory, assignments: &Assignments) -> Step {
     let mut header = Header::begin("acme", None, "bench", AT);
     header.read_to_end = true;
-    let (step, _) = step::page(&origin(), memory, &header, assignments, page, AT);
+    step::page(&origin(), memory, &header, assignments, page, AT).0
+}
+
+fn encode(step: &Step, key: &Codec, value: &Codec) {
     for envelope in &step.devices {
         let record = envelope.after.as_ref().expect("devices are not removed");
         black_box(key.encode(&record.key()).expect("a key"));
         black_box(value.encode(envelope).expect("a value"));
         black_box(event::headers(envelope, &step.traceparent, false));
     }
-    step.devices.len()
 }
 
 /// Nanoseconds that this thread has spent on a processor, as Linux counts them.
@@ -149,6 +157,18 @@ fn benchmark(criterion: &mut Criterion<CpuTime>) {
             group.bench_function(BenchmarkId::new(name, devices), |bencher| {
                 bencher.iter(|| process(black_box(&body), &memory, &assignments, &key, &value));
             });
+        }
+        if devices == PAGE {
+            let body = page(0, "RED");
+            let read = read_page(&body, "acme", answer()).expect("a page");
+            group.bench_function("decode alone", |bencher| {
+                bencher.iter(|| read_page(black_box(&body), "acme", answer()));
+            });
+            group.bench_function("diff alone, changed", |bencher| {
+                bencher.iter_with_setup(|| read.clone(), |read| plan(read, &memory, &assignments));
+            });
+            let step = plan(read.clone(), &memory, &assignments);
+            group.bench_function("encode alone", |bencher| bencher.iter(|| encode(black_box(&step), &key, &value)));
         }
     }
     group.finish();
