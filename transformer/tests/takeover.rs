@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use windfall_runtime::kafka::Outgoing;
 use windfall_runtime::kafka::consumer::BatchLimits;
+use windfall_runtime::kafka::table::TableError;
 use windfall_schemas::asset::{AssetKey, AssetRecord};
 use windfall_schemas::link::{Link, LinkKey};
 use windfall_schemas::topic::{key_subject, value_subject};
@@ -153,6 +155,75 @@ async fn a_second_member_takes_its_share_and_gives_it_back() {
     first.stop().await;
     assert_eq!(bench.contributions().await.len(), 180, "each event contributes once");
     assert_eq!(bench.flat().await.len(), 180, "each change is published once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_another_registry_are_refused() {
+    let mut bench = Workbench::new().await;
+    let events = vec![bench.added(1, &device("acme", "D1", "SIM7600001"))];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    let link = bench.links().await["acme/D1"].clone();
+    // The same schema with another text has another id, as it would in another registry.
+    let schema = bench.collection().links_key_schema().replace("\"doc\": \"", "\"doc\": \"the ");
+    let other = bench.setup.registry.codec("other-key", &schema).await.unwrap();
+    let mut foreign = link_record(&bench, &link).await.to_partition(link.source_partition);
+    foreign.key = Some(other.encode(&link.key()).unwrap().into());
+    bench.write(vec![foreign]).await;
+    let error = bench.once().await.unwrap_err();
+    let TransformerError::Table(source) = &error else { panic!("{error}") };
+    let TableError::KeySchema { found, ours, .. } = **source else { panic!("{source}") };
+    assert_eq!(found, Some(other.id()));
+    assert_ne!(ours, other.id());
+    assert!(!error.may_pass() && error.help().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_beside_a_running_instance_is_refused() {
+    let mut bench = Workbench::new().await;
+    let running = bench.start();
+    let events = vec![bench.added(1, &device("acme", "D1", "SIM7700001"))];
+    bench.write(events).await;
+    bench.await_assets(|assets| assets.len() == 1).await;
+    let error = bench.once().await.unwrap_err();
+    let TransformerError::Shared { got, of, .. } = &error else { panic!("{error}") };
+    assert!(got < of, "{error}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asset_of_which_only_a_newer_contribution_is_left_is_not_taken_for_gone() {
+    let mut bench = Workbench::new().await;
+    let seen = device("acme", "D1", "SIM7800001");
+    let events = vec![bench.added(1, &seen)];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    // What compaction leaves of a backlog: below the committed offset nothing of the asset, beyond it the newer contribution.
+    // A tombstone stands in for what was compacted away.
+    let topic = bench.names.contributions("devices");
+    let record = bench.log(&topic).await.remove(0);
+    let (key, value) = (record.key.clone().unwrap(), record.value.clone().unwrap());
+    bench.write(vec![Outgoing::tombstone(topic.clone(), key.clone()).to_partition(record.partition)]).await;
+    bench.write(vec![Outgoing::new(topic.clone(), key, value).to_partition(record.partition)]).await;
+    let newer = bench.log(&topic).await.into_iter().map(|record| record.offset).max().unwrap();
+    commit(&bench.names.merge_group("devices"), &topic, record.partition, newer).await;
+    let before = bench.flat().await;
+    let report = bench.once().await.unwrap();
+    assert_eq!(report.records, 1, "the newer contribution is read");
+    assert_eq!(bench.flat().await, before, "neither deleted nor published again");
+}
+
+/// Commits an offset for a group that has no members.
+async fn commit(group: &str, topic: &str, partition: i32, offset: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    let (servers, group) = (windfall_services::kafka(), group.to_owned());
+    let commit = move || {
+        let member: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", servers).set("group.id", group).create().unwrap();
+        member.commit(&offsets, CommitMode::Sync).unwrap();
+    };
+    tokio::task::spawn_blocking(commit).await.unwrap();
 }
 
 async fn link_record(bench: &Workbench, link: &Link) -> Outgoing {
