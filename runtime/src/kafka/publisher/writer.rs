@@ -31,6 +31,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call that is still answered retriably after the transaction's own time-out will not come through.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// rdkafka's `poll` waits its whole time-out even when all is delivered, so this is what each phase costs at least.
+const DELIVERY_POLL: Duration = Duration::from_millis(1);
 /// How often an idle producer's events are served.
 const IDLE_POLL: Duration = Duration::from_secs(1);
 /// librdkafka refuses more than `message.max.bytes` (1,000,000) with key and framing; brokers take a little more.
@@ -204,7 +206,7 @@ impl Writer {
         // Every record ends by itself within its time-out; the margin is for a machine that stands still.
         let deadline = Instant::now() + MESSAGE_TIMEOUT * 2;
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-            self.producer.poll(Duration::from_millis(50));
+            self.producer.poll(DELIVERY_POLL);
         }
         let outcomes = self.producer.context().take();
         records.iter().zip(outcomes).map(|(record, outcome)| self.delivered(record, outcome)).collect()
