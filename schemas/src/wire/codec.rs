@@ -17,9 +17,9 @@ use super::{
 };
 
 /// Most schemas that one process keeps. Ours has some twenty and their history; a registry that hands out more is broken.
+const MAX_SCHEMAS: usize = 4096;
 /// Room that a record gets before it is written.
 const USUAL_BYTES: usize = 1024;
-const MAX_SCHEMAS: usize = 4096;
 
 /// Encodes and decodes the records of one schema. Cheap to clone.
 ///
