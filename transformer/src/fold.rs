@@ -110,8 +110,9 @@ async fn run<S: Default + Send + 'static>(
         0 => Start::Beginning,
         offset => Start::At(offset),
     };
-    let from = taken.iter().map(|(number, cached)| (*number, start(cached))).collect();
-    let request = FoldRequest { topic: topic.to_owned(), from, progress: None }.reporting(report.clone());
+    let from: BTreeMap<i32, Start> = taken.iter().map(|(number, cached)| (*number, start(cached))).collect();
+    let mut request = FoldRequest::whole(topic, []).reporting(report.clone());
+    request.from = from;
     let each = move |state: &mut BTreeMap<i32, Cached<S>>, record: Record| {
         let cached = state.entry(record.partition).or_default();
         if let Some(key) = &record.key {
