@@ -99,7 +99,7 @@ pub fn store_equals_log(flat: &[Entry], rows: &BTreeMap<String, BTreeMap<String,
             }
         }
         let (partition, offset) = positions[id.as_str()];
-        if row["__partition"] != Json::from(partition) || row["__offset"] != Json::from(offset) {
+        if row["__partition"] != partition || row["__offset"] != offset {
             breaches.push(format!(
                 "L6: {id} carries the guard {}@{}, its record lies at {partition}@{offset}",
                 row["__partition"], row["__offset"]
