@@ -4,9 +4,11 @@
 //! configuration replaces references by values before the structs are filled, and tells the types here which values came
 //! from one, so that a secret typed into the file itself is refused where [`Secret`] is wanted.
 
+mod file;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
@@ -191,8 +193,13 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// A directory, a pipe, a device.
-    #[error("the secret `{}` is not a regular file", .0.display())]
-    NotRegular(PathBuf),
+    #[error("the secret `{}` is a {what}, not a regular file", path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// A link that leads elsewhere.
     #[error("the secret `{}` is a link that leads out of its directory", .0.display())]
     LinkOutside(PathBuf),
@@ -209,6 +216,9 @@ pub enum SecretError {
     /// The file is not a secret.
     #[error("`{}` is larger than {MAX_SECRET_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
+    /// Not even text.
+    #[error("the secret `{}` is not a text", .0.display())]
+    NotText(PathBuf),
 }
 
 impl SecretError {
@@ -227,7 +237,9 @@ impl SecretError {
             Self::Unreadable { path, .. } => {
                 format!("put the secret into `{}`, readable by the user that runs windfall", path.display())
             }
-            Self::NotRegular(_) | Self::TooLarge(_) => "name the file that holds the secret itself".to_owned(),
+            Self::NotRegular { .. } | Self::TooLarge(_) | Self::NotText(_) => {
+                "name the file that holds the secret itself".to_owned()
+            }
             Self::LinkOutside(_) => "put the file itself into the directory of secrets".to_owned(),
             Self::Exposed { path, .. } => {
                 format!("run `chmod 0400 {}`, and replace the secret if others use this machine", path.display())
@@ -268,55 +280,6 @@ impl SecretBackends {
             let known = self.directories.keys().cloned().chain(["env".to_owned()]).collect();
             return Err(SecretError::UnknownBackend { backend: backend.to_owned(), known });
         };
-        read_file(directory, name)
+        file::read(directory, name)
     }
-}
-
-fn read_file(directory: &Path, name: &str) -> Result<String, SecretError> {
-    if name.contains(['/', '\\', '\0']) || name == "." || name == ".." {
-        return Err(SecretError::Outside(name.to_owned()));
-    }
-    let path = directory.join(name);
-    let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
-    // A link is followed inside its own directory only, as mounted secrets need it.
-    let target = std::fs::canonicalize(&path).map_err(unreadable)?;
-    let home = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    if !target.starts_with(std::fs::canonicalize(home).map_err(unreadable)?) {
-        return Err(SecretError::LinkOutside(path));
-    }
-    let metadata = std::fs::metadata(&target).map_err(unreadable)?;
-    // Asked before the file is opened: opening a pipe waits for its writer.
-    if !metadata.is_file() {
-        return Err(SecretError::NotRegular(path));
-    }
-    private(&path, &metadata)?;
-    if metadata.len() > MAX_SECRET_BYTES {
-        return Err(SecretError::TooLarge(path));
-    }
-    let mut text = std::fs::read_to_string(&target).map_err(unreadable)?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
-}
-
-/// Refuses a file that every user of the machine may read or change; its group may, as mounted secrets have it.
-#[cfg(unix)]
-fn private(path: &Path, metadata: &std::fs::Metadata) -> Result<(), SecretError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mode = metadata.mode() & 0o7777;
-    for (bit, act) in [(0o004, "read"), (0o002, "changed")] {
-        if mode & bit != 0 {
-            return Err(SecretError::Exposed { path: path.to_owned(), act, mode });
-        }
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn private(_: &Path, _: &std::fs::Metadata) -> Result<(), SecretError> {
-    Ok(())
 }

@@ -11,7 +11,6 @@ mod endpoint;
 mod error;
 mod headers;
 pub mod key;
-pub mod key_file;
 pub mod limiter;
 mod links;
 mod paging;

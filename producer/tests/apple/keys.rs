@@ -1,12 +1,6 @@
 //! Every form of a key file that was seen, and every file that is no such key.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-
-use secrecy::ExposeSecret as _;
 use windfall_producer::apple::key::{KeyError, SigningKey};
-use windfall_producer::apple::key_file::{self, KeyFileError};
 use windfall_simulator::{KeyForm, Simulator};
 
 macro_rules! pem {
@@ -102,69 +96,4 @@ fn no_refusal_and_no_debug_output_holds_a_part_of_the_key() {
     let broken = pem.replacen(&secret[10..12], "*!", 1);
     let refusal = load(&broken).unwrap_err();
     assert!(!format!("{refusal} {refusal:?}").contains(&secret[20..40]));
-}
-
-fn write(directory: &Path, name: &str, mode: u32) -> std::path::PathBuf {
-    let path = directory.join(name);
-    fs::write(&path, pem!("pkcs8")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-    path
-}
-
-#[test]
-fn a_key_file_is_read_only_when_others_may_not_read_it() {
-    let directory = tempfile::tempdir().unwrap();
-    for (mode, group) in [(0o400, false), (0o600, false), (0o440, true), (0o640, true)] {
-        let text = key_file::read(&write(directory.path(), "key.pem", mode)).unwrap();
-        assert_eq!((text.pem.expose_secret(), text.group_may_read), (pem!("pkcs8"), group), "{mode:o}");
-        fs::remove_file(directory.path().join("key.pem")).unwrap();
-    }
-    for mode in [0o644, 0o604, 0o602, 0o666, 0o777] {
-        let refusal = key_file::read(&write(directory.path(), "key.pem", mode)).map(drop).unwrap_err();
-        assert!(matches!(refusal, KeyFileError::Exposed { mode: seen, .. } if seen == mode), "{refusal}");
-        assert!(refusal.help().contains("chmod 0400"), "{}", refusal.help());
-        fs::remove_file(directory.path().join("key.pem")).unwrap();
-    }
-}
-
-#[test]
-fn a_link_is_followed_inside_its_directory_only() {
-    let (here, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    // As Kubernetes mounts a secret: key.pem -> ..data/key.pem, ..data -> ..2026_11_21.
-    let data = here.path().join("..2026_11_21");
-    fs::create_dir(&data).unwrap();
-    write(&data, "key.pem", 0o440);
-    symlink("..2026_11_21", here.path().join("..data")).unwrap();
-    symlink("..data/key.pem", here.path().join("key.pem")).unwrap();
-    assert!(key_file::read(&here.path().join("key.pem")).is_ok());
-    let outside = write(elsewhere.path(), "key.pem", 0o400);
-    symlink(&outside, here.path().join("far.pem")).unwrap();
-    let refusal = key_file::read(&here.path().join("far.pem")).map(drop).unwrap_err();
-    assert!(matches!(refusal, KeyFileError::LinkOutside { .. }), "{refusal}");
-}
-
-#[test]
-fn pipes_directories_and_missing_files_are_refused_at_once() {
-    let directory = tempfile::tempdir().unwrap();
-    let pipe = directory.path().join("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let socket = directory.path().join("socket");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    for (path, is) in [(pipe.as_path(), "pipe"), (socket.as_path(), "socket"), (directory.path(), "directory")] {
-        let refusal = key_file::read(path).map(drop).unwrap_err();
-        assert!(matches!(refusal, KeyFileError::NotRegular { what, .. } if what == is), "{refusal}");
-    }
-    let refusal = key_file::read(&directory.path().join("none.pem")).map(drop).unwrap_err();
-    assert!(matches!(refusal, KeyFileError::Missing(_)), "{refusal}");
-    assert!(refusal.help().contains("none.pem"));
-}
-
-#[test]
-fn a_file_that_no_key_can_be_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = write(directory.path(), "key.pem", 0o600);
-    fs::write(&path, vec![b'x'; 70 * 1024]).unwrap();
-    assert!(matches!(key_file::read(&path).map(drop), Err(KeyFileError::TooLarge(_))));
-    fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    assert!(matches!(key_file::read(&path).map(drop), Err(KeyFileError::NotText(_))));
 }
