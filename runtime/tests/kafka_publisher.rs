@@ -63,6 +63,24 @@ async fn a_second_writer_fences_the_first_which_is_dead_from_then_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_given_up_does_not_fence_the_next() {
+    let connection = connection();
+    let topic = topic(&connection, "t", 1).await;
+    let id = connection.prefixed("p");
+    for round in 0..3 {
+        for _ in 0..2 {
+            let start = std::pin::pin!(Publisher::start(&connection, &id));
+            assert!(futures_util::poll!(start).is_pending());
+        }
+        let mut publisher = Publisher::start(&connection, &id).await.unwrap();
+        for number in 0..3 {
+            let derived = vec![record(&topic, 0, &format!("{round}-{number}"))];
+            publisher.commit(Transaction { derived, ..Transaction::default() }).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_writer_left_open_is_aborted_by_its_successor() {
     let connection = connection();
     let topic = topic(&connection, "t", 1).await;

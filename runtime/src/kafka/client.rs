@@ -1,9 +1,85 @@
-//! What clients tell beside their answers.
+//! How clients are made and asked, and what they tell beside their answers.
+
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use tracing::warn;
+
+use super::record::TopicPartition;
+
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// One try of a question that is repeated: short enough that whoever gives up need not wait long.
+const LONGEST_ASK: Duration = Duration::from_secs(2);
+const SHORTEST_ASK: Duration = Duration::from_millis(50);
+
+/// Makes a client; what is wrong with a setting is told without its value.
+pub(super) fn make<C: ClientContext, T: FromClientConfigAndContext<C>>(
+    settings: &ClientConfig,
+    context: C,
+) -> KafkaResult<T> {
+    T::from_config_and_context(settings, context).map_err(without_value)
+}
+
+/// Takes the value out of an error about a setting: a password may stand under a name that was misspelt.
+pub(super) fn without_value(error: KafkaError) -> KafkaError {
+    let KafkaError::ClientConfig(result, description, name, value) = error else { return error };
+    let quoted = |description: String, part: &str| description.replace(&format!("\"{part}\""), "\"[not shown]\"");
+    // librdkafka repeats what it does not understand, of a list the one part.
+    let parts = std::iter::once(value.as_str()).chain(value.split(',').map(str::trim)).filter(|part| *part != name);
+    let description = parts.fold(description, quoted);
+    KafkaError::ClientConfig(result, description, name, "[value not shown]".to_owned())
+}
+
+/// Repeats a question that a broker answers with "not yet", as one that just started or a topic that was just created does.
+pub(super) fn retried<T>(
+    deadline: Instant,
+    again: impl Fn(Code) -> bool,
+    ask: impl Fn() -> KafkaResult<T>,
+) -> KafkaResult<T> {
+    loop {
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if Instant::now() >= deadline || !error.rdkafka_error_code().is_some_and(&again) {
+            return Err(error);
+        }
+        thread::sleep(ASK_AGAIN);
+    }
+}
+
+/// Returns whether an answer means "not yet" of a topic that is there.
+pub(super) fn passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+    )
+}
+
+/// Returns the first offset of a partition that is known to exist, asking again while its brokers do not know it yet.
+pub(super) fn first_offset<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    at: &TopicPartition,
+    deadline: Instant,
+    given_up: impl Fn() -> bool,
+) -> KafkaResult<i64> {
+    let unknown = |code| matches!(code, Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic);
+    let again = |code| (passing(code) || unknown(code)) && !given_up();
+    let ask = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        consumer.fetch_watermarks(&at.topic, at.partition, left.clamp(SHORTEST_ASK, LONGEST_ASK))
+    };
+    retried(deadline, again, ask).map(|(first, _)| first)
+}
 
 /// Logs what librdkafka calls an error: most are brokers that come and go, which it sees to by itself.
 ///
@@ -24,3 +100,57 @@ impl ClientContext for PlainContext {
 }
 
 impl ConsumerContext for PlainContext {}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn refusal(name: &str, value: &str) -> String {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", "127.0.0.1:1").set(name, value);
+        let error = make::<_, BaseConsumer<PlainContext>>(&settings, PlainContext).map(drop).unwrap_err();
+        format!("{error} {error:?}")
+    }
+
+    #[test]
+    fn a_setting_that_is_refused_is_named_without_its_value() {
+        for name in ["sasl.pasword", "security.protocol", "debug", "enable.auto.commit"] {
+            for value in ["hunter2", "generic,hunter2"] {
+                let refusal = refusal(name, value);
+                assert!(refusal.contains(name) && !refusal.contains("hunter2"), "{refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_is_repeated_until_it_is_answered() {
+        let asked = Cell::new(0);
+        let ask = || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { Err(KafkaError::MetadataFetch(Code::NotLeaderForPartition)) } else { Ok(7) }
+        };
+        let answer = retried(Instant::now() + Duration::from_secs(60), passing, ask);
+        assert_eq!((answer.unwrap(), asked.get()), (7, 3));
+    }
+
+    #[test]
+    fn a_question_without_an_answer_ends_in_an_error() {
+        let ask = |code| move || Err::<(), _>(KafkaError::MetadataFetch(code));
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(retried(Instant::now(), passing, ask(Code::NotLeaderForPartition)).is_err(), "the time is gone");
+        assert!(retried(later, passing, ask(Code::TopicAuthorizationFailed)).is_err(), "it does not pass");
+    }
+
+    #[test]
+    fn no_first_offset_is_assumed_where_nobody_answers() {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", "127.0.0.1:1").set("group.id", "g");
+        let consumer: BaseConsumer<PlainContext> = make(&settings, PlainContext).unwrap();
+        let at = TopicPartition::new("t", 0);
+        assert!(first_offset(&consumer, &at, Instant::now(), || false).is_err(), "the time is gone");
+        let later = Instant::now() + Duration::from_secs(600);
+        assert!(first_offset(&consumer, &at, later, || true).is_err(), "nobody wants to know");
+    }
+}

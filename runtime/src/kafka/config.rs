@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::client::without_value;
 use super::connection::Connection;
 use crate::config::Violations;
 use crate::secret::{Secret, TextOrSecret};
@@ -204,6 +205,7 @@ impl KafkaConfig {
         if violations.is_empty()
             && let Err(error) = Connection::new(self, "validate", "validate").admin().create_native_config()
         {
+            let error = without_value(error);
             violations.push("properties", format!("must be settings of librdkafka: {error}"));
         }
         violations
@@ -366,6 +368,13 @@ mod tests {
         let found = violations(&with_property("ssl.ca.locatoin", text("/x")));
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("ssl.ca.locatoin"), "{found:?}");
+    }
+
+    #[test]
+    fn a_password_under_a_name_that_was_misspelt_is_not_shown() {
+        let found = violations(&with_property("sasl.pasword", text("hunter2")));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("sasl.pasword") && !found[0].contains("hunter2"), "{found:?}");
     }
 
     #[test]

@@ -80,9 +80,14 @@ impl Connection {
         client
     }
 
-    /// Settings of a client that asks and administers; it sees the true end of a partition.
+    /// Settings of a client that administers; it is a producer to librdkafka, which warns of every setting of consumers.
     #[must_use]
     pub fn admin(&self) -> ClientConfig {
+        self.base()
+    }
+
+    /// Settings of a consumer that only asks for offsets; it sees the true end of a partition.
+    pub(super) fn asker(&self) -> ClientConfig {
         let mut client = self.base();
         client.set("isolation.level", "read_uncommitted");
         client
@@ -91,7 +96,7 @@ impl Connection {
     /// Settings of a reader that assigns itself its partitions and sees committed records only.
     #[must_use]
     pub fn reader(&self) -> ClientConfig {
-        let mut client = self.admin();
+        let mut client = self.base();
         client.set("isolation.level", "read_committed");
         client.set("auto.offset.reset", "error");
         client.set("enable.auto.commit", "false");
@@ -146,5 +151,68 @@ impl Connection {
 fn unless_set(client: &mut ClientConfig, name: &str, value: u32) {
     if client.get(name).is_none() {
         client.set(name, value.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use rdkafka::client::ClientContext;
+    use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+    use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+    use rdkafka::producer::{BaseProducer, DeliveryResult, ProducerContext};
+
+    use super::*;
+    use crate::kafka::config::SchemaRegistryConfig;
+
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<Mutex<Vec<String>>>);
+
+    impl ClientContext for Warnings {
+        fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+            if facility == "CONFWARN" {
+                self.0.lock().unwrap().push(message.to_owned());
+            }
+        }
+    }
+
+    impl ConsumerContext for Warnings {}
+
+    impl ProducerContext for Warnings {
+        type DeliveryOpaque = ();
+
+        fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    }
+
+    /// Logs come with polls; what is said of settings lies there from the beginning.
+    fn of_producer(settings: &ClientConfig) -> Vec<String> {
+        let warnings = Warnings::default();
+        let producer = BaseProducer::from_config_and_context(settings, warnings.clone()).unwrap();
+        (0..3).for_each(|_| producer.poll(Duration::from_millis(10)));
+        std::mem::take(&mut *warnings.0.lock().unwrap())
+    }
+
+    fn of_consumer(settings: &ClientConfig) -> Vec<String> {
+        let warnings = Warnings::default();
+        let consumer = BaseConsumer::from_config_and_context(settings, warnings.clone()).unwrap();
+        (0..3).for_each(|_| drop(consumer.poll(Duration::from_millis(10))));
+        std::mem::take(&mut *warnings.0.lock().unwrap())
+    }
+
+    #[test]
+    fn no_client_is_given_a_setting_of_another_kind() {
+        // Nobody answers there, and nothing needs to.
+        let config = KafkaConfig::new("127.0.0.1:1", SchemaRegistryConfig::embedded(None));
+        let connection = Connection::new(&config, "s", "i");
+        let membership = Membership::Static { instance: "i".to_owned() };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(of_producer(&connection.admin()), none);
+        assert_eq!(of_producer(&connection.idempotent()), none);
+        assert_eq!(of_producer(&connection.transactional("t")), none);
+        assert_eq!(of_consumer(&connection.asker()), none);
+        assert_eq!(of_consumer(&connection.reader()), none);
+        assert_eq!(of_consumer(&connection.member("g", &membership)), none);
+        assert_ne!(of_producer(&connection.asker()), none, "the warning would be seen");
     }
 }

@@ -11,6 +11,7 @@
 //! A new one is started, which fences late copies; then the take-over is run from the beginning.
 
 mod error;
+mod starting;
 mod writer;
 
 use std::sync::Arc;
@@ -111,6 +112,8 @@ enum State {
 
 impl Publisher {
     /// Makes a producer and fences every earlier one with that id: what they had open is aborted.
+    ///
+    /// Dropping the future gives the start up; the next one of that id in this process waits until that has ended.
     ///
     /// # Errors
     /// [`PublishError::Start`] when no broker lets it, after retries of a minute.

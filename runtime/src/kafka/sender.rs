@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
-use super::client::PlainContext;
+use super::client::{PlainContext, make};
 use super::connection::{Connection, MESSAGE_TIMEOUT};
 use super::record::{Delivered, Outgoing};
 use super::retire::retire;
@@ -53,7 +52,7 @@ impl Sender {
     /// [`SendError::Client`] when the settings make no producer.
     pub fn new(connection: &Connection) -> Result<Self, SendError> {
         let settings = connection.idempotent();
-        let producer = FutureProducer::from_config_and_context(&settings, PlainContext).map_err(SendError::Client)?;
+        let producer = make::<_, FutureProducer<PlainContext>>(&settings, PlainContext).map_err(SendError::Client)?;
         Ok(Self { producer: Some(producer) })
     }
 

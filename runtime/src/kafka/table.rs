@@ -15,13 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::watch;
 
 pub use error::TableError;
 
-use super::client::PlainContext;
+use super::client::{PlainContext, make, passing, retried};
 use super::connection::Connection;
 use super::consumer::Start;
 use super::record::Record;
@@ -42,6 +41,8 @@ pub struct FoldRequest {
     pub from: BTreeMap<i32, Start>,
     /// Where to tell how far it has come, for `/status`.
     pub progress: Option<watch::Sender<FoldProgress>>,
+    /// Ends before the first open transaction instead of waiting for it: never for a state that something is computed from.
+    visible_only: bool,
 }
 
 impl FoldRequest {
@@ -49,14 +50,14 @@ impl FoldRequest {
     #[must_use]
     pub fn whole(topic: impl Into<String>, partitions: impl IntoIterator<Item = i32>) -> Self {
         let from = partitions.into_iter().map(|partition| (partition, Start::Beginning)).collect();
-        Self { topic: topic.into(), from, progress: None }
+        Self { topic: topic.into(), from, progress: None, visible_only: false }
     }
 
     /// Asks for what has come since an earlier fold.
     #[must_use]
     pub fn tail(topic: impl Into<String>, next_offsets: &BTreeMap<i32, i64>) -> Self {
         let from = next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))).collect();
-        Self { topic: topic.into(), from, progress: None }
+        Self { topic: topic.into(), from, progress: None, visible_only: false }
     }
 
     /// Tells how far it has come.
@@ -119,10 +120,12 @@ pub async fn fold<S: Send + 'static>(
 ) -> Result<Folded<S>, TableError> {
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);
-    let (admin, reader) = (connection.admin(), connection.reader());
+    let (asker, reader) = (connection.asker(), connection.reader());
     let topic = request.topic.clone();
     let work = move || {
-        let ends = ends_blocking(&admin, &request.topic, request.from.keys().copied())?;
+        // The end that a `read_committed` client is told is the last stable offset.
+        let asker = if request.visible_only { &reader } else { &asker };
+        let ends = ends_blocking(asker, &request.topic, request.from.keys().copied())?;
         Reading::new(&reader, request, &ends, stopped)?.run(state, on_record)
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(TableError::Ended { topic, source: error }))
@@ -137,10 +140,10 @@ pub async fn ends(
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
 ) -> Result<BTreeMap<i32, Extent>, TableError> {
-    let (admin, topic) = (connection.admin(), topic.to_owned());
+    let (asker, topic) = (connection.asker(), topic.to_owned());
     let partitions: Vec<i32> = partitions.into_iter().collect();
     let name = topic.clone();
-    let work = move || ends_blocking(&admin, &topic, partitions);
+    let work = move || ends_blocking(&asker, &topic, partitions);
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(TableError::Ended { topic: name, source }))
 }
 
@@ -154,18 +157,18 @@ pub struct Extent {
 }
 
 fn ends_blocking(
-    admin: &ClientConfig,
+    asker: &ClientConfig,
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
 ) -> Result<BTreeMap<i32, Extent>, TableError> {
     let ask = |source| TableError::Ask { topic: topic.to_owned(), source };
-    let client = BaseConsumer::from_config_and_context(admin, PlainContext).map_err(ask)?;
+    let client = make::<_, BaseConsumer<PlainContext>>(asker, PlainContext).map_err(ask)?;
     let deadline = Instant::now() + ASK_TIMEOUT * 3;
     let ends = partitions
         .into_iter()
         .map(|partition| {
             let (first, end) =
-                retried(deadline, || client.fetch_watermarks(topic, partition, ASK_TIMEOUT)).map_err(ask)?;
+                retried(deadline, passing, || client.fetch_watermarks(topic, partition, ASK_TIMEOUT)).map_err(ask)?;
             Ok((partition, Extent { first, end }))
         })
         .collect();
@@ -173,31 +176,7 @@ fn ends_blocking(
     ends
 }
 
-/// Repeats a question that a starting broker answers with "not yet".
-fn retried<T>(deadline: Instant, ask: impl Fn() -> rdkafka::error::KafkaResult<T>) -> rdkafka::error::KafkaResult<T> {
-    use rdkafka::types::RDKafkaErrorCode as Code;
-    loop {
-        let error = match ask() {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let passing = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                Code::LeaderNotAvailable
-                    | Code::NotLeaderForPartition
-                    | Code::BrokerTransportFailure
-                    | Code::OperationTimedOut
-            )
-        );
-        if !passing || Instant::now() >= deadline {
-            return Err(error);
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// Reads the newest visible record of each partition that has one.
+/// Reads the newest visible record of each partition that has one; what an open transaction hides is not waited for.
 ///
 /// # Errors
 /// As [`fold`].
@@ -214,7 +193,7 @@ pub async fn newest(
     let mut look_back = LOOK_BACK;
     while !extents.is_empty() {
         let starts = extents.iter().map(|(at, extent)| (*at, (extent.end - look_back).max(extent.first)));
-        let request = FoldRequest::tail(topic, &starts.collect());
+        let request = FoldRequest { visible_only: true, ..FoldRequest::tail(topic, &starts.collect()) };
         let folded = fold(connection, request, BTreeMap::new(), |newest, record| {
             newest.insert(record.partition, record);
             Ok(())

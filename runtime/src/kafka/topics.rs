@@ -5,14 +5,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::info;
 pub use windfall_schemas::topic::TopicSpec;
 use windfall_schemas::topic::min_insync_replicas;
 
-use super::client::PlainContext;
+use super::client::{PlainContext, make};
 use super::config::ManageTopics;
 use super::connection::Connection;
 use super::retire::retire;
@@ -156,7 +155,7 @@ impl Admin {
     fn connect(connection: &Connection) -> Result<Self, TopicError> {
         let config = connection.config();
         let servers = config.bootstrap_servers.join(",");
-        match AdminClient::from_config_and_context(&connection.admin(), PlainContext) {
+        match make::<_, AdminClient<PlainContext>>(&connection.admin(), PlainContext) {
             Ok(client) => {
                 let client = Some(std::sync::Arc::new(client));
                 Ok(Self { client, servers, replication: i32::from(config.replication_factor) })

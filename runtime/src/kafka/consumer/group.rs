@@ -10,12 +10,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::error::ConsumerError;
-use super::mailbox::{Assignment, Live, Mailbox};
+use super::mailbox::{Assignment, Live, Mailbox, Turn};
 use super::polling::GroupContext;
+use crate::kafka::client::first_offset;
 use crate::kafka::record::TopicPartition;
 
 /// A broker that has not answered by then is not going to help this assignment.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A poll ends within milliseconds; one that serves a rebalance asks brokers and waits for the loop's answer, and ends the assignment.
+const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Partitions that were assigned a moment ago refuse to be sought (`_STATE`) until their fetcher has started.
 const SEEK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -96,17 +99,20 @@ impl Group {
         assignment: &Assignment,
         starts: &BTreeMap<TopicPartition, Start>,
     ) -> Result<u64, ConsumerError> {
-        let deadline = Instant::now() + ASK_TIMEOUT;
         let _flow = self.mailbox.flow();
         if !self.mailbox.shut(assignment.id) {
             return Err(self.reassigned());
         }
         let all = partition_list(assignment.partitions.iter().map(|partition| (partition, Offset::Invalid)));
         consumer.pause(&all).map_err(|source| self.ask("partitions", source))?;
-        self.seek(consumer, assignment, starts, deadline)?;
+        let offsets = self.offsets_of(consumer, assignment, starts)?;
+        self.seek(consumer, assignment, offsets)?;
         // A poll that began before the seek may hold a record of before; only when it has ended may anything be believed.
-        if !self.mailbox.await_turn(assignment.id, deadline) {
-            return Err(self.reassigned());
+        match self.mailbox.await_turn(assignment.id, Instant::now() + TURN_TIMEOUT) {
+            Turn::Taken => {}
+            Turn::Gone => return Err(self.reassigned()),
+            // No other event is on its way: who is told of one would wait for ever.
+            Turn::Late => return Err(self.not_set("a poll has not ended in time".to_owned())),
         }
         let mut live = Live::new();
         for partition in starts.keys() {
@@ -122,13 +128,9 @@ impl Group {
         &self,
         consumer: &BaseConsumer<GroupContext>,
         assignment: &Assignment,
-        starts: &BTreeMap<TopicPartition, Start>,
-        deadline: Instant,
+        mut left: Vec<(TopicPartition, i64)>,
     ) -> Result<(), ConsumerError> {
-        let mut left: Vec<(TopicPartition, i64)> = Vec::new();
-        for (at, start) in starts {
-            left.push((at.clone(), self.offset_of(consumer, at, *start)?));
-        }
+        let deadline = Instant::now() + ASK_TIMEOUT;
         while !left.is_empty() {
             let list = partition_list(left.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset))));
             let answer = consumer.seek_partitions(list, ASK_TIMEOUT).map_err(|source| self.ask("positions", source))?;
@@ -148,27 +150,31 @@ impl Group {
                 return Err(self.reassigned());
             }
             if Instant::now() >= deadline {
-                return Err(ConsumerError::Seek { group: self.name.to_string(), reason });
+                return Err(self.not_set(reason));
             }
             thread::sleep(SEEK_PAUSE);
         }
         Ok(())
     }
 
-    /// Makes a start a number: a seek to a logical offset asks a broker, and its late answer may undo a later seek.
-    fn offset_of(
+    /// Makes each start a number: a seek to a logical offset asks a broker, and its late answer may undo a later seek.
+    fn offsets_of(
         &self,
         consumer: &BaseConsumer<GroupContext>,
-        at: &TopicPartition,
-        start: Start,
-    ) -> Result<i64, ConsumerError> {
-        match start {
-            Start::At(offset) => Ok(offset),
-            Start::Beginning => {
-                let watermarks = consumer.fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT);
-                watermarks.map(|(first, _)| first).map_err(|source| self.ask("first offsets", source))
-            }
-        }
+        assignment: &Assignment,
+        starts: &BTreeMap<TopicPartition, Start>,
+    ) -> Result<Vec<(TopicPartition, i64)>, ConsumerError> {
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        let gone = || self.mailbox.stopped() || !self.mailbox.current_assignment(assignment.id);
+        let number = |(at, start): (&TopicPartition, &Start)| {
+            let offset = match start {
+                Start::At(offset) => *offset,
+                Start::Beginning => first_offset(consumer, at, deadline, gone)
+                    .map_err(|source| if gone() { self.reassigned() } else { self.ask("first offsets", source) })?,
+            };
+            Ok((at.clone(), offset))
+        };
+        starts.iter().map(number).collect()
     }
 
     /// Stops reading partitions until the next assignment; batches that are queued may still hold records of them.
@@ -235,6 +241,10 @@ impl Group {
     ) -> Result<T, ConsumerError> {
         let consumer = self.consumer.upgrade().ok_or_else(|| self.reassigned())?;
         tokio::task::spawn_blocking(move || work(&consumer)).await.map_err(|_| self.reassigned())
+    }
+
+    fn not_set(&self, reason: String) -> ConsumerError {
+        ConsumerError::Seek { group: self.name.to_string(), reason }
     }
 
     fn reassigned(&self) -> ConsumerError {

@@ -53,6 +53,17 @@ impl fmt::Debug for Revoked {
     }
 }
 
+/// What came of waiting for the polling thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has begun a new poll.
+    Taken,
+    /// The assignment is gone, and an event tells of it.
+    Gone,
+    /// The time is up and the assignment stands: no event is coming.
+    Late,
+}
+
 /// What may be read as of one moment.
 #[derive(Debug)]
 pub(super) struct View {
@@ -236,8 +247,8 @@ impl Mailbox {
         true
     }
 
-    /// Waits until the polling thread has begun a poll after this call; false when the assignment or the time is gone.
-    pub(super) fn await_turn(&self, assignment: u64, deadline: Instant) -> bool {
+    /// Waits until the polling thread has begun a poll after this call.
+    pub(super) fn await_turn(&self, assignment: u64, deadline: Instant) -> Turn {
         let mut state = self.state();
         state.asked += 1;
         let asked = state.asked;
@@ -246,7 +257,10 @@ impl Mailbox {
         let patience = deadline.saturating_duration_since(Instant::now());
         let state = self.changed.wait_timeout_while(state, patience, waiting);
         let state = state.map(|(state, _)| state).unwrap_or_else(|poisoned| poisoned.into_inner().0);
-        state.taken >= asked && state.assignment == Some(assignment)
+        if state.assignment != Some(assignment) || self.stopped() {
+            return Turn::Gone;
+        }
+        if state.taken >= asked { Turn::Taken } else { Turn::Late }
     }
 
     /// Lets `live` be read and returns the epoch in which it is; `None` when the assignment is gone.
@@ -337,7 +351,8 @@ mod tests {
     fn a_turn_is_had_only_by_a_poll_that_begins_later() {
         let (mailbox, assignment) = assigned();
         mailbox.take_turn();
-        assert!(!mailbox.await_turn(assignment, Instant::now() + NOW), "the turn was taken before it was asked for");
+        let early = mailbox.await_turn(assignment, Instant::now() + NOW);
+        assert_eq!(early, Turn::Late, "the turn was taken before it was asked for");
         let mailbox = Arc::new(mailbox);
         let polling = Arc::clone(&mailbox);
         let thread = std::thread::spawn(move || {
@@ -346,8 +361,16 @@ mod tests {
             }
             polling.take_turn();
         });
-        assert!(mailbox.await_turn(assignment, Instant::now() + Duration::from_secs(10)));
+        assert_eq!(mailbox.await_turn(assignment, Instant::now() + Duration::from_secs(10)), Turn::Taken);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_turn_that_does_not_come_is_told_from_an_assignment_that_is_gone() {
+        let (mailbox, assignment) = assigned();
+        assert_eq!(mailbox.await_turn(assignment, Instant::now()), Turn::Late);
+        mailbox.assigned(Vec::new());
+        assert_eq!(mailbox.await_turn(assignment, Instant::now() + Duration::from_secs(10)), Turn::Gone);
     }
 
     #[test]

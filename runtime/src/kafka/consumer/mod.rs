@@ -23,7 +23,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tracing::warn;
 
@@ -32,6 +31,7 @@ pub use error::ConsumerError;
 pub use group::{Group, Start};
 pub use mailbox::{Assignment, Revoked};
 
+use super::client::make;
 use super::connection::{Connection, Membership};
 use mailbox::Mailbox;
 use polling::{GroupContext, Polling};
@@ -128,7 +128,7 @@ fn subscribed(
 ) -> Result<BaseConsumer<GroupContext>, ConsumerError> {
     let context = GroupContext::new(options.group.clone(), mailbox);
     let client = |source| ConsumerError::Client { group: options.group.clone(), source };
-    let consumer = BaseConsumer::from_config_and_context(settings, context).map_err(client)?;
+    let consumer = make::<_, BaseConsumer<GroupContext>>(settings, context).map_err(client)?;
     let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(client)?;
     Ok(consumer)

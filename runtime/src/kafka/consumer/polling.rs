@@ -18,7 +18,7 @@ use super::batch::{Batch, Cutter, Reached};
 use super::error::ConsumerError;
 use super::group::partition_list;
 use super::mailbox::{Live, Mailbox, Revoked};
-use crate::kafka::client::log_error;
+use crate::kafka::client::{first_offset, log_error};
 use crate::kafka::record::{Record, TopicPartition};
 
 /// A poll ends by itself after this long, so that seeks and the end need not wait for a record.
@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const PAUSED_POLL: Duration = Duration::from_millis(5);
 /// The loop has this long to answer a revocation; then the group goes on without it, and the broker refuses its commits.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(5);
-/// First offsets are asked for inside a rebalance, which must not take long; without an answer 0 is right for compacted topics.
-const FIRST_OFFSETS_DEADLINE: Duration = Duration::from_secs(3);
+/// First offsets are asked for inside a rebalance, which must not take long; without an answer the member fails, and a new one may do better.
+const FIRST_OFFSETS_DEADLINE: Duration = Duration::from_secs(10);
 /// The handle's short calls end within this time; then the client is destroyed.
 const HANDLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -53,24 +53,29 @@ impl GroupContext {
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         debug!(group = self.group, partitions = partitions.len(), "partitions assigned");
-        let assigned = self.set_first_offsets(consumer, list).and_then(|()| consumer.assign(list));
-        let paused = assigned.and_then(|()| consumer.pause(list));
+        let fatal = |source| ConsumerError::Fatal { group: self.group.clone(), source };
+        let paused = self.set_first_offsets(consumer, list, &partitions).and_then(|()| {
+            consumer.assign(list).map_err(fatal)?;
+            consumer.pause(list).map_err(fatal)
+        });
         match paused {
             Ok(()) => self.mailbox.assigned(partitions),
-            Err(source) => self.mailbox.fail(ConsumerError::Fatal { group: self.group.clone(), source }),
+            Err(error) => self.mailbox.fail(error),
         }
     }
 
-    fn set_first_offsets(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
+    fn set_first_offsets(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &mut TopicPartitionList,
+        partitions: &[TopicPartition],
+    ) -> Result<(), ConsumerError> {
         let deadline = Instant::now() + FIRST_OFFSETS_DEADLINE;
-        for at in partitions_of(list) {
-            let patience = deadline.saturating_duration_since(Instant::now()).max(IDLE_POLL);
-            let first = consumer.fetch_watermarks(&at.topic, at.partition, patience).map(|(first, _)| first);
-            let first = first.unwrap_or_else(|error| {
-                warn!(%error, partition = %at, "first offset not read, assuming 0");
-                0
-            });
-            list.set_partition_offset(&at.topic, at.partition, Offset::Offset(first))?;
+        for at in partitions {
+            let first = first_offset(consumer, at, deadline, || self.mailbox.stopped());
+            let first = first.map_err(|source| asked(&self.group, source))?;
+            list.set_partition_offset(&at.topic, at.partition, Offset::Offset(first))
+                .map_err(|source| ConsumerError::Fatal { group: self.group.clone(), source })?;
         }
         Ok(())
     }
@@ -117,6 +122,24 @@ impl ConsumerContext for GroupContext {
             _ => self.revoke(consumer, list),
         }
     }
+}
+
+fn forbidden(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+/// What it means that a first offset was not told.
+fn asked(group: &str, source: KafkaError) -> ConsumerError {
+    let group = group.to_owned();
+    if source.rdkafka_error_code().is_some_and(forbidden) {
+        return ConsumerError::Refused { group, source };
+    }
+    ConsumerError::Ask { what: "first offsets", group, source }
 }
 
 fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
@@ -234,13 +257,10 @@ impl Polling {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 Err(ConsumerError::OutOfRange { group, source })
             }
-            Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed,
-            ) => Err(ConsumerError::Refused { group, source }),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Err(ConsumerError::Refused { group, source })
+            }
+            Some(code) if forbidden(code) => Err(ConsumerError::Refused { group, source }),
             _ => {
                 warn!(error = %source, group = self.group, "consumer met an error and goes on");
                 Ok(())

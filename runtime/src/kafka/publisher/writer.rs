@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -17,8 +17,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
+use super::starting::Turn;
 use super::{Committed, Input, PublishError, Timing, Transaction};
-use crate::kafka::client::log_error;
+use crate::kafka::client::{log_error, make};
 use crate::kafka::connection::MESSAGE_TIMEOUT;
 use crate::kafka::record::{Delivered, Outgoing};
 use crate::kafka::retire::retire;
@@ -28,6 +29,10 @@ use crate::telemetry::chain;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// One try of a call that the deadline lets repeat.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// One try of a start, which takes up where the one before was: short, so that one that was given up ends soon.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
+/// A producer that could not start is gone by then, unless its destructor hangs.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A call that is still answered retriably after the transaction's own time-out will not come through.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -124,15 +129,19 @@ impl Writer {
         abandoned: Arc<AtomicBool>,
     ) -> Result<Self, PublishError> {
         let refused = |source| PublishError::Start { transactional_id: transactional_id.to_string(), source };
-        let producer: BaseProducer<Deliveries> =
-            BaseProducer::from_config_and_context(settings, Deliveries::default()).map_err(refused)?;
+        let Some(_turn) = Turn::take(&transactional_id, &abandoned) else {
+            let why = "given up before it started".to_owned();
+            return Err(PublishError::Dead { transactional_id: transactional_id.to_string(), why });
+        };
+        let producer: BaseProducer<Deliveries> = make(settings, Deliveries::default()).map_err(refused)?;
         let deadline = Instant::now() + START_DEADLINE;
-        let initialised = repeat(deadline, &abandoned, || producer.init_transactions(CALL_TIMEOUT));
+        let initialised = repeat(deadline, &abandoned, || producer.init_transactions(START_TIMEOUT));
         match initialised {
             Ok(()) => Ok(Self { producer, transactional_id, abandoned }),
             Err(source) => {
                 let error = refused(source);
-                retire("producer", producer);
+                // Its request may still be on the way, and would fence the next.
+                let _ = retire("producer", producer).recv_timeout(RETIRE_TIMEOUT);
                 Err(error)
             }
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -14,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
 use super::{Extent, FoldFailure, FoldProgress, FoldRequest, Folded, Hidden, TableError};
-use crate::kafka::client::PlainContext;
+use crate::kafka::client::{PlainContext, make};
 use crate::kafka::consumer::Start;
 use crate::kafka::record::Record;
 use crate::kafka::retire::retire;
@@ -65,7 +64,7 @@ impl Reading {
                 open.insert(*number, Partition { end: extent.end, hidden_since: None, position: from });
             }
         }
-        let consumer = BaseConsumer::from_config_and_context(reader, PlainContext).map_err(read)?;
+        let consumer = make::<_, BaseConsumer<PlainContext>>(reader, PlainContext).map_err(read)?;
         if !open.is_empty() {
             consumer.assign(&list).map_err(read)?;
         }
