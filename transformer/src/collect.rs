@@ -28,9 +28,9 @@ use windfall_schemas::wire::WireError;
 use crate::asset::{Applied, Asset, Conclusion};
 use crate::codecs::{Codecs, CollectionCodecs, Unreadable, asset_headers};
 use crate::collection::CompiledCollection;
-use crate::driver::{Stage, Starts, Work};
 use crate::error::TransformerError;
 use crate::fold::FoldReport;
+use crate::stage::{Stage, Starts, Work};
 use memory::{Memory, contribution};
 
 /// The merge of one collection.

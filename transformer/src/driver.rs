@@ -10,7 +10,6 @@
 //! Memory moves only after a commit that answered OK, or by reading the topic.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -20,75 +19,14 @@ use windfall_runtime::health::{Part, State};
 use windfall_runtime::kafka::consumer::{
     Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions, Start,
 };
-use windfall_runtime::kafka::publisher::{Committed, Input, Publisher, Transaction};
+use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
 use windfall_runtime::kafka::table::Extent;
-use windfall_runtime::kafka::{Connection, Membership, Outgoing, Record, TopicPartition, connection, table};
+use windfall_runtime::kafka::{Connection, Membership, TopicPartition, connection, table};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::telemetry::chain;
 
 use crate::error::TransformerError;
-
-/// Where the input of each partition begins.
-pub(crate) type Starts = BTreeMap<TopicPartition, Start>;
-
-/// What a stage does within the loop.
-pub(crate) trait Stage: Send {
-    /// What moves the stage's memory, once it is durable.
-    type Effects: Send;
-
-    /// Name in metrics and logs: `map`, `merge`.
-    fn name(&self) -> &'static str;
-
-    /// Reads what is to be known of the partitions, and says where their input begins and what must be published first.
-    ///
-    /// May be dropped half-way; what was read is then forgotten and read again.
-    fn take_over(
-        &mut self,
-        partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<i64>>,
-    ) -> impl Future<Output = Result<Starts, TransformerError>> + Send;
-
-    /// Names what an earlier writer left undone in the partitions, a bounded amount at a time; `None` when all is done.
-    fn heal(&mut self) -> Result<Option<Work<Self::Effects>>, TransformerError>;
-
-    /// Computes what follows from records. Memory stays as it is.
-    fn compute(
-        &mut self,
-        records: Vec<Record>,
-    ) -> impl Future<Output = Result<Work<Self::Effects>, TransformerError>> + Send;
-
-    /// Moves memory: the work is durable.
-    fn settle(&mut self, effects: Self::Effects, committed: &Committed);
-
-    /// A place for a test to interfere, before the commit.
-    fn before_commit(&self);
-
-    /// A place for a test to interfere, after the commit.
-    fn after_commit(&self);
-}
-
-/// What is to be written, and what follows from it for memory.
-#[derive(Debug)]
-pub(crate) struct Work<E> {
-    pub(crate) derived: Vec<Outgoing>,
-    pub(crate) follow_up: Vec<Outgoing>,
-    /// Input positions that move although no record of a batch says so.
-    pub(crate) next_offsets: Vec<(TopicPartition, i64)>,
-    pub(crate) dead_letters: u64,
-    pub(crate) effects: E,
-}
-
-impl<E: Default> Work<E> {
-    pub(crate) fn empty() -> Self {
-        Self {
-            derived: Vec::new(),
-            follow_up: Vec::new(),
-            next_offsets: Vec::new(),
-            dead_letters: 0,
-            effects: E::default(),
-        }
-    }
-}
+use crate::stage::{Stage, Starts, Work};
 
 /// How a loop reads and writes.
 #[derive(Debug, Clone)]

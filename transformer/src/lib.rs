@@ -27,6 +27,7 @@ pub mod mapping;
 pub mod merge;
 pub mod problem;
 pub mod run;
+mod stage;
 mod value;
 
 pub use catalog::{LoadedCollection, load_collections};

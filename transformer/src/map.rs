@@ -25,13 +25,13 @@ use windfall_schemas::wire::WireError;
 use crate::catalog::LoadedCollection;
 use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
 use crate::contribution::{MapStep, SourceRecord, map};
-use crate::driver::{Stage, Starts, Work};
 use crate::error::TransformerError;
 use crate::event::SourceEvent;
 use crate::fold::{self, Cached, FoldReport, Own};
 use crate::links::Position;
 use crate::mapping::Program;
 use crate::mapping::source::DecodedRow;
+use crate::stage::{Stage, Starts, Work};
 
 /// Links of one partition.
 type Links = HashMap<LinkKey, Link>;

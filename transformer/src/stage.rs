@@ -1,0 +1,72 @@
+//! What a loop's driver asks of the map and of the merge.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use windfall_runtime::kafka::consumer::Start;
+use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::{Outgoing, Record, TopicPartition};
+
+use crate::error::TransformerError;
+
+/// Where the input of each partition begins.
+pub(crate) type Starts = BTreeMap<TopicPartition, Start>;
+
+/// What a stage does within the loop.
+pub(crate) trait Stage: Send {
+    /// What moves the stage's memory, once it is durable.
+    type Effects: Send;
+
+    /// Name in metrics and logs: `map`, `merge`.
+    fn name(&self) -> &'static str;
+
+    /// Reads what is to be known of the partitions, and says where their input begins and what must be published first.
+    ///
+    /// May be dropped half-way; what was read is then forgotten and read again.
+    fn take_over(
+        &mut self,
+        partitions: &[TopicPartition],
+        committed: &BTreeMap<TopicPartition, Option<i64>>,
+    ) -> impl Future<Output = Result<Starts, TransformerError>> + Send;
+
+    /// Names what an earlier writer left undone in the partitions, a bounded amount at a time; `None` when all is done.
+    fn heal(&mut self) -> Result<Option<Work<Self::Effects>>, TransformerError>;
+
+    /// Computes what follows from records. Memory stays as it is.
+    fn compute(
+        &mut self,
+        records: Vec<Record>,
+    ) -> impl Future<Output = Result<Work<Self::Effects>, TransformerError>> + Send;
+
+    /// Moves memory: the work is durable.
+    fn settle(&mut self, effects: Self::Effects, committed: &Committed);
+
+    /// A place for a test to interfere, before the commit.
+    fn before_commit(&self);
+
+    /// A place for a test to interfere, after the commit.
+    fn after_commit(&self);
+}
+
+/// What is to be written, and what follows from it for memory.
+#[derive(Debug)]
+pub(crate) struct Work<E> {
+    pub(crate) derived: Vec<Outgoing>,
+    pub(crate) follow_up: Vec<Outgoing>,
+    /// Input positions that move although no record of a batch says so.
+    pub(crate) next_offsets: Vec<(TopicPartition, i64)>,
+    pub(crate) dead_letters: u64,
+    pub(crate) effects: E,
+}
+
+impl<E: Default> Work<E> {
+    pub(crate) fn empty() -> Self {
+        Self {
+            derived: Vec::new(),
+            follow_up: Vec::new(),
+            next_offsets: Vec::new(),
+            dead_letters: 0,
+            effects: E::default(),
+        }
+    }
+}
