@@ -1,7 +1,7 @@
 //! Real Apache Kafka, PostgreSQL and a schema registry, started for tests and local runs.
 //!
 //! A folder of its own beside the end-to-end tests, because every crate's tests want a broker and must not wait for the
-//! whole workspace to compile. [`kafka`], [`postgres`] and [`registry`] answer with an address: the one that
+//! whole workspace to compile. [`kafka()`], [`postgres()`] and [`registry()`] answer with an address: the one that
 //! `WINDFALL_TEST_KAFKA`, `WINDFALL_TEST_POSTGRES` or `WINDFALL_TEST_REGISTRY` names, else that of a service started once for this
 //! process. A service ends with the process that started it, however that ends: a shell holds the other end of a pipe and stops it.
 //!
