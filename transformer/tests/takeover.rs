@@ -13,7 +13,7 @@ use windfall_schemas::link::{Link, LinkKey};
 use windfall_schemas::topic::{key_subject, value_subject};
 use windfall_transformer::TransformerError;
 
-use crate::workbench::{Workbench, device, eventually};
+use crate::workbench::{PATIENCE, Workbench, device, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn loops_that_are_killed_again_and_again_repeat_nothing_and_lose_nothing() {
@@ -211,6 +211,24 @@ async fn an_asset_of_which_only_a_newer_contribution_is_left_is_not_taken_for_go
     let report = bench.once().await.unwrap();
     assert_eq!(report.records, 1, "the newer contribution is read");
     assert_eq!(bench.flat().await, before, "neither deleted nor published again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_with_the_same_instance_ends_the_first_and_goes_on() {
+    let mut bench = Workbench::new().await;
+    let first = bench.start();
+    let events = vec![bench.added(1, &device("acme", "D1", "SIM7900001"))];
+    bench.write(events).await;
+    bench.await_assets(|assets| assets.len() == 1).await;
+    let second = bench.start();
+    let error = tokio::time::timeout(PATIENCE, first.task).await.unwrap().unwrap().unwrap_err();
+    assert!(!error.may_pass(), "{error}");
+    assert!(error.help().is_some_and(|help| help.contains("instance")), "{error}");
+    let events = vec![bench.added(2, &device("acme", "D2", "SIM7900002"))];
+    bench.write(events).await;
+    bench.await_assets(|assets| assets.len() == 2).await;
+    second.stop().await;
+    assert_eq!(bench.flat().await.len(), 2, "each asset is published once");
 }
 
 /// Commits an offset for a group that has no members.
