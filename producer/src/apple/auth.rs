@@ -124,7 +124,7 @@ struct Ledger {
     budget: TokenBudget,
     /// A request that is already counted, and written down, but not yet made.
     reserved: bool,
-    /// Until when the cached token is good; for [`Tokens::due`], which must not wait.
+    /// Until when the cached token is good; for the question whether a new one is due, which must not wait.
     until: Option<Duration>,
     given: u64,
     /// How far our clock lags behind the server's, once the server has refused our times.
