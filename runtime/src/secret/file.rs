@@ -100,6 +100,7 @@ fn private(_: &Path, _: &Metadata) -> Result<(), SecretError> {
 }
 
 #[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
