@@ -10,7 +10,7 @@ use crate::{PROGRAM, STAGES, settle, stop, verdict};
 const KILLS: [[&str; 3]; 3] = [
     [
         "publisher.commit.before=3*off->return(abort)",
-        "publisher.offsets.before=2*off->return(abort)",
+        "publisher.offsets.before=1*off->return(abort)",
         "sink.apply.before=1*off->return(abort)",
     ],
     [
