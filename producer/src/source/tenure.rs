@@ -36,8 +36,6 @@ pub(crate) struct Tenure<'a, D> {
     signals_end: i64,
     /// The newest request whose answer was read.
     pub(super) newest_request: u64,
-    /// When a control read last answered, in epoch milliseconds.
-    pub(super) control_at: Option<i64>,
     try_again_at: Option<i64>,
 }
 
@@ -66,7 +64,6 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             signals_from,
             signals_end,
             newest_request: 0,
-            control_at: None,
             try_again_at: None,
         })
     }
@@ -82,7 +79,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
                     Err(other) => return Err(other),
                 }
             }
-            self.look_up_due().await?;
+            self.look_up_due(self.next_scan_at()).await?;
             self.idle().await?;
         }
     }
@@ -100,7 +97,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             }
             Err(other) => return Err(other),
         };
-        self.look_up_due().await?;
+        self.look_up_due(i64::MAX).await?;
         Ok(self.outcome(&header))
     }
 
