@@ -133,6 +133,10 @@ async fn a_release_is_published_with_its_evidence() {
     rig.command(Command::Release { device: gone.clone(), answer: Some(ReleaseAnswer::Gone) });
     rig.command(Command::Hide { device: hidden.clone() });
     assert_eq!(rig.once().await, OnceOutcome::Complete);
+    let reads: Vec<_> = rig.requests().into_iter().filter(|request| request.route == "device").collect();
+    let statuses: Vec<_> = reads.iter().map(|read| read.status.unwrap()).collect();
+    assert_eq!((reads.len(), statuses.iter().filter(|status| **status == 404).count()), (4, 1), "{statuses:?}");
+    assert_eq!(statuses.last(), Some(&200), "the control read comes after the 404s");
     let events = rig.events().await;
     let released: Vec<_> = events.iter().filter(|event| event.op.as_str() == "u").collect();
     assert_eq!(released.len(), 2, "the listing missed the third, and nothing of it has changed");
@@ -353,6 +357,21 @@ async fn linkage_that_cannot_be_read_unassigns_nobody() {
     rig.handle().clear_faults();
     assert_eq!(rig.once().await, OnceOutcome::Complete);
     assert_eq!(unassigned(&rig.events().await), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_lead_back_remove_no_server_and_unassign_nobody() {
+    let rig = Rig::new(still(30, 3), 10).await;
+    rig.once().await;
+    rig.command(Command::Unassign {
+        device: rig.handle().truth().devices.iter().find(|device| device.server_id.is_some()).unwrap().id.clone(),
+    });
+    rig.faults("linkage next-loop");
+    assert_eq!(rig.once().await, OnceOutcome::Incomplete);
+    let detail = rig.header().await.detail.unwrap();
+    assert!(detail.contains("leads back"), "{detail}");
+    assert!(!told(&rig.events().await).iter().any(|told| told.starts_with("unassigned")));
+    assert_eq!(rig.server_log().await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

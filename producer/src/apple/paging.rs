@@ -31,13 +31,14 @@ pub enum PagingError {
 pub struct Trail {
     /// Hashes, since a list may have many pages and a cursor many bytes.
     met: HashSet<u128>,
+    pages: HashSet<u128>,
 }
 
 impl Trail {
     /// Begins a walk, at the first page or, when a scan is resumed, at `from`.
     #[must_use]
     pub fn new(from: Option<&Cursor>) -> Self {
-        Self { met: from.map(hash).into_iter().collect() }
+        Self { met: from.map(hash).into_iter().collect(), pages: HashSet::new() }
     }
 
     /// Takes the cursor of the next page; an error means that the walk must be given up.
@@ -52,6 +53,15 @@ impl Trail {
         }
         self.met.insert(hash(next));
         Ok(())
+    }
+
+    /// Takes the ids of a page that leads on; a page that came before is a loop, whatever its cursor is called.
+    pub fn page<'a>(&mut self, ids: impl Iterator<Item = &'a str>) -> Result<(), PagingError> {
+        let ids: Vec<&str> = ids.collect();
+        if ids.is_empty() || self.pages.insert(xxh3_128(ids.join("\n").as_bytes())) {
+            return Ok(());
+        }
+        Err(PagingError::Loop { pages: self.pages.len() })
     }
 }
 
@@ -73,6 +83,14 @@ mod tests {
         assert_eq!(trail.step(Some(&cursor("a"))), Ok(()));
         assert_eq!(trail.step(Some(&cursor("b"))), Ok(()));
         assert_eq!(trail.step(Some(&cursor("a"))), Err(PagingError::Loop { pages: 3 }));
+    }
+
+    #[test]
+    fn a_page_that_comes_again_under_another_cursor_is_a_loop() {
+        let mut trail = Trail::new(None);
+        assert_eq!(trail.page(["A", "B"].into_iter()), Ok(()));
+        assert_eq!(trail.page(["B", "C"].into_iter()), Ok(()), "shifted by one");
+        assert_eq!(trail.page(["A", "B"].into_iter()), Err(PagingError::Loop { pages: 2 }));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::Interruption;
 use super::asking::TRIES;
 use super::telling;
 use super::tenure::{Tenure, millis};
-use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, Retry, Trail};
+use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
 use crate::assignment::Assignments;
 use crate::checkpoint::Header;
 use crate::notice;
@@ -129,7 +129,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             };
             failpoint!("producer.page_fetch.after");
             self.newest_request = page.answer.number;
-            if let Err(error) = trail.step(page.next.as_ref()) {
+            if let Err(error) = walk(&mut trail, &page, |device| &device.device_id) {
                 let why = chain(&error).to_string();
                 return self.give_up(&header, &why).await.map(Pass::Ended);
             }
@@ -184,22 +184,10 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
 
     /// Reads the servers and their linkage lists; what cannot be read is noted, and nothing is unassigned by it.
     async fn read_servers(&mut self) -> Result<(ReadServers, Assignments), Interruption> {
-        let mut read = ReadServers { complete: true, read_at: self.now(), ..ReadServers::default() };
-        let listed = self.list(|directory, cursor| async move { directory.servers(cursor.as_ref()).await }).await;
-        let (pages, fault) = partial(listed)?;
-        for page in pages {
-            read.url.get_or_insert(page.answer.path.clone());
-            read.read_at = page.answer.received_at.timestamp_millis();
-            if !page.rejected.is_empty() {
-                read.complete = false;
-                read.faults.push(format!("{} servers could not be read", page.rejected.len()));
-            }
-            read.servers.extend(page.items.into_iter().map(|item| item.value));
-        }
-        if let Some(why) = fault {
-            read.complete = false;
-            read.faults.push(format!("the list of servers was not read: {why}"));
-        }
+        let fetch = |directory: Arc<D>, cursor: Option<Cursor>| async move { directory.servers(cursor.as_ref()).await };
+        let listed = self.list(fetch, |server| &server.server_id).await;
+        let (pages, cut) = partial(listed)?;
+        let mut read = ReadServers::listed(&self.memory, pages, cut, self.now());
         let names: BTreeMap<String, String> = read
             .servers
             .iter()
@@ -219,29 +207,18 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         assignments: &mut Assignments,
         faults: &mut Vec<String>,
     ) -> Result<(), Interruption> {
-        let listed = self.list(|directory, cursor| {
+        let fetch = |directory: Arc<D>, cursor: Option<Cursor>| {
             let server_id = server_id.to_owned();
             async move { directory.linkage(&server_id, cursor.as_ref()).await }
-        });
-        let listed = listed.await;
-        let (pages, mut fault) = partial(listed)?;
-        for page in pages {
-            for item in &page.items {
-                assignments.link(item.value.as_str(), server_id);
-            }
-            if !page.rejected.is_empty() {
-                fault = Some(format!("{} of its devices could not be read", page.rejected.len()));
-            }
-        }
-        if let Some(why) = fault {
-            assignments.cut_short();
-            faults.push(format!("the devices of server `{server_id}` were not read to the end: {why}"));
-        }
+        };
+        let listed = self.list(fetch, DeviceId::as_str).await;
+        let (pages, cut) = partial(listed)?;
+        faults.extend(step::link(assignments, server_id, &pages, cut));
         Ok(())
     }
 
     /// Reads a list to its end; on an error what was read so far comes with it.
-    async fn list<T, F>(&mut self, fetch: impl Fn(Arc<D>, Option<Cursor>) -> F) -> Listed<T>
+    async fn list<T, F>(&mut self, fetch: impl Fn(Arc<D>, Option<Cursor>) -> F, name: impl Fn(&T) -> &str) -> Listed<T>
     where
         F: Future<Output = Result<PageOf<T>, DirectoryError>> + Send,
     {
@@ -251,13 +228,16 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         loop {
             let page = match self.ask(TRIES, |directory| fetch(directory, cursor.clone())).await {
                 Ok(page) => page,
-                Err(interruption) => return Err((pages, interruption)),
+                Err(interruption) => return Err((pages, Cut::Interrupted(interruption))),
             };
             self.newest_request = page.answer.number;
-            let step = trail.step(page.next.as_ref());
+            let step = walk(&mut trail, &page, &name);
             cursor.clone_from(&page.next);
             pages.push(page);
-            if step.is_err() || cursor.is_none() {
+            if let Err(error) = step {
+                return Err((pages, Cut::Astray(error)));
+            }
+            if cursor.is_none() {
                 return Ok(pages);
             }
         }
@@ -298,16 +278,35 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     }
 }
 
-type Listed<T> = Result<Vec<PageOf<T>>, (Vec<PageOf<T>>, Interruption)>;
+/// Takes a page into the trail; an error means that the list must be given up.
+fn walk<T>(trail: &mut Trail, page: &PageOf<T>, name: impl Fn(&T) -> &str) -> Result<(), PagingError> {
+    if page.next.is_some() {
+        trail.page(page.items.iter().map(|item| name(&item.value)))?;
+    }
+    trail.step(page.next.as_ref())
+}
+
+type Listed<T> = Result<Vec<PageOf<T>>, (Vec<PageOf<T>>, Cut)>;
+
+/// Why a list was not read to its end.
+enum Cut {
+    Interrupted(Interruption),
+    /// Its next links lead nowhere.
+    Astray(PagingError),
+}
 
 /// Splits a list into what was read and why it ended early; errors that touch every request are passed on.
 fn partial<T>(listed: Listed<T>) -> Result<(Vec<PageOf<T>>, Option<String>), Interruption> {
-    match listed {
-        Ok(pages) => Ok((pages, None)),
-        Err((_, Interruption::Directory(error @ (DirectoryError::Token(_) | DirectoryError::Unauthorized(_))))) => {
-            Err(Interruption::Directory(error))
-        }
-        Err((pages, Interruption::Directory(error))) => Ok((pages, Some(chain(&error).to_string()))),
-        Err((_, other)) => Err(other),
+    let (pages, cut) = match listed {
+        Ok(pages) => return Ok((pages, None)),
+        Err(cut) => cut,
+    };
+    match cut {
+        Cut::Interrupted(Interruption::Directory(
+            error @ (DirectoryError::Token(_) | DirectoryError::Unauthorized(_)),
+        )) => Err(Interruption::Directory(error)),
+        Cut::Interrupted(Interruption::Directory(error)) => Ok((pages, Some(chain(&error).to_string()))),
+        Cut::Interrupted(other) => Err(other),
+        Cut::Astray(error) => Ok((pages, Some(chain(&error).to_string()))),
     }
 }

@@ -15,7 +15,7 @@ use windfall_schemas::server::ServerValue;
 pub use approval::{Answer, approve};
 pub use close::{close, forget_seen, give_up};
 pub use page::{in_doubt, page};
-pub use serverlist::{ReadServers, begin};
+pub use serverlist::{ReadServers, begin, link};
 pub use settle::{Reading, settle};
 
 use crate::checkpoint::Part;

@@ -7,6 +7,8 @@ use windfall_schemas::notification::Notification;
 use windfall_schemas::server::ServerValue;
 
 use super::Step;
+use crate::apple::{Linkage, PageOf, ServerList};
+use crate::assignment::Assignments;
 use crate::checkpoint::{DEVICES, Header, SERVERS, Scope, State};
 use crate::diff::{ServerChange, diff_server, removed_server};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
@@ -26,6 +28,64 @@ pub struct ReadServers {
     pub url: Option<String>,
     /// Why lists are missing or cut short.
     pub faults: Vec<String>,
+}
+
+impl ReadServers {
+    /// Takes the pages of the list, and why it ended before its end, if it did; `at` counts where no page was read.
+    ///
+    /// A list is complete when it was read to its end, every item could be read, and its total, where given, fits. One
+    /// that is empty, or lacks more than half of the servers known, is taken for a fault of Apple's: nothing is removed.
+    #[must_use]
+    pub fn listed(memory: &Memory, pages: Vec<ServerList>, cut: Option<String>, at: i64) -> Self {
+        let mut read = Self { read_at: at, url: pages.first().map(|page| page.answer.path.clone()), ..Self::default() };
+        read.faults.extend(cut.map(|why| format!("the list of servers was not read: {why}")));
+        let rejected: usize = pages.iter().map(|page| page.rejected.len()).sum();
+        if rejected > 0 {
+            read.faults.push(format!("{rejected} servers could not be read"));
+        }
+        let ids: BTreeSet<&str> =
+            pages.iter().flat_map(|page| &page.items).map(|item| item.value.server_id.as_str()).collect();
+        if read.faults.is_empty() {
+            let fault = contradiction(&pages, ids.len()).or_else(|| shortened(memory, &ids));
+            read.faults.extend(fault.map(|why| format!("the list of servers is not complete: {why}")));
+        }
+        read.complete = read.faults.is_empty();
+        for page in pages {
+            read.read_at = page.answer.received_at.timestamp_millis();
+            read.servers.extend(page.items.into_iter().map(|item| item.value));
+        }
+        read
+    }
+}
+
+/// Adds a server's linkage list to the join; returns what keeps the list from being complete, `cut` among it.
+pub fn link(assignments: &mut Assignments, server_id: &str, pages: &[Linkage], cut: Option<String>) -> Option<String> {
+    let ids: BTreeSet<&str> = pages.iter().flat_map(|page| &page.items).map(|item| item.value.as_str()).collect();
+    for id in &ids {
+        assignments.link(id, server_id);
+    }
+    let rejected: usize = pages.iter().map(|page| page.rejected.len()).sum();
+    let unread = (rejected > 0).then(|| format!("{rejected} of its devices could not be read"));
+    let why = cut.or(unread).or_else(|| contradiction(pages, ids.len()))?;
+    assignments.cut_short();
+    Some(format!("the devices of server `{server_id}` were not read to the end: {why}"))
+}
+
+/// Tells how a list contradicts the totals that it gave itself; one that moved meanwhile may lie between two of them.
+fn contradiction<T>(pages: &[PageOf<T>], distinct: usize) -> Option<String> {
+    let totals = || pages.iter().filter_map(|page| page.total);
+    let (smallest, largest) = (totals().min()?, totals().max()?);
+    let read = distinct as u64;
+    (read < smallest || read > largest).then(|| format!("it gave a total of {largest}, and {read} were read"))
+}
+
+fn shortened(memory: &Memory, ids: &BTreeSet<&str>) -> Option<String> {
+    let known = memory.servers.iter().count();
+    let gone = memory.servers.iter().filter(|(id, _)| !ids.contains(id)).count();
+    if known > 0 && ids.is_empty() {
+        return Some(format!("it is empty, and {known} servers are known"));
+    }
+    (gone * 2 > known).then(|| format!("{gone} of {known} servers are missing, more than half"))
 }
 
 /// Plans the transaction before a page: the changes of the servers, and the header of the scan that begins or goes on.
