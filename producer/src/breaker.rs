@@ -22,6 +22,8 @@ pub struct Case {
     pub released_lately: usize,
     /// Devices that this scan missed and that no plan holds.
     pub suspects: usize,
+    /// Devices that plans hold already and that this scan missed as well: the incident goes on.
+    pub held: usize,
     /// Devices that are not released, the suspects included.
     pub live: usize,
     /// Devices that the scan listed.
@@ -42,16 +44,25 @@ pub enum Held {
     },
 }
 
+impl Case {
+    /// Counts the devices that this scan missed, held or not.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.suspects + self.held
+    }
+}
+
 impl Held {
     /// Says why, for the report and the plan.
     #[must_use]
     pub fn reason(&self, case: &Case) -> String {
         match self {
             Held::EmptyList => format!("the list is empty and the fleet has {} devices", case.live),
-            Held::HalfMissing => format!("{} of {} devices are missing, more than half", case.suspects, case.live),
+            Held::HalfMissing => format!("{} of {} devices are missing, more than half", case.missing(), case.live),
             Held::TooMany { allowed } => format!(
                 "{} devices are missing and {} were released in the last 24 hours; {allowed} may leave in a day",
-                case.suspects, case.released_lately
+                case.missing(),
+                case.released_lately
             ),
         }
     }
@@ -60,7 +71,7 @@ impl Held {
 /// Decides whether the suspects are held; asked before any look-up.
 ///
 /// Held when the list is empty and the fleet is not, when more than half of a fleet of four or more is missing, or when
-/// the suspects and the releases of the last day are more than the larger of 10 and 5 % of the live fleet.
+/// the suspects, those held before and the releases of the last day are more than the larger of 10 and 5 % of the live fleet.
 #[must_use]
 pub fn ask(case: &Case) -> Option<Held> {
     if case.suspects == 0 {
@@ -69,11 +80,11 @@ pub fn ask(case: &Case) -> Option<Held> {
     if case.listed == 0 && case.live > 0 {
         return Some(Held::EmptyList);
     }
-    if case.live >= HALF_RULE_FROM && case.suspects * 2 > case.live {
+    if case.live >= HALF_RULE_FROM && case.missing() * 2 > case.live {
         return Some(Held::HalfMissing);
     }
     let allowed = allowed(case.live);
-    (case.released_lately + case.suspects > allowed).then_some(Held::TooMany { allowed })
+    (case.released_lately + case.missing() > allowed).then_some(Held::TooMany { allowed })
 }
 
 /// Returns how many devices of a fleet may leave within a day.

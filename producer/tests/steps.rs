@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use windfall_producer::apple::{Item, PageOf, Rejected};
 use windfall_producer::assignment::Assignments;
 use windfall_producer::breaker::{self, Case, Held};
 use windfall_producer::checkpoint::{Header, Part, State, Suspect};
@@ -10,10 +11,11 @@ use windfall_producer::memory::Memory;
 use windfall_producer::release::{Absence, LookUp, Verdict, classify};
 use windfall_producer::step::{self, Answer, ReadServers};
 use windfall_schemas::device::DeviceValue;
+use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 use windfall_schemas::signal::ApproveScan;
 
-use crate::scenarios::{BEGIN, known_event, origin, page};
+use crate::scenarios::{BEGIN, answer, known_event, origin, page};
 
 const HOUR: i64 = 3_600_000;
 
@@ -49,15 +51,25 @@ fn approval(memory: &Memory, plan: &str) -> ApproveScan {
 
 #[test]
 fn the_breaker_counts_the_releases_of_the_last_day_with_the_suspects() {
-    let case = Case { released_lately: 8, suspects: 2, live: 100, listed: 98 };
+    let case = Case { released_lately: 8, suspects: 2, held: 0, live: 100, listed: 98 };
     assert_eq!(breaker::ask(&case), None);
     assert_eq!(breaker::ask(&Case { suspects: 3, ..case }), Some(Held::TooMany { allowed: 10 }));
-    let large = Case { released_lately: 0, suspects: 500, live: 10_000, listed: 9_500 };
+    let large = Case { released_lately: 0, suspects: 500, held: 0, live: 10_000, listed: 9_500 };
     assert_eq!(breaker::ask(&large), None, "5 % may leave");
     assert_eq!(breaker::ask(&Case { suspects: 501, ..large }), Some(Held::TooMany { allowed: 500 }));
-    assert_eq!(breaker::ask(&Case { released_lately: 0, suspects: 1, live: 1, listed: 0 }), Some(Held::EmptyList));
-    assert_eq!(breaker::ask(&Case { released_lately: 0, suspects: 2, live: 3, listed: 1 }), None, "a fleet of three");
-    assert_eq!(breaker::ask(&Case { released_lately: 0, suspects: 3, live: 4, listed: 1 }), Some(Held::HalfMissing));
+    assert_eq!(
+        breaker::ask(&Case { released_lately: 0, suspects: 1, held: 0, live: 1, listed: 0 }),
+        Some(Held::EmptyList)
+    );
+    assert_eq!(
+        breaker::ask(&Case { released_lately: 0, suspects: 2, held: 0, live: 3, listed: 1 }),
+        None,
+        "a fleet of three"
+    );
+    assert_eq!(
+        breaker::ask(&Case { released_lately: 0, suspects: 3, held: 0, live: 4, listed: 1 }),
+        Some(Held::HalfMissing)
+    );
 }
 
 #[test]
@@ -70,7 +82,7 @@ fn a_mass_release_is_held_and_published_only_as_it_was_shown() {
 
     // One of them is listed again: it leaves the plan, and the approval of what was shown is stale.
     let header = scan(&mut memory, BEGIN + HOUR, 0..61);
-    assert_eq!(header.state, State::Complete, "nothing new is missing");
+    assert_eq!(header.state, State::Held, "nothing new is missing, and the plan still waits");
     assert_eq!(memory.scans.plans["acme-1"].len(), 39);
     let (step, answer) = step::approve(&origin(), &memory, "s1", &shown, (9, 1), BEGIN + 2 * HOUR);
     memory.apply(&step);
@@ -99,6 +111,64 @@ fn a_mass_release_is_held_and_published_only_as_it_was_shown() {
     assert_eq!(answer, Answer::Unknown, "approving twice does nothing");
     assert!(step.devices.is_empty());
     assert_eq!(memory.fleet.releases_since(0), 0, "releases of an operator are not counted by the breaker");
+}
+
+#[test]
+fn a_held_incident_goes_on_devices_that_follow_are_held_as_well() {
+    let mut memory = fleet(100);
+    scan(&mut memory, BEGIN, 0..80);
+    let header = scan(&mut memory, BEGIN + HOUR, 0..76);
+    assert_eq!(header.state, State::Held);
+    assert!(memory.scans.suspects.is_empty(), "four more of a running incident are no new one");
+    assert_eq!((memory.scans.plans["acme-1"].len(), memory.scans.plans["acme-2"].len()), (20, 4));
+    let header = scan(&mut memory, BEGIN + 2 * HOUR, 0..100);
+    assert_eq!((header.state, memory.scans.plans.len()), (State::Complete, 0));
+}
+
+#[test]
+fn a_suspect_or_held_device_that_is_rejected_under_its_serial_number_is_cleared() {
+    let mut memory = fleet(12);
+    let mut odd = device(20);
+    odd.serial_number = "SERIAL20".into();
+    memory.fleet.apply("D00020", Some(known_event(odd, 1, BEGIN - HOUR)));
+    scan(&mut memory, BEGIN, 0..12);
+    assert!(memory.scans.suspects.contains_key("D00020"));
+    let at = BEGIN + HOUR;
+    let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+    let rejected = Rejected {
+        index: 12,
+        id: Some("SERIAL20".into()),
+        reason: "no_id",
+        message: "it has no id".into(),
+        raw: b"{}".to_vec(),
+    };
+    let read = page(1, at, (0..12).map(device).collect(), vec![rejected], true);
+    memory.apply(&step::page(&origin(), &memory, &header, &Assignments::default(), read, at).0);
+    assert!(memory.scans.suspects.is_empty());
+}
+
+#[test]
+fn each_device_of_a_plan_is_released_at_the_end_of_the_scan_that_first_missed_it() {
+    let mut memory = fleet(100);
+    scan(&mut memory, BEGIN, 0..94);
+    scan(&mut memory, BEGIN + HOUR, 0..88);
+    let (step, _) = step::approve(&origin(), &memory, "s1", &approval(&memory, "acme-2"), (9, 1), BEGIN + 2 * HOUR);
+    let told: BTreeSet<_> = step
+        .devices
+        .iter()
+        .map(|event| {
+            (event.after.as_ref().unwrap().released_from_org_date_time, event.evidence[0].as_str(), event.source.ts_ms)
+        })
+        .collect();
+    let (first, second) = (BEGIN + 1, BEGIN + HOUR + 1);
+    assert_eq!(
+        told,
+        BTreeSet::from([(Some(first), "scan 1: absent", first), (Some(second), "scan 2: absent", second)])
+    );
+    assert!(step.devices.iter().all(|event| {
+        let after = event.after.as_ref().unwrap();
+        (after.released_from_org_date_time == Some(first)) == (after.device_id.as_str() >= "D00094")
+    }));
 }
 
 #[test]
@@ -261,6 +331,58 @@ fn a_server_that_a_complete_list_lacks_is_removed_and_one_of_a_cut_list_is_not()
     assert_eq!(begin(&["S1"], true), ["d removed false"]);
     assert_eq!(begin(&["S1", "S2"], true), ["c added false"], "its numbers go on, see below");
     assert_eq!(memory.servers.get("S2").unwrap().number, 3);
+}
+
+/// One page of a list: ids of servers, or of devices.
+fn listing<T>(items: Vec<T>, total: Option<u64>) -> PageOf<T> {
+    let items = items.into_iter().enumerate().map(|(index, value)| Item { index, value }).collect();
+    PageOf { items, rejected: vec![], next: None, total, answer: answer(1, BEGIN) }
+}
+
+#[test]
+fn a_list_of_servers_that_is_empty_shortened_cut_or_contradicts_its_total_removes_nobody() {
+    let server = |id: usize| ServerValue { org: "acme".into(), server_id: format!("S{id}"), ..ServerValue::default() };
+    let list = |ids: std::ops::Range<usize>, total| vec![listing(ids.map(server).collect(), total)];
+    let mut memory = Memory::default();
+    let first = ReadServers::listed(&memory, list(0..5, Some(5)), None, BEGIN);
+    assert!(first.complete && first.faults.is_empty(), "{:?}", first.faults);
+    assert!(ReadServers::listed(&memory, list(0..0, Some(0)), None, BEGIN).complete, "a fleet without servers");
+    memory.apply(&step::begin(&origin(), &memory, &Header::begin("acme", None, "test", BEGIN), &first, BEGIN).0);
+
+    let doubtful = [
+        (list(0..0, None), None, "it is empty, and 5 servers are known"),
+        (list(0..0, Some(0)), None, "it is empty, and 5 servers are known"),
+        (list(0..2, Some(2)), None, "3 of 5 servers are missing, more than half"),
+        (list(0..4, Some(5)), None, "it gave a total of 5, and 4 were read"),
+        (list(0..4, None), Some("it leads back".to_owned()), "was not read: it leads back"),
+    ];
+    for (pages, cut, why) in doubtful {
+        let read = ReadServers::listed(&memory, pages, cut, BEGIN);
+        assert!(!read.complete && read.faults[0].contains(why), "{:?}, not {why}", read.faults);
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", BEGIN);
+        let (step, header) = step::begin(&origin(), &memory, &header, &read, BEGIN);
+        assert!(step.servers.is_empty(), "{why}: {:?}", step.servers);
+        assert!(!header.reasons.is_empty() && header.absence_counts(), "absence rests on the device pages");
+    }
+    let fewer = ReadServers::listed(&memory, list(0..3, Some(3)), None, BEGIN);
+    assert!(fewer.complete, "some may go: {:?}", fewer.faults);
+}
+
+#[test]
+fn a_linkage_list_that_is_cut_or_contradicts_its_total_unassigns_nobody() {
+    let ids = |count: usize| (0..count).map(|id| DeviceId::parse(&device(id).device_id).unwrap()).collect::<Vec<_>>();
+    let link = |pages: &[PageOf<DeviceId>], cut: Option<&str>| {
+        let mut assignments = Assignments::new([("S1".into(), "Jamf".into())].into(), true, 1);
+        let fault = step::link(&mut assignments, "S1", pages, cut.map(str::to_owned));
+        assert_eq!(assignments.complete(), fault.is_none());
+        fault
+    };
+    assert_eq!(link(&[listing(ids(3), Some(3))], None), None);
+    assert_eq!(link(&[listing(ids(3), None)], None), None);
+    assert!(link(&[listing(ids(2), Some(3))], None).unwrap().contains("a total of 3, and 2 were read"));
+    let twice = [listing(ids(2), Some(4)), listing(ids(2), Some(4))];
+    assert!(link(&twice, None).unwrap().contains("2 were read"), "the same page twice is not two pages");
+    assert!(link(&[listing(ids(3), Some(3))], Some("it leads back")).unwrap().contains("it leads back"));
 }
 
 #[test]

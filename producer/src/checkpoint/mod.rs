@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 
 pub use header::{Header, Reason, Scope, State};
-pub use plan::{Origin as PlanOrigin, Plan};
+pub use plan::{First, Origin as PlanOrigin, Plan};
 pub use suspect::Suspect;
 
 use crate::budget::LimiterState;

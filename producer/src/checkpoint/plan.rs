@@ -7,6 +7,7 @@ use windfall_schemas::scan::{ScanPart, ScanValue};
 
 use super::{DEVICES, Part, value};
 use crate::breaker::{CHUNK, plan_hash};
+use crate::release::Absence;
 
 /// What a plan remembers of the scan that made it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ use crate::breaker::{CHUNK, plan_hash};
 pub struct Origin {
     /// Why the devices are held, for people.
     pub reason: String,
-    /// The scan that first missed them.
+    /// The scan that made the plan.
     pub scan: u64,
     /// When that scan began, in epoch milliseconds.
     pub started_at: i64,
@@ -22,6 +23,31 @@ pub struct Origin {
     pub ended_at: i64,
     /// Devices that the plan held at first.
     pub count: usize,
+}
+
+/// The scan that first missed a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct First {
+    /// Its number.
+    pub scan: u64,
+    /// When it ended, in epoch milliseconds.
+    pub ended_at: i64,
+}
+
+impl From<Absence> for First {
+    fn from(absence: Absence) -> Self {
+        Self { scan: absence.first_scan, ended_at: absence.first_ended_at }
+    }
+}
+
+/// What a piece keeps as JSON in `detail`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Detail {
+    #[serde(flatten)]
+    origin: Origin,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    earlier: BTreeMap<String, First>,
 }
 
 /// Devices that would be released together.
@@ -35,6 +61,8 @@ pub struct Plan {
     /// Id of that scan.
     pub scan_id: String,
     chunks: BTreeMap<u32, BTreeSet<String>>,
+    /// Devices that a scan before that one had missed already.
+    earlier: BTreeMap<String, First>,
 }
 
 impl Plan {
@@ -47,7 +75,20 @@ impl Plan {
             .zip(0u32..)
             .map(|(ids, chunk)| (chunk, ids.iter().map(|id| (*id).clone()).collect()))
             .collect();
-        Self { origin, scan_id: scan_id.to_owned(), chunks }
+        Self { origin, scan_id: scan_id.to_owned(), chunks, earlier: BTreeMap::new() }
+    }
+
+    /// Notes which devices of the plan had been missed before, and by which scan first.
+    #[must_use]
+    pub fn missed_before(self, earlier: BTreeMap<String, First>) -> Self {
+        Self { earlier, ..self }
+    }
+
+    /// Returns the scan that first missed a device of the plan.
+    #[must_use]
+    pub fn first_missed(&self, device_id: &str) -> First {
+        let plan = First { scan: self.origin.scan, ended_at: self.origin.ended_at };
+        self.earlier.get(device_id).copied().unwrap_or(plan)
     }
 
     /// Lists the devices that the plan holds now.
@@ -123,14 +164,17 @@ impl Plan {
         value.devices = i64::try_from(ids.len()).ok();
         value.ids = Some(ids.iter().cloned().collect());
         value.plan_hash = Some(hash.to_owned());
-        value.detail = serde_json::to_string(&self.origin).ok();
+        let earlier = self.earlier.iter().filter(|(id, _)| ids.contains(*id));
+        let earlier = earlier.map(|(id, first)| (id.clone(), *first)).collect();
+        value.detail = serde_json::to_string(&Detail { origin: self.origin.clone(), earlier }).ok();
         Part::set(value)
     }
 
     pub(super) fn set_chunk(&mut self, chunk: u32, value: &ScanValue) {
         self.scan_id.clone_from(&value.scan_id);
-        if let Some(origin) = value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
-            self.origin = origin;
+        if let Some(detail) = value.detail.as_deref().and_then(|text| serde_json::from_str::<Detail>(text).ok()) {
+            self.origin = detail.origin;
+            self.earlier.extend(detail.earlier);
         }
         self.chunks.insert(chunk, value.ids.iter().flatten().cloned().collect());
     }

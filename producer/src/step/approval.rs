@@ -74,18 +74,19 @@ fn release(
     step: &mut Step,
 ) {
     let Some(known) = memory.fleet.get(device_id).filter(|known| !known.value.is_released()) else { return };
+    let first = plan.first_missed(device_id);
     let request = Some(newest);
     let reads = Reads { attributes: request, server: request, release: request, coverage: None };
-    let observation = Observation { value: left(&known.value, plan.origin.ended_at), reads };
+    let observation = Observation { value: left(&known.value, first.ended_at), reads };
     let seen = Seen {
         channel: Channel::Operator,
         scan: Some(ScanPage { scan_id: plan.scan_id.clone(), started_at: plan.origin.started_at, page: None }),
-        read_at: plan.origin.ended_at,
+        read_at: first.ended_at,
         made_at: at,
         request_id: None,
         url: None,
     };
-    let evidence = vec![format!("scan {}: absent", plan.origin.scan), format!("approved by signal {signal_id}")];
+    let evidence = vec![format!("scan {}: absent", first.scan), format!("approved by signal {signal_id}")];
     if let Some(change) = diff(&memory.fleet, observation) {
         step.observed.push((device_id.to_owned(), reads));
         step.devices.push(event::envelope(origin, &seen, change, Telling::inferred(evidence)));

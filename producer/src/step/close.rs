@@ -25,10 +25,11 @@ pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> (Ste
     let mut step = Step::default();
     header.state = State::Complete;
     if header.absence_counts() {
-        let missing = missing(memory, &header, &seen);
+        let (held, missing) = missing(memory, &header, &seen);
         let case = Case {
             released_lately: memory.fleet.releases_since(at - breaker::WINDOW),
             suspects: missing.len(),
+            held,
             live: memory.fleet.live(),
             listed: seen.len(),
         };
@@ -38,6 +39,9 @@ pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> (Ste
                 header.state = State::Held;
             }
             None => suspect(origin, memory, &header, &missing, at, &mut step),
+        }
+        if held > 0 {
+            header.state = State::Held;
         }
     }
     if header.state == State::Complete && !header.reasons.is_empty() {
@@ -69,12 +73,17 @@ pub fn forget_seen(origin: &Origin, memory: &Memory) -> Step {
     Step { parts, ..Step::default() }
 }
 
-fn missing(memory: &Memory, header: &Header, seen: &BTreeSet<&str>) -> BTreeSet<String> {
-    let unseen = memory
-        .fleet
-        .live_devices()
-        .filter(|(id, known)| known.observed_at < header.started_at && !seen.contains(id) && !memory.scans.held(id));
-    unseen.map(|(id, _)| id.to_owned()).collect()
+/// Lists the live devices that the scan missed: how many plans hold already, and the others.
+///
+/// A rejected item without a usable id was seen by its serial number.
+fn missing(memory: &Memory, header: &Header, seen: &BTreeSet<&str>) -> (usize, BTreeSet<String>) {
+    let unseen = memory.fleet.live_devices().filter(|(id, known)| {
+        known.observed_at < header.started_at
+            && !seen.contains(id)
+            && !seen.contains(known.value.serial_number.as_str())
+    });
+    let (held, missing): (Vec<_>, Vec<_>) = unseen.map(|(id, _)| id).partition(|id| memory.scans.held(id));
+    (held.len(), missing.into_iter().map(str::to_owned).collect())
 }
 
 fn hold(
@@ -96,7 +105,9 @@ fn hold(
         ended_at: at,
         count: missing.len(),
     };
-    let plan = Plan::new(&header.scan_id, facts, missing);
+    let earlier = memory.scans.suspects.iter().filter(|(id, _)| missing.contains(*id));
+    let earlier = earlier.map(|(id, suspect)| (id.clone(), suspect.absence.into())).collect();
+    let plan = Plan::new(&header.scan_id, facts, missing).missed_before(earlier);
     step.notifications.push(notice::held(origin, header, &plan, &reason, at));
     step.parts.extend(plan.parts(&origin.org, &header.scan_id, at));
 }

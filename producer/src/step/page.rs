@@ -98,14 +98,20 @@ pub fn page(
     header.cursor = next.map(|next| next.as_str().to_owned());
     header.read_to_end |= last_page;
     header.updated_at = at;
-    finish_parts(origin, &memory.scans, &header, met, &mut step, at);
+    finish_parts(origin, memory, &header, met, &mut step, at);
     (step, header)
 }
 
 /// The parts of a page: suspicions and plans that its devices leave, the ids seen, and last the header.
-fn finish_parts(origin: &Origin, scans: &Scans, header: &Header, met: HashSet<String>, step: &mut Step, at: i64) {
+fn finish_parts(origin: &Origin, memory: &Memory, header: &Header, met: HashSet<String>, step: &mut Step, at: i64) {
     let ids: BTreeSet<&str> = met.iter().map(String::as_str).collect();
-    step.parts = scans.clear(&origin.org, &ids, at);
+    let mut back = ids.clone();
+    if !step.rejects.is_empty() {
+        // A rejected item without a usable id was met by its serial number.
+        let by_serial = memory.fleet.live_devices().filter(|(_, known)| met.contains(&known.value.serial_number));
+        back.extend(by_serial.map(|(id, _)| id));
+    }
+    step.parts = memory.scans.clear(&origin.org, &back, at);
     let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
     step.parts.push(Scans::seen_part(&origin.org, &header.scan_id, header.page, ids, at));
     step.parts.push(header.part(&origin.org, DEVICES));
