@@ -116,3 +116,16 @@ async fn a_topic_whose_newest_key_has_another_schema_id_is_refused() {
     let error = table::check_key_schema(&connection, &topic, [0], 9).await.unwrap_err();
     assert!(matches!(error, TableError::KeySchema { found: Some(7), ours: 9, .. }), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_visible_record_is_found_in_front_of_an_open_transaction() {
+    let connection = connection();
+    let topic = topic(&connection, "t", 1).await;
+    publish(&connection, records(&topic, 0, 0..2)).await;
+    let open = OpenTransaction::begin(&connection, &connection.prefixed("other"), &topic, 0);
+    // More than one look back, so that it begins behind the last stable offset.
+    publish(&connection, records(&topic, 0, 2..40)).await;
+    let newest = tokio::time::timeout(PATIENCE, table::newest(&connection, &topic, [0])).await.unwrap().unwrap();
+    assert_eq!(newest.iter().map(|record| record.offset).collect::<Vec<_>>(), [1]);
+    open.abort();
+}

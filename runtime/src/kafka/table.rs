@@ -140,10 +140,19 @@ pub async fn ends(
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
 ) -> Result<BTreeMap<i32, Extent>, TableError> {
-    let (asker, topic) = (connection.asker(), topic.to_owned());
+    ends_as(connection.asker(), topic, partitions).await
+}
+
+/// Asks the ends as the client of `settings` is told them.
+async fn ends_as(
+    settings: ClientConfig,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+) -> Result<BTreeMap<i32, Extent>, TableError> {
+    let topic = topic.to_owned();
     let partitions: Vec<i32> = partitions.into_iter().collect();
     let name = topic.clone();
-    let work = move || ends_blocking(&asker, &topic, partitions);
+    let work = move || ends_blocking(&settings, &topic, partitions);
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(TableError::Ended { topic: name, source }))
 }
 
@@ -187,7 +196,7 @@ pub async fn newest(
 ) -> Result<Vec<Record>, TableError> {
     /// The first look back; doubled until something is found, since markers and aborted records are no records.
     const LOOK_BACK: i64 = 16;
-    let mut extents = ends(connection, topic, partitions).await?;
+    let mut extents = ends_as(connection.reader(), topic, partitions).await?;
     extents.retain(|_, extent| extent.first < extent.end);
     let mut found: BTreeMap<i32, Record> = BTreeMap::new();
     let mut look_back = LOOK_BACK;
