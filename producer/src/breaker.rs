@@ -14,6 +14,8 @@ const HALF_RULE_FROM: usize = 4;
 pub const WINDOW: i64 = 24 * 60 * 60 * 1000;
 /// Ids in one record of a held plan; keeps a record far below the size that a broker takes.
 pub const CHUNK: usize = 5_000;
+/// Bytes of ids in one record of a held plan, for the same reason; what is kept of a device beside its id may double it.
+pub const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What the breaker looks at, over all channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ const AGGREGATE: &str = "Incremental Snapshot";
 const FIRST_AGGREGATE: &str = "Initial Snapshot";
 
 fn notification(header: &Header, kind: &str, facts: BTreeMap<String, String>, at: i64) -> Notification {
-    let aggregate = if header.read_to_end { AGGREGATE } else { FIRST_AGGREGATE };
+    let aggregate = if header.first_scan { FIRST_AGGREGATE } else { AGGREGATE };
     Notification {
         id: format!("{}-{}", header.scan_id, kind.to_lowercase()),
         kind: kind.to_owned(),

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use windfall_producer::apple::{Item, PageOf, Rejected};
 use windfall_producer::assignment::Assignments;
 use windfall_producer::breaker::{self, Case, Held};
-use windfall_producer::checkpoint::{Header, Part, State, Suspect};
+use windfall_producer::checkpoint::{First, Header, Part, Plan, PlanOrigin, Scope, State, Suspect};
 use windfall_producer::event;
 use windfall_producer::memory::Memory;
+use windfall_producer::notice;
 use windfall_producer::release::{Absence, LookUp, Verdict, classify};
 use windfall_producer::step::{self, Answer, ReadServers};
 use windfall_schemas::device::DeviceValue;
@@ -193,6 +194,53 @@ fn a_large_plan_is_cut_into_pieces_and_shrinks_by_the_piece_it_touches() {
     let gone = plan.without("acme", "acme-1", &BTreeSet::from(["D00100"]), BEGIN);
     let keys: Vec<&str> = gone.iter().map(|part: &Part| part.key.part.as_str()).collect();
     assert_eq!(keys, ["held:acme-1:0"]);
+}
+
+#[test]
+fn records_of_the_scan_state_keep_below_what_a_record_may_hold() {
+    let largest = |parts: &[Part]| {
+        parts.iter().map(|part| serde_json::to_string(part.value.as_ref().unwrap()).unwrap().len()).max().unwrap()
+    };
+    let ids: BTreeSet<String> = (0..6_000).map(|id| format!("{id:0128}")).collect();
+    let earlier = ids.iter().map(|id| (id.clone(), First { scan: u64::MAX, ended_at: i64::MAX })).collect();
+    let plan = Plan::new("acme-1", PlanOrigin::default(), &ids).missed_before(earlier);
+    let parts = plan.parts("acme", "acme-1", BEGIN);
+    assert!(plan.ids() == ids && largest(&parts) < 256 * 1024, "{} bytes", largest(&parts));
+
+    let mut header = Header::begin("acme", None, "test", BEGIN);
+    for page in 0..5_000 {
+        header.note(Scope::Servers, Some(page), "x".repeat(10_000));
+    }
+    assert_eq!((header.reasons.len(), header.more_reasons), (100, 4_900));
+    assert!(header.absence_counts());
+    header.note(Scope::Devices, Some(1), "the first of its scope");
+    assert!(!header.absence_counts(), "reasons of one scope do not crowd out the other's");
+    assert!(largest(&[header.part("acme", "devices")]) < 256 * 1024);
+    let mut memory = Memory::default();
+    memory.scans.apply(&header.part("acme", "devices"));
+    assert_eq!(memory.scans.devices, Some(header));
+}
+
+#[test]
+fn a_first_scan_is_told_as_one_from_its_beginning_to_its_end() {
+    let mut memory = Memory::default();
+    let told = |memory: &mut Memory, at| {
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+        let (begun, header) = step::begin(&origin(), memory, &header, &ReadServers::default(), at);
+        memory.apply(&begun);
+        let read = page(1, at, vec![device(1)], vec![], true);
+        let (step, _) = step::page(&origin(), memory, &header, &Assignments::default(), read, at);
+        memory.apply(&step);
+        // What ends it is read from the fold, as after a crash.
+        let (closed, header) = step::close(&origin(), memory, &memory.scans.devices.clone().unwrap(), at);
+        memory.apply(&closed);
+        let ended = notice::completed(&origin(), &header, &[(0, 1)].into(), at);
+        let all = begun.notifications.into_iter().chain(step.notifications).chain([ended]);
+        all.map(|told| format!("{} {}", told.aggregate_type, told.kind)).collect::<Vec<_>>()
+    };
+    let words = |name: &str| ["STARTED", "IN_PROGRESS", "COMPLETED"].map(|kind| format!("{name} {kind}"));
+    assert_eq!(told(&mut memory, BEGIN), words("Initial Snapshot"));
+    assert_eq!(told(&mut memory, BEGIN + HOUR), words("Incremental Snapshot"));
 }
 
 #[test]

@@ -10,6 +10,11 @@ use super::{Part, value};
 /// Share of rejected items, in hundredths, above which absence proves nothing.
 const TOLERATED_REJECTS_PERCENT: u64 = 1;
 
+/// Most reasons that a header keeps of each scope; the others are counted, so that the record keeps its size.
+const MOST_REASONS: usize = 100;
+/// Most characters of a reason.
+const LONGEST_REASON: usize = 500;
+
 /// Where a scan stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,6 +85,8 @@ struct Detail {
     rejects: u64,
     totals: Vec<u64>,
     reasons: Vec<Reason>,
+    more_reasons: u64,
+    first_scan: bool,
     disagreeing: Vec<String>,
     disagreed_before: Vec<String>,
 }
@@ -119,6 +126,10 @@ pub struct Header {
     pub rejects: u64,
     /// Why it is not complete.
     pub reasons: Vec<Reason>,
+    /// How many more reasons there were than it keeps.
+    pub more_reasons: u64,
+    /// Whether no scan of this table had read its last page when it began.
+    pub first_scan: bool,
     /// Devices whose status and linkage contradicted each other in this scan.
     pub disagreeing: Vec<String>,
     /// Devices whose status and linkage contradicted each other in the scan before.
@@ -149,6 +160,8 @@ impl Header {
             restarts: 0,
             rejects: 0,
             reasons: Vec::new(),
+            more_reasons: 0,
+            first_scan: !last.is_some_and(|last| last.read_to_end),
             disagreeing: Vec::new(),
             disagreed_before: last.map(|last| last.disagreeing.clone()).unwrap_or_default(),
             totals: Vec::new(),
@@ -169,9 +182,15 @@ impl Header {
 
     /// Notes a reason once for each page.
     pub fn note(&mut self, scope: Scope, page: Option<u32>, why: impl Into<String>) {
-        let reason = Reason { scope, page, why: why.into() };
-        if !self.reasons.contains(&reason) {
+        let why: String = why.into();
+        let reason = Reason { scope, page, why: why.chars().take(LONGEST_REASON).collect() };
+        if self.reasons.contains(&reason) {
+            return;
+        }
+        if self.reasons.iter().filter(|known| known.scope == scope).count() < MOST_REASONS {
             self.reasons.push(reason);
+        } else {
+            self.more_reasons += 1;
         }
     }
 
@@ -228,6 +247,8 @@ impl Header {
             rejects: self.rejects,
             totals: self.totals.clone(),
             reasons: self.reasons.clone(),
+            more_reasons: self.more_reasons,
+            first_scan: self.first_scan,
             disagreeing: self.disagreeing.clone(),
             disagreed_before: self.disagreed_before.clone(),
         };
@@ -255,6 +276,8 @@ impl Header {
             restarts: detail.restarts,
             rejects: detail.rejects,
             reasons: detail.reasons,
+            more_reasons: detail.more_reasons,
+            first_scan: detail.first_scan,
             disagreeing: detail.disagreeing,
             disagreed_before: detail.disagreed_before,
             totals: detail.totals,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
 
 use super::{DEVICES, Part, value};
-use crate::breaker::{CHUNK, plan_hash};
+use crate::breaker::{CHUNK, CHUNK_BYTES, plan_hash};
 use crate::release::Absence;
 
 /// What a plan remembers of the scan that made it.
@@ -69,12 +69,16 @@ impl Plan {
     /// Makes a plan of the devices that a scan missed.
     #[must_use]
     pub fn new(scan_id: &str, origin: Origin, ids: &BTreeSet<String>) -> Self {
-        let ids: Vec<&String> = ids.iter().collect();
-        let chunks = ids
-            .chunks(CHUNK)
-            .zip(0u32..)
-            .map(|(ids, chunk)| (chunk, ids.iter().map(|id| (*id).clone()).collect()))
-            .collect();
+        let mut chunks: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        let (mut chunk, mut bytes) = (0, 0);
+        for id in ids {
+            let full = chunks.get(&chunk).is_some_and(|ids| ids.len() >= CHUNK || bytes + id.len() > CHUNK_BYTES);
+            if full {
+                (chunk, bytes) = (chunk + 1, 0);
+            }
+            bytes += id.len();
+            chunks.entry(chunk).or_default().insert(id.clone());
+        }
         Self { origin, scan_id: scan_id.to_owned(), chunks, earlier: BTreeMap::new() }
     }
 

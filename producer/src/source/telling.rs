@@ -92,6 +92,9 @@ pub(super) fn ended<D>(source: &Source<D>, header: &Header, memory: &Memory, ela
     for reason in &header.reasons {
         warn!(source = org, scan_id = header.scan_id, page = reason.page, why = reason.why, "scan is incomplete");
     }
+    if header.more_reasons > 0 {
+        warn!(source = org, scan_id = header.scan_id, more = header.more_reasons, "more reasons than are kept");
+    }
     for (plan, held) in &memory.scans.plans {
         let allowed = breaker::allowed(memory.fleet.live());
         warn!(
