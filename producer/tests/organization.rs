@@ -468,6 +468,8 @@ async fn a_writer_whose_commit_is_in_doubt_is_thrown_away_and_the_scan_goes_on()
     assert_eq!((events.len(), devices.len()), (200, 200), "nothing is lost and nothing comes twice");
     let header = rig.header().await;
     assert_eq!((header.scan_number, header.page), (Some(1), Some(20)), "the same scan went on");
+    let asked = i64::try_from(rig.requests().len()).unwrap();
+    assert!(header.requests.unwrap() <= asked, "{:?} counted and {asked} made", header.requests);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,8 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         let backoff = Backoff::default();
         let mut directory: Option<Arc<D>> = None;
         let mut failures = 0;
+        // The directory outlives its tenures, and so do the numbers of its requests.
+        let mut newest_request = 0;
         loop {
             if self.shutdown.is_cancelled() {
                 return Ok(None);
@@ -122,10 +124,13 @@ impl<D: DeviceDirectory + 'static> Source<D> {
             let ended = match self.take_over(&mut directory).await {
                 Ok(mut tenure) => {
                     failures = 0;
-                    match duty {
+                    tenure.newest_request = newest_request;
+                    let ended = match duty {
                         Duty::Serve => tenure.serve().await,
                         Duty::Once => tenure.once().await,
-                    }
+                    };
+                    newest_request = tenure.newest_request;
+                    ended
                 }
                 Err(TakeOver::Fatal(error)) => return Err(error),
                 Err(TakeOver::Ledger(error)) => Err(Interruption::Ledger(error)),

@@ -22,6 +22,8 @@ use crate::step::{self, Answer, Step};
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Signals that lie there already are read within this time, or with the next run.
 const SIGNALS_WITHIN: Duration = Duration::from_secs(5);
+/// A commit under way has this long when we are asked to stop.
+const COMMIT_AT_THE_END: Duration = Duration::from_secs(5);
 /// A scan that Apple's trouble has interrupted goes on after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
@@ -224,7 +226,16 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         if step.is_empty() {
             return Ok(());
         }
-        self.ledger.commit(step).await?;
+        let stopped = async {
+            self.source.shutdown.cancelled().await;
+            tokio::time::sleep(COMMIT_AT_THE_END).await;
+        };
+        // A commit that is dropped takes its writer with it; the next take-over finds out what became of it.
+        tokio::select! {
+            biased;
+            committed = self.ledger.commit(step) => committed?,
+            () = stopped => return Err(Interruption::Stopped),
+        }
         self.memory.apply(step);
         telling::committed(&self.source.settings.origin.org, step, &self.memory);
         self.source.part.progress();
