@@ -286,8 +286,8 @@ impl<R: SchemaSource> Running<R> {
 
     /// Looks whether an idle sink is at the end, shows its lag, and renews the marks of partitions without records.
     async fn look_around(&mut self) -> Result<(), SinkError> {
-        let Some(current) = &self.assignment else { return Ok(()) };
-        if self.abandoned(current.epoch) {
+        let Some(Current { epoch, .. }) = self.assignment else { return Ok(()) };
+        if self.abandoned(epoch) {
             return Ok(());
         }
         if self.given_up_at.is_some_and(|given_up_at| given_up_at.elapsed() >= RECLAIM) {
@@ -302,7 +302,13 @@ impl<R: SchemaSource> Running<R> {
         if reached.is_empty() {
             return Ok(());
         }
-        match self.writer.renew(&reached, now).await {
+        let (group, stop) = (self.group.clone(), self.stop.clone());
+        let renewed = tokio::select! {
+            biased;
+            renewed = self.writer.renew(&reached, now) => renewed,
+            () = gone(&group, epoch, &stop) => return Ok(()),
+        };
+        match renewed {
             Ok(fenced) if fenced.is_empty() => {
                 self.marks.extend(reached.keys().map(|partition| (*partition, now)));
                 Ok(())
