@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use windfall_runtime::health::{Part, State};
@@ -55,6 +55,8 @@ pub struct Report {
 const ASSIGNED_WITHIN: Duration = connection::SESSION_TIMEOUT.saturating_add(Duration::from_secs(30));
 /// How often an idle loop says that it lives, and reckons its lag.
 const BEAT: Duration = Duration::from_secs(10);
+/// Brokers that do not answer hold up an idle loop no longer than this.
+const BEAT_WITHIN: Duration = Duration::from_secs(2);
 /// Silence that means trouble: a transaction and a take-over of a small state fit into it.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// First pause after a failure; doubled up to [`MAX_PAUSE`].
@@ -156,10 +158,7 @@ impl<S: Stage> Driver<S> {
             waiting &= !matches!(turn, Turn::Event(Event::Assigned(_)));
             let step = match turn {
                 Turn::Stop => return Ok(()),
-                Turn::Beat => {
-                    self.beat(&group).await;
-                    Step::Done
-                }
+                Turn::Beat => self.beat(consumer, &group).await,
                 Turn::Event(Event::Revoked(revoked)) => {
                     info!(group = self.options.group, partitions = revoked.partitions.len(), "partitions revoked");
                     self.held = None;
@@ -390,8 +389,28 @@ impl<S: Stage> Driver<S> {
         Ok(extents)
     }
 
+    /// Shows the lag for as long as nothing more important comes in between; a batch waits for it.
+    async fn beat(&mut self, consumer: &mut GroupConsumer, group: &Group) -> Step {
+        let shutdown = self.shutdown.clone();
+        let show = timeout(BEAT_WITHIN, self.show_lag(group));
+        tokio::pin!(show);
+        let mut batch = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Step::Interrupted(Turn::Stop),
+                _ = &mut show => break,
+                event = consumer.next(), if batch.is_none() => match event {
+                    event @ Event::Batch(_) => batch = Some(event),
+                    event => return Step::Interrupted(Turn::Event(event)),
+                },
+            }
+        }
+        batch.map_or(Step::Done, |batch| Step::Interrupted(Turn::Event(batch)))
+    }
+
     /// Shows the lag, reckoned by position; reaching the brokers is progress.
-    async fn beat(&mut self, group: &Group) {
+    async fn show_lag(&mut self, group: &Group) {
         let Some(held) = &self.held else { return };
         let partitions = held.assignment.partitions.clone();
         let (Ok(positions), Ok(extents)) = (group.position(), self.extents(&partitions).await) else { return };
