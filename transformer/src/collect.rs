@@ -51,7 +51,7 @@ pub(crate) struct MergeEffects {
     consumed: BTreeMap<i32, i64>,
 }
 
-/// Assets merged again in one transaction.
+/// Assets merged again in one go, and in one transaction where they differ.
 const HEALED_AT_ONCE: usize = 2_000;
 
 /// What the merge is made of.
@@ -223,11 +223,8 @@ impl Stage for MergeStage {
     fn heal(&mut self) -> Result<Option<Work<MergeEffects>>, TransformerError> {
         let now_ms = self.clock.now().timestamp_millis();
         let mut work: Work<MergeEffects> = Work::empty();
-        while work.derived.len() + work.follow_up.len() < HEALED_AT_ONCE {
-            let Some((partition, asset_id)) = self.healing.pop_front() else {
-                work.next_offsets = std::mem::take(&mut self.moving);
-                break;
-            };
+        let later = self.healing.split_off(self.healing.len().min(HEALED_AT_ONCE));
+        for (partition, asset_id) in std::mem::replace(&mut self.healing, later) {
             let mut asset = self.memory.asset(partition, &asset_id);
             // No record caused this; the position that the fold has reached is past all that could have.
             let cause = self.memory.next_offset(partition) - 1;
@@ -238,8 +235,11 @@ impl Stage for MergeStage {
                 work.effects.assets.insert((partition, asset_id), asset);
             }
         }
-        let idle = work.derived.is_empty() && work.follow_up.is_empty() && work.next_offsets.is_empty();
-        Ok((!idle).then_some(work))
+        let merged_all = self.healing.is_empty();
+        if merged_all {
+            work.next_offsets = std::mem::take(&mut self.moving);
+        }
+        Ok((!merged_all || !work.is_empty()).then_some(work))
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MergeEffects>, TransformerError> {

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -296,8 +297,12 @@ impl<S: Stage> Driver<S> {
     ) -> Result<(), TransformerError> {
         let epoch = group.start_at(assignment, starts).await?;
         while let Some(work) = self.stage.heal()? {
-            self.commit(group, epoch, work, Vec::new()).await?;
-            if self.shutdown.is_cancelled() {
+            if work.is_empty() {
+                yield_now().await;
+            } else {
+                self.commit(group, epoch, work, Vec::new()).await?;
+            }
+            if self.shutdown.is_cancelled() || !group.current(epoch) {
                 // What is left over is found and published at the next take-over.
                 return Ok(());
             }

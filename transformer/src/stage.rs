@@ -29,7 +29,7 @@ pub(crate) trait Stage: Send {
         committed: &BTreeMap<TopicPartition, Option<i64>>,
     ) -> impl Future<Output = Result<Starts, TransformerError>> + Send;
 
-    /// Names what an earlier writer left undone in the partitions, a bounded amount at a time; `None` when all is done.
+    /// Names what an earlier writer left undone in the partitions, after a bounded look at them; `None` when all is done.
     fn heal(&mut self) -> Result<Option<Work<Self::Effects>>, TransformerError>;
 
     /// Computes what follows from records. Memory stays as it is.
@@ -68,5 +68,12 @@ impl<E: Default> Work<E> {
             dead_letters: 0,
             effects: E::default(),
         }
+    }
+}
+
+impl<E> Work<E> {
+    /// Says whether there is nothing to write and nothing to move.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.derived.is_empty() && self.follow_up.is_empty() && self.next_offsets.is_empty()
     }
 }
