@@ -473,6 +473,27 @@ async fn a_writer_whose_commit_is_in_doubt_is_thrown_away_and_the_scan_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_hangs_does_not_keep_a_process_from_its_end() {
+    let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
+    let proxy = Proxy::start(kafka.proxy_port(), kafka.proxied_port()).unwrap();
+    let rig = Rig::on(&format!("127.0.0.1:{}", kafka.proxy_port()), still(200, 1), 10).await;
+    let shutdown = CancellationToken::new();
+    let serving = rig.serve(&shutdown);
+    until("it scans", async || rig.requests().iter().any(|request| request.page == Some(3))).await;
+    proxy.deaf(Some(Direction::Up));
+    let mut asked = (0, 0);
+    let hangs = async || {
+        let now = rig.requests().len();
+        asked = if now == asked.0 { (now, asked.1 + 1) } else { (now, 0) };
+        asked.1 > 50
+    };
+    until("nothing more is asked, since a commit hangs", hangs).await;
+    shutdown.cancel();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(8), serving).await;
+    ended.expect("it ends although the commit does not").unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trouble_that_may_pass_leaves_a_scan_to_be_resumed() {
     let rig = Rig::scaled(still(30, 1), 10, 50.0).await;
     rig.faults("devices page=2 503 x6");
