@@ -80,6 +80,11 @@ pub(crate) enum Unreadable {
 }
 
 impl Unreadable {
+    /// Says whether the registry is at fault: with its schema the record could be read.
+    pub(crate) fn schema_lost(&self) -> bool {
+        matches!(self, Self::UnknownSchema(_) | Self::BadSchema { .. })
+    }
+
     /// A name to count by.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -127,7 +132,7 @@ impl Codecs {
         Ok(())
     }
 
-    /// As [`Codecs::fetch`], for a thread that may block.
+    /// As [`Codecs::fetch`], for a thread that may block; what the registry did not know is asked for once.
     pub(crate) fn fetch_blocking(&self, runtime: &Handle, record: &Record) -> Result<(), TransformerError> {
         for reference in references(record) {
             if self.get(&reference).is_none() {
@@ -135,6 +140,12 @@ impl Codecs {
             }
         }
         Ok(())
+    }
+
+    /// Asks anew for what the registry did not know: it may have come meanwhile.
+    pub(crate) fn forget_unknown(&self) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, answer| !matches!(answer, Err(Unreadable::UnknownSchema(_))));
     }
 
     /// Reads a record's key with the schema that was fetched.

@@ -53,6 +53,16 @@ pub enum TransformerError {
     /// Own output was not read.
     #[error("own output was not read")]
     Table(#[source] Box<TableError>),
+    /// A contribution names a schema that the registry does not give: without it a living asset would look like one that is gone.
+    #[error("contribution in partition {partition} at offset {offset} cannot be taken in: {why}")]
+    SchemaLost {
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+        /// Which schema, and what is wrong with it.
+        why: String,
+    },
     /// A link speaks of a source record that the source no longer has: the topic was recreated.
     #[error(
         "a link of `{topic}` names offset {offset} of `{source_topic}` in partition {partition}, which ends at {end}"
@@ -88,6 +98,9 @@ pub enum TransformerError {
     /// A commit was asked for without a writer.
     #[error("there is no writer")]
     NoWriter,
+    /// A commit had not ended in time when the process was to stop.
+    #[error("a transaction was given up for the shutdown; what it held is read again at the next start")]
+    CutShort,
 }
 
 impl TransformerError {
@@ -98,6 +111,7 @@ impl TransformerError {
             Self::Files(_)
             | Self::Encode { .. }
             | Self::Partitions { .. }
+            | Self::SchemaLost { .. }
             | Self::LinkBeyondEnd { .. }
             | Self::NotAssigned { .. }
             | Self::Shared { .. } => false,
@@ -109,7 +123,7 @@ impl TransformerError {
                 TableError::Refused { source, .. } => source.downcast_ref::<Self>().is_some_and(Self::may_pass),
                 error => matches!(error, TableError::Ask { .. } | TableError::Read { .. }),
             },
-            Self::NoWriter => true,
+            Self::NoWriter | Self::CutShort => true,
         }
     }
 
@@ -130,9 +144,11 @@ impl TransformerError {
             Self::Consumer(_) => "consumer",
             Self::Publish(_) => "publish",
             Self::Table(_) => "table",
+            Self::SchemaLost { .. } => "schema_lost",
             Self::LinkBeyondEnd { .. } => "link_beyond_end",
             Self::NotAssigned { .. } | Self::Shared { .. } => "group",
             Self::NoWriter => "no_writer",
+            Self::CutShort => "cut_short",
         }
     }
 
@@ -149,12 +165,18 @@ impl TransformerError {
             }
             Self::Consumer(error) => error.help(),
             Self::Publish(error) => error.help(),
-            Self::Table(error) => error.help(),
+            Self::Table(error) => match &**error {
+                TableError::Refused { source, .. } => source.downcast_ref::<Self>().and_then(Self::help),
+                error => error.help(),
+            },
+            Self::SchemaLost { .. } => {
+                Some("the registry has lost ids: restore it; nothing is deleted or published before that")
+            }
             Self::LinkBeyondEnd { .. } => Some(
                 "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
             ),
             Self::NotAssigned { .. } | Self::Shared { .. } => Some("stop the other instance, or let it do the work"),
-            Self::NoWriter => None,
+            Self::NoWriter | Self::CutShort => None,
         }
     }
 }

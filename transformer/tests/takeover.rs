@@ -214,6 +214,31 @@ async fn an_asset_of_which_only_a_newer_contribution_is_left_is_not_taken_for_go
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_asset_whose_contribution_has_a_schema_that_the_registry_lost_is_not_taken_for_gone() {
+    let mut bench = Workbench::new().await;
+    let events = vec![bench.added(1, &device("acme", "D1", "SIM7810001"))];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    let topic = bench.names.contributions("devices");
+    let record = bench.log(&topic).await.remove(0);
+    let (key, value) = (record.key.clone().unwrap(), record.value.clone().unwrap());
+    let lost = [&[0, 0x7f, 0xff, 0xff, 0xff], &value[5..]].concat();
+    // The tombstone stands in for compaction, which leaves of a key only its newest record.
+    bench.write(vec![Outgoing::tombstone(topic.clone(), key.clone()).to_partition(record.partition)]).await;
+    bench.write(vec![Outgoing::new(topic.clone(), key, lost).to_partition(record.partition)]).await;
+    let newest = bench.log(&topic).await.into_iter().map(|record| record.offset).max().unwrap();
+    commit(&bench.names.merge_group("devices"), &topic, record.partition, newest + 1).await;
+    let before = bench.flat().await;
+    let error = bench.once().await.unwrap_err();
+    let TransformerError::Table(source) = &error else { panic!("{error}") };
+    let TableError::Refused { offset, source, .. } = &**source else { panic!("{source}") };
+    assert_eq!(*offset, newest);
+    assert!(matches!(source.downcast_ref(), Some(TransformerError::SchemaLost { .. })), "{source}");
+    assert!(!error.may_pass() && error.help().is_some_and(|help| help.contains("registry")));
+    assert_eq!(bench.flat().await, before, "nothing is deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_with_the_same_instance_ends_the_first_and_goes_on() {
     let mut bench = Workbench::new().await;
     let first = bench.start();

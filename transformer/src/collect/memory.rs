@@ -26,7 +26,17 @@ struct Contributions {
     assets: HashMap<String, BTreeMap<SourceKey, Arc<Contribution>>>,
     /// Assets of which contributions lie beyond the offset that was folded to.
     ahead: HashSet<String>,
+    /// Assets of which a contribution cannot be read: what else is known of them is no reason to change them.
+    unreadable: HashSet<String>,
 }
+
+impl Contributions {
+    /// Says whether what is known of an asset is not all that counts.
+    fn left_out(&self, asset_id: &str) -> bool {
+        self.ahead.contains(asset_id) || self.unreadable.contains(asset_id)
+    }
+}
+
 /// Last records of one partition with their versions; a record that is gone leaves its version behind.
 type Lasts = HashMap<String, (Option<Arc<AssetRecord>>, i64)>;
 /// Conflicts of one partition, by asset.
@@ -62,6 +72,19 @@ pub(super) fn contribution(
 ) -> Result<Option<Contribution>, Unreadable> {
     let Some(value) = &record.value else { return Ok(None) };
     Ok(Some(collection.schema.decode_contribution(&codecs.of(value)?, value)?))
+}
+
+/// `None` where the record itself is at fault; an error where the registry is, since then nothing is known of an asset.
+fn readable<T>(record: &Record, read: Result<T, Unreadable>) -> Result<Option<T>, TransformerError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(why) if why.schema_lost() => Err(TransformerError::SchemaLost {
+            partition: record.partition,
+            offset: record.offset,
+            why: why.to_string(),
+        }),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Memory {
@@ -116,16 +139,20 @@ impl Memory {
     /// Folds contributions up to the offsets given, and notes the assets that lie ahead.
     pub(super) async fn fold_contributions(&mut self, upto: BTreeMap<i32, i64>) -> Result<(), TransformerError> {
         let (codecs, runtime, collection) = (self.codecs.clone(), Handle::current(), Arc::clone(&self.collection));
+        codecs.forget_unknown();
         let limits = upto.clone();
         let fold_one = move |state: &mut Contributions, record: Record| -> Result<(), FoldFailure> {
             codecs.fetch_blocking(&runtime, &record)?;
             // What cannot be read was put into the dead letters when it was first met, or will be when it is.
-            let Ok(key) = codecs.key::<ContributionKey>(&record) else { return Ok(()) };
+            let Some(key) = readable(&record, codecs.key::<ContributionKey>(&record))? else { return Ok(()) };
             if limits.get(&record.partition).is_some_and(|upto| record.offset >= *upto) {
                 state.ahead.insert(key.asset_id);
                 return Ok(());
             }
-            let Ok(contribution) = contribution(&codecs, &collection, &record) else { return Ok(()) };
+            let Some(contribution) = readable(&record, contribution(&codecs, &collection, &record))? else {
+                state.unreadable.insert(key.asset_id);
+                return Ok(());
+            };
             let known = state.assets.remove(&key.asset_id).unwrap_or_default();
             let mut asset = Asset { contributions: known, ..Asset::default() };
             asset.apply((key.source, key.source_key), contribution);
@@ -202,7 +229,7 @@ impl Memory {
         }
     }
 
-    /// Names every asset of the partitions but those of which contributions lie ahead.
+    /// Names every asset of the partitions but those of which contributions lie ahead or cannot be read.
     pub(super) fn assets(&self, numbers: &BTreeSet<i32>) -> Vec<(i32, String)> {
         let mut all = Vec::new();
         for number in numbers {
@@ -212,7 +239,7 @@ impl Memory {
             let lasts = self.lasts.get(number).into_iter().flat_map(|cached| &cached.state);
             assets.extend(lasts.filter(|(_, (last, _))| last.is_some()).map(|(asset_id, _)| asset_id));
             assets.extend(self.conflicts.get(number).into_iter().flat_map(|cached| cached.state.keys()));
-            assets.retain(|asset_id| !contributions.is_some_and(|state| state.ahead.contains(*asset_id)));
+            assets.retain(|asset_id| !contributions.is_some_and(|state| state.left_out(asset_id)));
             all.extend(assets.into_iter().map(|asset_id| (*number, asset_id.clone())));
         }
         all
