@@ -58,6 +58,8 @@ const ASSIGNED_WITHIN: Duration = connection::SESSION_TIMEOUT.saturating_add(Dur
 const BEAT: Duration = Duration::from_secs(10);
 /// Brokers that do not answer hold up an idle loop no longer than this.
 const BEAT_WITHIN: Duration = Duration::from_secs(2);
+/// What is in flight at a shutdown has this long to be committed; the process ends after ten seconds anyway.
+const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 /// Silence that means trouble: a transaction and a take-over of a small state fit into it.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// First pause after a failure; doubled up to [`MAX_PAUSE`].
@@ -189,6 +191,10 @@ impl<S: Stage> Driver<S> {
         if error.reassigned() {
             debug!(group = self.options.group, error = %chain(&error), "assignment has changed meanwhile");
             return Ok(Step::Done);
+        }
+        if matches!(error, TransformerError::CutShort) {
+            warn!(group = self.options.group, error = %chain(&error), "stopping");
+            return Ok(Step::Interrupted(Turn::Stop));
         }
         if !error.may_pass() {
             return Err(error);
@@ -355,7 +361,12 @@ impl<S: Stage> Driver<S> {
         let transaction = Transaction { derived, follow_up, checkpoint: Vec::new(), input: Some(input) };
         let publisher = self.publisher.as_mut().ok_or(TransformerError::NoWriter)?;
         self.stage.before_commit();
-        let committed = publisher.commit(transaction).await?;
+        // A commit that is dropped leaves a writer that nobody uses again.
+        let committed = tokio::select! {
+            biased;
+            committed = publisher.commit(transaction) => committed?,
+            () = overdue(&self.shutdown, COMMIT_WITHIN) => return Err(TransformerError::CutShort),
+        };
         self.stage.after_commit();
         let seconds = (committed.timing.delivery + committed.timing.offsets + committed.timing.commit).as_secs_f64();
         metrics::histogram!(names::TRANSACTION_SECONDS, label::STAGE => self.stage.name()).record(seconds);
@@ -433,5 +444,33 @@ fn rebalance(event: Event) -> Option<Event> {
     match event {
         Event::Batch(_) => None,
         event @ (Event::Assigned(_) | Event::Revoked(_) | Event::Failed(_)) => Some(event),
+    }
+}
+
+/// Ends `within` after the shutdown: a commit under way has had its time.
+async fn overdue(shutdown: &CancellationToken, within: Duration) {
+    shutdown.cancelled().await;
+    sleep(within).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_is_given_up_after_a_shutdown_and_never_before() {
+        let shutdown = CancellationToken::new();
+        let commit = tokio::task::yield_now();
+        let in_time = tokio::select! {
+            () = commit => true,
+            () = overdue(&shutdown, Duration::ZERO) => false,
+        };
+        assert!(in_time);
+        shutdown.cancel();
+        let in_time = tokio::select! {
+            () = std::future::pending() => true,
+            () = overdue(&shutdown, Duration::ZERO) => false,
+        };
+        assert!(!in_time);
     }
 }
