@@ -128,24 +128,28 @@ fn a_held_incident_goes_on_devices_that_follow_are_held_as_well() {
 
 #[test]
 fn a_suspect_or_held_device_that_is_rejected_under_its_serial_number_is_cleared() {
-    let mut memory = fleet(12);
-    let mut odd = device(20);
-    odd.serial_number = "SERIAL20".into();
-    memory.fleet.apply("D00020", Some(known_event(odd, 1, BEGIN - HOUR)));
-    scan(&mut memory, BEGIN, 0..12);
-    assert!(memory.scans.suspects.contains_key("D00020"));
+    let mut memory = fleet(200);
+    let mut odd = device(300);
+    odd.serial_number = "SERIAL300".into();
+    memory.fleet.apply("D00300", Some(known_event(odd, 1, BEGIN - HOUR)));
+    scan(&mut memory, BEGIN, 0..200);
+    assert!(memory.scans.suspects.contains_key("D00300"));
     let at = BEGIN + HOUR;
     let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
     let rejected = Rejected {
-        index: 12,
-        id: Some("SERIAL20".into()),
+        index: 200,
+        id: Some("SERIAL300".into()),
         reason: "no_id",
         message: "it has no id".into(),
         raw: b"{}".to_vec(),
     };
-    let read = page(1, at, (0..12).map(device).collect(), vec![rejected], true);
-    memory.apply(&step::page(&origin(), &memory, &header, &Assignments::default(), read, at).0);
+    let read = page(1, at, (0..200).map(device).collect(), vec![rejected], true);
+    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), read, at);
+    memory.apply(&step);
     assert!(memory.scans.suspects.is_empty());
+    let (step, header) = step::close(&origin(), &memory, &header, at);
+    memory.apply(&step);
+    assert!(header.absence_counts() && memory.scans.suspects.is_empty(), "it was seen, and is not missing");
 }
 
 #[test]
