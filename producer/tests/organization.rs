@@ -451,8 +451,8 @@ async fn a_writer_whose_commit_is_in_doubt_is_thrown_away_and_the_scan_goes_on()
     let rig = Rig::on(&bootstrap, still(200, 2), 10).await;
     let running = rig.try_once();
     let meddling = async {
-        until("the fifth page is asked for", async || rig.requests().iter().any(|request| request.page == Some(5)))
-            .await;
+        let fifth = async || rig.requests().iter().any(|asked| asked.route == "devices" && asked.page == Some(5));
+        until("the fifth page is asked for", fifth).await;
         proxy.deaf(Some(Direction::Up));
         let reason =
             |part: &str| rig.setup.status.snapshot().parts[part].details.get("reason").map(ToString::to_string);
