@@ -144,7 +144,7 @@ fn java(jars: &Path) -> Command {
     let mut command = Command::new("java");
     command
         .args([
-            "-Xmx512m",
+            "-Xmx1536m",
             "-XX:TieredStopAtLevel=1",
             "-XX:+UseSerialGC",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
