@@ -12,7 +12,7 @@ use windfall_runtime::kafka::{Connection, Membership, Outgoing, Record, TopicPar
 use windfall_schemas::topic::Cleanup;
 
 /// Nothing here takes longer unless it is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A cluster under a prefix of its own.
 pub(crate) fn connection() -> Connection {
