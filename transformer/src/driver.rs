@@ -460,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn a_commit_is_given_up_after_a_shutdown_and_never_before() {
         let shutdown = CancellationToken::new();
-        let commit = tokio::task::yield_now();
+        let commit = yield_now();
         let in_time = tokio::select! {
             () = commit => true,
             () = overdue(&shutdown, Duration::ZERO) => false,
