@@ -1,6 +1,5 @@
 //! `windfall demo`: the whole pipeline in one process and in compressed time, with no account, no Kafka and no Docker.
 
-mod cluster;
 mod ending;
 mod screen;
 mod tally;

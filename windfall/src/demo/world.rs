@@ -9,6 +9,7 @@ use chrono::{DateTime, Days, NaiveTime, Utc};
 use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
 use windfall_runtime::clock::{ScaledClock, SharedClock};
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
+use windfall_runtime::kafka::mock::DemoCluster;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::secret::Secret;
@@ -16,7 +17,6 @@ use windfall_simulator::{JournalMode, Running, Simulator, TimeSource};
 use windfall_sink::config::{BatchConfig, DlqConfig, SchemaMode, SinkConfig, SinkKind};
 use windfall_transformer::load_collections;
 
-use super::cluster::Cluster;
 use crate::cli::{DemoArgs, Global};
 use crate::config::{Config, HttpConfig, VERSION};
 use crate::context::Context;
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) context: Arc<Context>,
     pub(super) registry: RegistryClient,
     pub(super) paths: Paths,
-    _cluster: Cluster,
+    _cluster: DemoCluster,
 }
 
 /// What the demo leaves behind.
@@ -87,13 +87,13 @@ impl World {
         let collections = load_collections(Path::new("."), &[])?;
         let global = quiet(global);
         let planned = Context::of(config(&paths.rows), collections.clone(), &global)?;
-        let cluster = Cluster::start(&planned.topics())?;
+        let cluster = DemoCluster::start(&planned.topics())?;
         let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
         // The day begins when everything else stands.
         let clock = clock(args);
         let simulator = simulator(args, &clock, &paths.journal).await?;
         let mut config = planned.config;
-        config.kafka.bootstrap_servers = vec![cluster.bootstrap_servers.clone()];
+        config.kafka.bootstrap_servers = vec![cluster.bootstrap_servers().to_owned()];
         config.sources.push(source(&simulator)?);
         let context = Arc::new(Context::of(config, collections, &global)?);
         Ok(Self { clock, simulator, context, registry, paths, _cluster: cluster })
