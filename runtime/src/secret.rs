@@ -2,13 +2,14 @@
 //!
 //! A secret is written as a reference, `SECRET[files.abm.pem]` or `SECRET[env.DATABASE_URL]`. The loader of the
 //! configuration replaces references by values before the structs are filled, and tells the types here which values came
-//! from one, so that a secret typed into the file itself is refused where [`Secret`] is wanted.
+//! from one, so that a secret typed into the file itself is refused where [`Secret`] is wanted. A reference that nobody
+//! needs is not resolved: its value is then the reference itself, which opens nothing.
 
 mod file;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
@@ -252,6 +253,12 @@ fn quoted_list(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// Where a secret lies.
+pub(crate) enum Location<'a> {
+    Variable(&'a str),
+    File { directory: &'a Path, name: &'a str },
+}
+
 /// The backends of one configuration.
 #[derive(Debug, Clone)]
 pub struct SecretBackends {
@@ -270,16 +277,24 @@ impl SecretBackends {
     /// # Errors
     /// When the reference cannot be resolved.
     pub fn read(&self, reference: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, SecretError> {
+        match self.locate(reference)? {
+            Location::Variable(name) => env(name).ok_or_else(|| SecretError::Unset(name.to_owned())),
+            Location::File { directory, name } => file::read(directory, name),
+        }
+    }
+
+    /// Finds where the secret that `reference` names lies, without looking there.
+    pub(crate) fn locate<'a>(&'a self, reference: &'a str) -> Result<Location<'a>, SecretError> {
         let Some((backend, name)) = reference.split_once('.').filter(|(b, n)| !b.is_empty() && !n.is_empty()) else {
             return Err(SecretError::Malformed(reference.to_owned()));
         };
         if backend == "env" {
-            return env(name).ok_or_else(|| SecretError::Unset(name.to_owned()));
+            return Ok(Location::Variable(name));
         }
         let Some(directory) = self.directories.get(backend) else {
             let known = self.directories.keys().cloned().chain(["env".to_owned()]).collect();
             return Err(SecretError::UnknownBackend { backend: backend.to_owned(), known });
         };
-        file::read(directory, name)
+        Ok(Location::File { directory, name })
     }
 }

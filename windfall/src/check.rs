@@ -14,11 +14,13 @@ use windfall_runtime::telemetry::chain;
 use windfall_schemas::topic::value_subject;
 use windfall_sink::SinkConfig;
 
-use crate::cli::Global;
+use crate::cli::{Global, StageArgs};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::part::Part;
 use crate::report::{exit, help};
+use crate::run::named_sink;
 use crate::status;
 
 /// A check is two reads, a second apart: it waits for nobody who may have read before, as a producer must.
@@ -56,14 +58,20 @@ impl Line {
 }
 
 /// Knocks everywhere at once and tells in the order of the pipeline; the worst answer is the exit code.
-pub(crate) async fn run(global: &Global) -> anyhow::Result<Exit> {
-    let context = Context::load(global)?;
+pub(crate) async fn run(global: &Global, args: &StageArgs) -> anyhow::Result<Exit> {
+    let part = Part::of(args)?;
+    let context = Context::load(global, &part)?;
+    if let Part::Sink(name) = &part {
+        named_sink(&context, name)?;
+    }
     let running = match &context.listen {
         Some(listen) => status::ask(listen).await.ok(),
         None => None,
     };
-    let sources = context.config.sources.iter().map(|source| source_line(source, running.as_ref()));
-    let sinks = context.config.sinks.iter().map(|sink| sink_line(&context, sink));
+    let sources = context.config.sources.iter().filter(|_| part.producer());
+    let sources = sources.map(|source| source_line(source, running.as_ref()));
+    let sinks = context.config.sinks.iter().filter(|sink| part.sink(&sink.name));
+    let sinks = sinks.map(|sink| sink_line(&context, sink));
     let (kafka, registry, sources, sinks) = tokio::join!(
         kafka_line(&context),
         registry_line(&context),

@@ -101,7 +101,7 @@ pub(crate) enum Verb {
     /// Serve a simulated organization with Apple's API
     Sim(Box<SimArgs>),
     /// Knock at everything that the configuration names: Apple, Kafka, the registry, each sink
-    Check,
+    Check(StageArgs),
     /// Check the configuration, the collections and the mappings, without any network
     Validate,
     /// Show how a running process is
@@ -138,20 +138,27 @@ pub(crate) struct DemoArgs {
     pub(crate) dir: PathBuf,
 }
 
-/// `run`
+/// A stage: what is run, or what is checked.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct RunArgs {
-    /// Which stage
+pub(crate) struct StageArgs {
+    /// Which stage; only the secrets of this one are read
     #[arg(value_enum, default_value_t = StageName::All)]
     pub(crate) stage: StageName,
     /// Which sink
     pub(crate) name: Option<String>,
+}
+
+/// `run`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) what: StageArgs,
     /// Go through once and end: one scan, then everything up to the stores
     #[arg(long)]
     pub(crate) once: bool,
 }
 
-/// What `run` runs.
+/// What `run` runs and `check` checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StageName {
     /// Apple's API to change events

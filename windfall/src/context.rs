@@ -12,6 +12,7 @@ use windfall_transformer::{LoadedCollection, load_collections};
 use crate::cli::Global;
 use crate::config::{Config, instance_name, listen_fault};
 use crate::exit::{Exit, Failure};
+use crate::part::Part;
 
 /// A configuration, ready to be used.
 pub(crate) struct Context {
@@ -28,9 +29,9 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Reads the configuration's file and refuses what cannot stand, before anything else is looked at.
-pub(crate) fn load_config(file: &Path) -> anyhow::Result<Loaded<Config>> {
-    let mut loaded = load::<Config>(file, &variable)?;
+/// Reads the configuration's file with the secrets of `part`, and refuses what cannot stand, before anything else is looked at.
+pub(crate) fn load_config(file: &Path, part: &Part) -> anyhow::Result<Loaded<Config>> {
+    let mut loaded = load::<Config>(file, &variable, &|places, path| part.needs(places, path))?;
     loaded.refuse(loaded.config.violations())?;
     let folder = loaded.folder().to_owned();
     for sink in &mut loaded.config.sinks {
@@ -40,9 +41,9 @@ pub(crate) fn load_config(file: &Path) -> anyhow::Result<Loaded<Config>> {
 }
 
 impl Context {
-    /// Loads what `global` names, collections and mappings included.
-    pub(crate) fn load(global: &Global) -> anyhow::Result<Self> {
-        let loaded = load_config(&global.config)?;
+    /// Loads what `global` names, collections and mappings included, and of the secrets those of `part`.
+    pub(crate) fn load(global: &Global, part: &Part) -> anyhow::Result<Self> {
+        let loaded = load_config(&global.config, part)?;
         let folder = loaded.folder().to_owned();
         let collections = load_collections(&folder, &loaded.config.collections)
             .map_err(|problems| Failure::new(Exit::Config, format!("the collections cannot be used:\n{problems}")))?;

@@ -13,6 +13,7 @@ mod context;
 mod demo;
 pub mod exit;
 mod output;
+mod part;
 pub mod reference;
 mod report;
 mod run;
@@ -59,7 +60,7 @@ async fn dispatch(cli: &Cli, logs: &LogOptions) -> anyhow::Result<Exit> {
     match &cli.verb {
         Verb::Demo(args) => demo::run(global, args, logs).await,
         Verb::Run(args) => run::run(global, args).await,
-        Verb::Check => check::run(global).await,
+        Verb::Check(args) => check::run(global, args).await,
         Verb::Sim(args) => sim::run(global, args).await,
         Verb::Validate => validate::run(global),
         Verb::Status(args) => status::run(global, args).await,

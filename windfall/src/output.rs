@@ -148,7 +148,8 @@ mod tests {
             "name": "acme", "empty": {}, "none": null, "list": [1, "no", { "a": "x: y" }, []], "version": "1.0", "deep": { "b": true }
         });
         let text = yaml(&value);
-        let back: Value = windfall_runtime::config::parse(&text, std::path::Path::new("x"), &|_| None).unwrap().config;
+        let back: Value =
+            windfall_runtime::config::parse(&text, std::path::Path::new("x"), &|_| None, &|_, _| true).unwrap().config;
         assert_eq!(back, value, "{text}");
     }
 

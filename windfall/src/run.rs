@@ -14,9 +14,10 @@ use windfall_runtime::kafka::topics::ensure;
 use windfall_runtime::{metrics, shutdown};
 use windfall_sink::SinkConfig;
 
-use crate::cli::{Global, RunArgs, StageName};
+use crate::cli::{Global, RunArgs, StageArgs, StageName};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::part::Part;
 use crate::report::report;
 use crate::stages::Stages;
 use crate::status;
@@ -33,8 +34,8 @@ struct Plan {
 
 /// Runs what is asked for.
 pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit> {
-    let context = Context::load(global)?;
-    let plan = plan(&context, args)?;
+    let context = Context::load(global, &Part::of(&args.what)?)?;
+    let plan = plan(&context, &args.what)?;
     let stop = shutdown::on_signal()?;
     let status = Status::new(&context.instance, SystemClock::shared());
     announce(&context, &plan, &status);
@@ -62,12 +63,8 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit>
     Ok(if args.once && stop.is_cancelled() { Exit::Interrupted } else { exit })
 }
 
-fn plan(context: &Context, args: &RunArgs) -> anyhow::Result<Plan> {
+fn plan(context: &Context, args: &StageArgs) -> anyhow::Result<Plan> {
     let all = args.stage == StageName::All;
-    if args.name.is_some() && args.stage != StageName::Sink {
-        let failure = Failure::new(Exit::Usage, "only a sink is run by its name");
-        return Err(failure.help("write `windfall run sink NAME`").into());
-    }
     let sinks = match (&args.name, args.stage) {
         (Some(name), _) => vec![named_sink(context, name)?],
         (None, StageName::Sink | StageName::All) => context.config.sinks.clone(),
@@ -86,7 +83,8 @@ fn plan(context: &Context, args: &RunArgs) -> anyhow::Result<Plan> {
     Ok(Plan { producer, transformer: all || args.stage == StageName::Transformer, sinks })
 }
 
-fn named_sink(context: &Context, name: &str) -> anyhow::Result<SinkConfig> {
+/// Finds the sink of this name.
+pub(crate) fn named_sink(context: &Context, name: &str) -> anyhow::Result<SinkConfig> {
     let sinks = &context.config.sinks;
     if let Some(sink) = sinks.iter().find(|sink| sink.name == name) {
         return Ok(sink.clone());

@@ -12,13 +12,14 @@ use crate::cli::{Form, Global, ScansAction};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, table};
+use crate::part::Part;
 
 /// Devices of a plan that are shown to a person; all of them stand in `-o json`.
 const SHOWN: usize = 20;
 
 /// Lists scans, shows a plan, or approves one.
 pub(crate) async fn run(global: &Global, action: &ScansAction) -> anyhow::Result<Exit> {
-    let context = Context::load(global)?;
+    let context = Context::load(global, &Part::Shared)?;
     let connection = context.tool_connection("scans");
     let cluster = connect(&connection, context.registry(&connection).await?).await?;
     match action {

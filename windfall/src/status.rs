@@ -10,6 +10,7 @@ use crate::cli::{Global, StatusArgs};
 use crate::context::load_config;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::part::Part;
 
 /// A process on this host that has not answered by then is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -58,7 +59,11 @@ fn address(global: &Global) -> anyhow::Result<String> {
     let listen = match &global.http {
         Some(listen) => listen.clone(),
         None => {
-            load_config(&global.config).context("the address to ask stands in the configuration")?.config.http.listen
+            load_config(&global.config, &Part::Nothing)
+                .context("the address to ask stands in the configuration")?
+                .config
+                .http
+                .listen
         }
     };
     if listen == "off" {

@@ -11,10 +11,11 @@ use crate::cli::{Global, TopicsAction};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::part::Part;
 
 /// Lists the declared topics, or creates or verifies them.
 pub(crate) async fn run(global: &Global, action: &TopicsAction) -> anyhow::Result<Exit> {
-    let context = Context::load(global)?;
+    let context = Context::load(global, &Part::Shared)?;
     let specs = context.topics();
     let manage = match action {
         TopicsAction::List => return list(global, &specs),

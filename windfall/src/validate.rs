@@ -6,10 +6,11 @@ use crate::cli::Global;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::part::Part;
 
 /// Loads the configuration with its collections and mappings, and runs the mappings' own tests.
 pub(crate) fn run(global: &Global) -> anyhow::Result<Exit> {
-    let context = Context::load(global)?;
+    let context = Context::load(global, &Part::All)?;
     let mut failures = Vec::new();
     for collection in &context.collections {
         failures.extend(collection.test());

@@ -1,6 +1,6 @@
 //! From a file to a struct.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::explain::explain;
 use super::place::{Place, Places};
-use super::substitute::substitute;
+use super::substitute::{Sources, substitute};
 use super::violation::Violation;
 use crate::secret::{SecretBackends, with_revealed};
 
@@ -92,6 +92,7 @@ pub struct Loaded<T> {
     /// Where its values stand.
     pub places: Places,
     revealed: HashSet<String>,
+    withheld: BTreeSet<String>,
 }
 
 impl<T> fmt::Debug for Loaded<T> {
@@ -110,11 +111,14 @@ impl<T> Loaded<T> {
 
     /// Makes an error of the rules that the configuration breaks; none are no error.
     ///
+    /// A value whose secret was not needed, and what holds it, cannot be judged: a rule about it is left to whoever needs it.
+    ///
     /// # Errors
     /// When there is a violation.
     pub fn refuse(&self, violations: impl IntoIterator<Item = Violation>) -> Result<(), ConfigError> {
         let faults: Vec<_> = violations
             .into_iter()
+            .filter(|violation| !self.withheld.iter().any(|path| holds(&violation.path, path)))
             .map(|violation| {
                 let place = self.places.find(&violation.path);
                 let Violation { path, constraint, help } = violation;
@@ -125,21 +129,33 @@ impl<T> Loaded<T> {
     }
 }
 
+/// Whether the value at `path` is the one at `inner` or has it inside.
+fn holds(path: &str, inner: &str) -> bool {
+    inner.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(""))
 }
 
-/// Reads a configuration; `env` looks up the variables that the file names.
+/// Reads a configuration; `env` looks up the variables that the file names, and `needed` says of each value by its path
+/// whether the secrets that it refers to are read.
+///
+/// A secret that is not needed is not looked for, so it may be missing or out of reach; its reference stays where it stands.
 ///
 /// # Errors
 /// When the file cannot be read, or anything in it cannot stand: all references that cannot be resolved at once,
 /// else the first fault of its structure.
-pub fn load<T: DeserializeOwned>(file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded<T>, ConfigError> {
+pub fn load<T: DeserializeOwned>(
+    file: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    needed: &dyn Fn(&Places, &str) -> bool,
+) -> Result<Loaded<T>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
     if std::fs::metadata(file).map_err(unreadable)?.len() > MAX_CONFIG_BYTES {
         return Err(ConfigError::TooLarge { file: file.to_owned() });
     }
-    parse(&std::fs::read_to_string(file).map_err(unreadable)?, file, env)
+    parse(&std::fs::read_to_string(file).map_err(unreadable)?, file, env, needed)
 }
 
 /// Reads a configuration from `text`, which stands in `file`.
@@ -150,6 +166,7 @@ pub fn parse<T: DeserializeOwned>(
     text: &str,
     file: &Path,
     env: &dyn Fn(&str) -> Option<String>,
+    needed: &dyn Fn(&Places, &str) -> bool,
 ) -> Result<Loaded<T>, ConfigError> {
     let faulty = |faults| ConfigError::Faulty { file: file.to_owned(), faults };
     let places = Places::of(text);
@@ -157,11 +174,15 @@ pub fn parse<T: DeserializeOwned>(
         return Err(faulty(vec![fault.clone()]));
     }
     let secrets = backends(&places, folder_of(file));
-    let substituted = substitute(text, &places, &secrets, env).map_err(faulty)?;
-    let revealed = substituted.revealed.clone();
-    let read = with_revealed(revealed, || serde_saphyr::from_str_with_options(&substituted.text, options()));
+    let from = Sources { secrets: &secrets, env, needed };
+    let substituted = substitute(text, &places, &from).map_err(faulty)?;
+    let referred = substituted.revealed.iter().chain(substituted.withheld.values()).cloned().collect();
+    let read = with_revealed(referred, || serde_saphyr::from_str_with_options(&substituted.text, options()));
     match read {
-        Ok(config) => Ok(Loaded { config, file: file.to_owned(), places, revealed: substituted.revealed }),
+        Ok(config) => {
+            let withheld = substituted.withheld.into_keys().collect();
+            Ok(Loaded { config, file: file.to_owned(), places, revealed: substituted.revealed, withheld })
+        }
         Err(error) => {
             let fault = explain(&error, &places, |place| substituted.place_in_file(place));
             Err(faulty(vec![redacted(fault, &substituted.revealed)]))

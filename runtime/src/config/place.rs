@@ -136,6 +136,12 @@ impl Places {
         }
     }
 
+    /// Returns the text of the value at `path` as it stands in the file, references included; none where it is no single value.
+    #[must_use]
+    pub fn text(&self, path: &str) -> Option<&str> {
+        self.scalars.iter().find(|scalar| scalar.path == path).map(|scalar| scalar.text.as_str())
+    }
+
     /// Returns the path of what begins exactly at `place`: the innermost when several do.
     #[must_use]
     pub fn path_at(&self, place: Place) -> Option<&str> {

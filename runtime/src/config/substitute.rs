@@ -1,6 +1,6 @@
 //! `${NAME}`, `${NAME:default}` and `SECRET[backend.name]` inside string values.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::load::Fault;
 use super::place::{Place, Places, Scalar};
@@ -11,7 +11,17 @@ pub(crate) struct Substituted {
     pub(crate) text: String,
     /// Values that hold something secret, as a whole.
     pub(crate) revealed: HashSet<String>,
+    /// Values that refer to a secret nobody needs, by their path: they stand as they were written.
+    pub(crate) withheld: BTreeMap<String, String>,
     shifts: Vec<Shift>,
+}
+
+/// Where the values come from that references stand for.
+pub(crate) struct Sources<'a> {
+    pub(crate) secrets: &'a SecretBackends,
+    pub(crate) env: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether the secrets of the value at a path are read.
+    pub(crate) needed: &'a dyn Fn(&Places, &str) -> bool,
 }
 
 /// A replaced value: where it stood, and how long it was and is, in characters.
@@ -37,18 +47,22 @@ impl Substituted {
 }
 
 /// Replaces references in all values of `text`; all that cannot be resolved are returned together.
-pub(crate) fn substitute(
-    text: &str,
-    places: &Places,
-    secrets: &SecretBackends,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Substituted, Vec<Fault>> {
+pub(crate) fn substitute(text: &str, places: &Places, from: &Sources<'_>) -> Result<Substituted, Vec<Fault>> {
     let mut faults = Vec::new();
-    let mut result =
-        Substituted { text: String::with_capacity(text.len()), revealed: HashSet::new(), shifts: Vec::new() };
+    let mut result = Substituted {
+        text: String::with_capacity(text.len()),
+        revealed: HashSet::new(),
+        withheld: BTreeMap::new(),
+        shifts: Vec::new(),
+    };
     let mut done = 0;
     for scalar in places.scalars.iter().filter(|scalar| refers(&scalar.text)) {
-        let Some(value) = resolve(scalar, secrets, env, &mut faults) else { continue };
+        let needed = (from.needed)(places, &scalar.path);
+        let Some(value) = resolve(scalar, from, needed, &mut faults) else { continue };
+        if value.withheld {
+            result.withheld.insert(scalar.path.clone(), scalar.text.clone());
+            continue;
+        }
         let written = serde_json::Value::String(value.text.clone()).to_string();
         if value.secret {
             result.revealed.insert(value.text);
@@ -70,14 +84,11 @@ fn refers(text: &str) -> bool {
 struct Value {
     text: String,
     secret: bool,
+    /// A secret in it was not read.
+    withheld: bool,
 }
 
-fn resolve(
-    scalar: &Scalar,
-    secrets: &SecretBackends,
-    env: &dyn Fn(&str) -> Option<String>,
-    faults: &mut Vec<Fault>,
-) -> Option<Value> {
+fn resolve(scalar: &Scalar, from: &Sources<'_>, needed: bool, faults: &mut Vec<Fault>) -> Option<Value> {
     let fault = |what: String, help: String| Fault {
         place: Some(scalar.place),
         path: Some(scalar.path.clone()),
@@ -89,7 +100,7 @@ fn resolve(
         faults.push(fault("a reference stands in a value of several lines".to_owned(), help.to_owned()));
         return None;
     }
-    let mut value = Value { text: String::new(), secret: false };
+    let mut value = Value { text: String::new(), secret: false, withheld: false };
     let mut rest = scalar.text.as_str();
     let before = faults.len();
     while let Some((plain, reference, after)) = next_reference(rest) {
@@ -103,14 +114,19 @@ fn resolve(
                 ));
                 return None;
             }
-            Reference::Variable { name, default } => match env(name).or_else(|| default.map(str::to_owned)) {
+            Reference::Variable { name, default } => match (from.env)(name).or_else(|| default.map(str::to_owned)) {
                 Some(text) => value.text.push_str(&text),
                 None => faults.push(fault(
                     format!("the variable `{name}` is not set"),
                     format!("set `{name}`, or give a default: `${{{name}:default}}`"),
                 )),
             },
-            Reference::Secret(name) => match secrets.read(name, env) {
+            // What a reference looks like is checked all the same: it is wrong for whoever needs it.
+            Reference::Secret(name) if !needed => match from.secrets.locate(name) {
+                Ok(_) => value.withheld = true,
+                Err(error) => faults.push(fault(crate::telemetry::chain(&error).to_string(), error.help())),
+            },
+            Reference::Secret(name) => match from.secrets.read(name, from.env) {
                 Ok(text) => {
                     value.secret = true;
                     value.text.push_str(&text);

@@ -16,6 +16,8 @@ struct Root {
     sources: Vec<Source>,
     #[serde(default)]
     kind: Option<Kind>,
+    #[serde(default)]
+    spare: Option<Source>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,8 +54,12 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
+fn all(_: &Places, _: &str) -> bool {
+    true
+}
+
 fn read(text: &str) -> Result<Root, String> {
-    parse::<Root>(text, Path::new("windfall.yaml"), &env).map(|loaded| loaded.config).map_err(|error| {
+    parse::<Root>(text, Path::new("windfall.yaml"), &env, &all).map(|loaded| loaded.config).map_err(|error| {
         let line = |fault: &Fault| {
             let place = fault.place.map_or_else(|| "?".to_owned(), |place| place.to_string());
             let path = fault.path.as_deref().unwrap_or("?");
@@ -150,7 +156,7 @@ fn a_secret_is_read_from_a_file_beside_the_configuration() {
         "secrets: { files: { type: directory, path: ./keys } }\nsources:\n  - name: a\n    private_key: SECRET[files.abm.pem]\n",
     )
     .unwrap();
-    let loaded = load::<Root>(&file, &env).unwrap();
+    let loaded = load::<Root>(&file, &env, &all).unwrap();
     let key = loaded.config.sources[0].private_key.as_ref().unwrap();
     assert_eq!(key.expose(), "-----BEGIN\nabc\n-----END");
     assert!(!format!("{:?} {loaded:?}", loaded.config).contains("abc"));
@@ -173,7 +179,7 @@ fn a_secret_that_everybody_may_read_or_change_is_refused_with_the_remedy() {
     .unwrap();
     for (mode, act) in [(0o644, "read"), (0o602, "changed")] {
         write_secret(&folder.path().join("k"), "hunter2", mode);
-        let error = load::<Root>(&file, &env).unwrap_err();
+        let error = load::<Root>(&file, &env, &all).unwrap_err();
         let fault = &error.faults()[0];
         assert!(fault.what.contains(&format!("may be {act} by every user")), "{}", fault.what);
         assert!(fault.help.as_ref().unwrap().contains("chmod 0400"));
@@ -181,7 +187,7 @@ fn a_secret_that_everybody_may_read_or_change_is_refused_with_the_remedy() {
     for mode in [0o600, 0o400, 0o440] {
         std::fs::remove_file(folder.path().join("k")).unwrap();
         write_secret(&folder.path().join("k"), "hunter2", mode);
-        assert!(load::<Root>(&file, &env).is_ok(), "{mode:o}");
+        assert!(load::<Root>(&file, &env, &all).is_ok(), "{mode:o}");
     }
 }
 
@@ -198,11 +204,11 @@ fn a_link_is_followed_inside_the_folder_of_secrets_only() {
     write_secret(&elsewhere.path().join("k"), "hunter2", 0o600);
     write_secret(&folder.path().join("keys/real"), "hunter2", 0o600);
     std::os::unix::fs::symlink(elsewhere.path().join("k"), folder.path().join("keys/k")).unwrap();
-    let error = load::<Root>(&file, &env).unwrap_err();
+    let error = load::<Root>(&file, &env, &all).unwrap_err();
     assert!(error.faults()[0].what.contains("leads out of its directory"), "{}", error.faults()[0].what);
     std::fs::remove_file(folder.path().join("keys/k")).unwrap();
     std::os::unix::fs::symlink("real", folder.path().join("keys/k")).unwrap();
-    assert!(load::<Root>(&file, &env).is_ok());
+    assert!(load::<Root>(&file, &env, &all).is_ok());
 }
 
 #[test]
@@ -261,7 +267,7 @@ fn aliases_that_grow_without_end_are_refused() {
         text.push_str(&format!("{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]\n"));
     }
     let started = std::time::Instant::now();
-    assert!(parse::<serde_json::Value>(&text, Path::new("x.yaml"), &env).is_err());
+    assert!(parse::<serde_json::Value>(&text, Path::new("x.yaml"), &env, &all).is_err());
     assert!(started.elapsed().as_secs() < 5);
 }
 
@@ -269,14 +275,14 @@ fn aliases_that_grow_without_end_are_refused() {
 fn a_file_that_is_missing_or_too_large_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("windfall.yaml");
-    assert!(matches!(load::<Root>(&file, &env), Err(ConfigError::Unreadable { .. })));
+    assert!(matches!(load::<Root>(&file, &env, &all), Err(ConfigError::Unreadable { .. })));
     std::fs::write(&file, "#".repeat(1024 * 1024 + 1)).unwrap();
-    assert!(matches!(load::<Root>(&file, &env), Err(ConfigError::TooLarge { .. })));
+    assert!(matches!(load::<Root>(&file, &env, &all), Err(ConfigError::TooLarge { .. })));
 }
 
 #[test]
 fn a_violation_is_shown_at_the_place_of_its_field() {
-    let loaded = parse::<Root>("sources:\n  - name: a\n    page_size: 0\n", Path::new("w.yaml"), &env).unwrap();
+    let loaded = parse::<Root>("sources:\n  - name: a\n    page_size: 0\n", Path::new("w.yaml"), &env, &all).unwrap();
     let mut part = Violations::new();
     part.push_with_help("page_size", "must be at least 1", "leave it out for 1000");
     let mut all = Violations::new();
@@ -294,4 +300,50 @@ fn a_violation_is_shown_at_the_place_of_its_field() {
 fn a_syntax_error_is_said_with_its_place() {
     let error = read("sources:\n  - name: [a\nkind: x\n").unwrap_err();
     assert!(error.starts_with("3:") || error.starts_with("2:"), "{error}");
+}
+
+/// Reads with the secrets of sources alone.
+fn sources_alone(text: &str) -> Result<Loaded<Root>, ConfigError> {
+    parse(text, Path::new("w.yaml"), &env, &|_, path| path.starts_with("sources["))
+}
+
+#[test]
+fn a_secret_that_is_not_needed_is_not_looked_for() {
+    let text = "kind: sqlite\nsources:\n  - { name: a, url: \"SECRET[env.KEY]\" }\nspare: { name: x, private_key: \"SECRET[env.UNSET]\", url: \"postgres://${ORG}:SECRET[env.UNSET]@h\" }\n";
+    let loaded = sources_alone(text).unwrap();
+    assert_eq!(loaded.config.sources[0].url.as_ref().unwrap().expose(), "hunter2hunter2");
+    let spare = loaded.config.spare.unwrap();
+    assert_eq!(spare.private_key.unwrap().expose(), "SECRET[env.UNSET]", "the reference, which opens nothing");
+    assert!(spare.url.unwrap().secret());
+    let error = parse::<Root>(text, Path::new("w.yaml"), &env, &all).unwrap_err();
+    assert_eq!(error.faults()[0].what, "the variable `UNSET` is not set");
+}
+
+#[test]
+fn a_reference_that_can_stand_for_nothing_is_refused_even_where_it_is_not_needed() {
+    for reference in ["SECRET[vault.x]", "SECRET[nothing]", "SECRET[env.X"] {
+        let text = format!("spare: {{ name: x, private_key: \"{reference}\" }}\n");
+        assert!(sources_alone(&text).is_err(), "{reference}");
+    }
+}
+
+#[test]
+fn a_rule_about_a_value_that_was_not_read_is_left_to_whoever_needs_it() {
+    let loaded = sources_alone("spare: { name: x, private_key: \"SECRET[env.UNSET]\" }\n").unwrap();
+    let violation =
+        |path: &str| [Violation { path: path.to_owned(), constraint: "must be another".to_owned(), help: None }];
+    for path in ["spare.private_key", "spare"] {
+        assert!(loaded.refuse(violation(path)).is_ok(), "{path}");
+    }
+    for path in ["spare.name", "spare.private", "kind"] {
+        assert!(loaded.refuse(violation(path)).is_err(), "{path}");
+    }
+}
+
+#[test]
+fn the_text_of_a_value_is_found_by_its_path() {
+    let places = Places::of("sinks:\n  - name: assets\n  - { name: \"${N}\" }\n");
+    assert_eq!(places.text("sinks[0].name"), Some("assets"));
+    assert_eq!(places.text("sinks[1].name"), Some("${N}"));
+    assert_eq!(places.text("sinks[0]"), None);
 }

@@ -14,6 +14,7 @@ use crate::cli::{Form, Global, TapArgs};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::part::Part;
 pub(crate) use reading::Reading;
 pub(crate) use record::decode;
 
@@ -53,7 +54,7 @@ impl FromStr for From {
 
 /// Prints records until the end, the limit, or for ever.
 pub(crate) async fn run(global: &Global, args: &TapArgs) -> anyhow::Result<Exit> {
-    let context = Context::load(global)?;
+    let context = Context::load(global, &Part::Shared)?;
     let connection = context.tool_connection("tap");
     let (topic, partitions) = find_topic(&context, &connection, &args.topic).await?;
     let decoder = context.registry(&connection).await?.decoder();
