@@ -111,6 +111,20 @@ fn a_value_that_does_not_fit_is_an_error_that_names_the_field_and_no_schema() {
 }
 
 #[test]
+fn a_field_that_the_value_lacks_is_written_as_its_default() {
+    #[derive(serde::Serialize)]
+    #[serde(rename = "R")]
+    struct Older {
+        a: &'static str,
+    }
+    let text = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"},
+        {"name":"b","type":["null","string"],"default":null},{"name":"c","type":"long","default":7}]}"#;
+    let codec = Codec::new(ID, text).unwrap();
+    let bytes = codec.encode(&Older { a: "x" }).unwrap();
+    assert_eq!(bytes[5..], [2, b'x', 0, 14]);
+}
+
+#[test]
 fn a_datum_read_into_another_type_is_an_error_that_holds_no_schema() {
     let codec = codec("abm.devices-value");
     let bytes = codec.encode(&samples::envelope("devices", samples::device())).unwrap();
