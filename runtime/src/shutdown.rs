@@ -1,19 +1,26 @@
 //! One token that ends everything, and the deadline after which the process ends anyway.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// What is in flight has this long to commit or be thrown away.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// What even the deadline does not end, as a write that blocks would, is ended with the process this much later.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Exit code of a process that was interrupted.
 pub const INTERRUPTED: i32 = 130;
 
-/// Cancels the returned token at the first SIGTERM or SIGINT; a second one, or ten seconds, ends the process at once.
+/// Cancels the returned token at the first SIGTERM or SIGINT; a second one ends the process at once.
 ///
-/// Whoever holds the token stops its intake, commits or throws away what is in flight, and returns.
+/// Whoever holds the token stops its intake, commits or throws away what is in flight, and returns within [`DEADLINE`]:
+/// [`Crew`] and [`in_time`] see to that. A process that is still there a second later is ended.
 ///
 /// # Errors
 /// When the signals cannot be listened to.
@@ -34,40 +41,160 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         tokio::select! {
             _ = terminate.recv() => warn!("second signal, ending at once"),
             _ = interrupt.recv() => warn!("second signal, ending at once"),
-            () = tokio::time::sleep(DEADLINE) => warn!(seconds = DEADLINE.as_secs(), "not stopped in time, ending at once"),
+            () = tokio::time::sleep(DEADLINE + GRACE) => warn!("the process did not stop in time, ending at once"),
         }
         std::process::exit(INTERRUPTED);
     });
     Ok(token)
 }
 
-/// Waits for `work` no longer than `deadline` after `token` was cancelled; says whether it ended in time.
-pub async fn within(deadline: Duration, token: &CancellationToken, work: impl Future<Output = ()>) -> bool {
-    let late = async {
-        token.cancelled().await;
-        tokio::time::sleep(deadline).await;
-    };
+/// Waits for `work` no longer than [`DEADLINE`] after `stop` was cancelled; work that takes longer is dropped, and `name` is logged.
+pub async fn in_time<T>(name: &str, stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    before(name, late(stop.clone()), work).await
+}
+
+async fn before<T>(name: &str, late: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        () = work => true,
-        () = late => false,
+        done = work => Some(done),
+        () = late => {
+            tell(&[name.to_owned()]);
+            None
+        }
+    }
+}
+
+async fn late(stop: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(DEADLINE).await;
+}
+
+fn tell(names: &[String]) {
+    warn!(not_stopped = names.join(", "), seconds = DEADLINE.as_secs(), "not stopped in time, ending without them");
+}
+
+/// Tasks with names that stop by one token, each within [`DEADLINE`].
+///
+/// Dropping it aborts what is left.
+pub struct Crew<T> {
+    tasks: JoinSet<T>,
+    names: BTreeMap<Id, String>,
+    late: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// What came of waiting for a [`Crew`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<T> {
+    /// A task has ended.
+    Ended(T),
+    /// All have ended.
+    Gone,
+    /// The deadline has passed, and these have not stopped; it was logged.
+    Late(Vec<String>),
+}
+
+impl<T: Send + 'static> Crew<T> {
+    /// Makes a crew without members; its deadline begins when `stop` is cancelled.
+    #[must_use]
+    pub fn new(stop: &CancellationToken) -> Self {
+        Self::until(late(stop.clone()))
+    }
+
+    fn until(late: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { tasks: JoinSet::new(), names: BTreeMap::new(), late: Box::pin(late) }
+    }
+
+    /// Starts a task.
+    pub fn spawn(&mut self, name: impl Into<String>, work: impl Future<Output = T> + Send + 'static) {
+        let id = self.tasks.spawn(work).id();
+        self.names.insert(id, name.into());
+    }
+
+    /// Waits until a task ends, all have ended, or the deadline has passed; may be cancelled without losing anything.
+    ///
+    /// # Panics
+    /// With a task that panics.
+    pub async fn next(&mut self) -> Next<T> {
+        let joined = tokio::select! {
+            biased;
+            joined = self.tasks.join_next_with_id() => joined,
+            () = &mut self.late => {
+                let names: Vec<_> = self.names.values().cloned().collect();
+                tell(&names);
+                return Next::Late(names);
+            }
+        };
+        match joined {
+            None => Next::Gone,
+            Some(joined) => {
+                let (id, ended) =
+                    joined.unwrap_or_else(|error: JoinError| std::panic::resume_unwind(error.into_panic()));
+                self.names.remove(&id);
+                Next::Ended(ended)
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
-    #[tokio::test]
-    async fn work_that_does_not_end_is_left_after_the_deadline() {
-        let token = CancellationToken::new();
-        token.cancel();
-        assert!(!within(Duration::ZERO, &token, std::future::pending()).await);
+    /// A deadline that passes when the test says so.
+    fn deadline() -> (oneshot::Sender<()>, impl Future<Output = ()> + Send) {
+        let (pass, passed) = oneshot::channel();
+        (pass, async move { passed.await.unwrap() })
     }
 
     #[tokio::test]
-    async fn work_is_not_hurried_before_the_token_is_cancelled() {
-        let token = CancellationToken::new();
-        assert!(within(Duration::ZERO, &token, tokio::task::yield_now()).await);
+    async fn work_that_does_not_end_is_left_at_the_deadline() {
+        let (pass, passed) = deadline();
+        pass.send(()).unwrap();
+        assert_eq!(before("work", passed, std::future::pending::<()>()).await, None);
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_at_the_deadline_has_ended() {
+        let (pass, passed) = deadline();
+        pass.send(()).unwrap();
+        assert_eq!(before("work", passed, std::future::ready(7)).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_hurried_before_the_stop() {
+        let stop = CancellationToken::new();
+        assert_eq!(in_time("work", &stop, tokio::task::yield_now()).await, Some(()));
+        let mut crew = Crew::new(&stop);
+        crew.spawn("slow", std::future::pending::<()>());
+        let waiting = crew.next();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_hangs_is_named_at_the_deadline_and_the_others_are_told() {
+        let stop = CancellationToken::new();
+        let (pass, passed) = deadline();
+        let mut crew = Crew::until(passed);
+        let stopped = stop.clone();
+        crew.spawn("producer", async move {
+            stopped.cancelled().await;
+            "producer"
+        });
+        crew.spawn("sink assets", std::future::pending());
+        stop.cancel();
+        assert_eq!(crew.next().await, Next::Ended("producer"));
+        pass.send(()).unwrap();
+        assert_eq!(crew.next().await, Next::Late(vec!["sink assets".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_crew_whose_last_has_ended_is_gone() {
+        let mut crew = Crew::new(&CancellationToken::new());
+        crew.spawn("quick", async { 7 });
+        assert_eq!(crew.next().await, Next::Ended(7));
+        assert_eq!(crew.next().await, Next::Gone);
     }
 }

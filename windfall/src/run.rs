@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use windfall_runtime::clock::SystemClock;
@@ -11,7 +10,8 @@ use windfall_runtime::config::suggestion;
 use windfall_runtime::health::Status;
 use windfall_runtime::http::{self, Shown};
 use windfall_runtime::kafka::topics::ensure;
-use windfall_runtime::{metrics, shutdown};
+use windfall_runtime::metrics;
+use windfall_runtime::shutdown::{self, Crew, Next};
 use windfall_sink::SinkConfig;
 
 use crate::cli::{Global, RunArgs, StageArgs, StageName};
@@ -37,30 +37,49 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit>
     let context = Context::load(global, &Part::of(&args.what)?)?;
     let plan = plan(&context, &args.what)?;
     let stop = shutdown::on_signal()?;
-    let status = Status::new(&context.instance, SystemClock::shared());
-    announce(&context, &plan, &status);
-    if args.once {
-        refuse_when_at_work(&context, &plan).await?;
-    }
-    // A run that ends by itself is not scraped; whoever wants to look at it says where.
-    if !args.once || global.http.is_some() {
-        serve(&context, &status, &stop).await?;
-    }
-    // All of them at once, before any stage looks for its input.
-    ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
-    let context = Arc::new(context);
-    let stages = Stages {
-        context: Arc::clone(&context),
-        registry: context.registry(&context.connection("registry")).await?,
-        clock: SystemClock::shared(),
-        status: status.clone(),
-        dynamic: args.once,
-        stop: stop.child_token(),
+    let begun = tokio::select! {
+        biased;
+        // Nothing is in flight yet that would have to be ended well.
+        () = stop.cancelled() => None,
+        stages = begin(global, args.once, context, &plan, &stop) => Some(stages?),
     };
-    info!(instance = context.instance, sinks = plan.sinks.len(), once = args.once, "started");
-    let exit = if args.once { once(global, stages, &plan).await } else { serve_all(stages, plan).await? };
+    let exit = match begun {
+        None => Exit::Success,
+        Some(stages) if args.once => once(global, stages, &plan).await,
+        Some(stages) => serve_all(stages, plan).await?,
+    };
     info!(exit = exit as u8, "stopped");
     Ok(if args.once && stop.is_cancelled() { Exit::Interrupted } else { exit })
+}
+
+/// Makes what the stages share, topics first: all of them at once, before any stage looks for its input.
+async fn begin(
+    global: &Global,
+    once: bool,
+    context: Context,
+    plan: &Plan,
+    stop: &CancellationToken,
+) -> anyhow::Result<Stages> {
+    let status = Status::new(&context.instance, SystemClock::shared());
+    announce(&context, plan, &status);
+    if once {
+        refuse_when_at_work(&context, plan).await?;
+    }
+    // A run that ends by itself is not scraped; whoever wants to look at it says where.
+    if !once || global.http.is_some() {
+        serve(&context, &status, stop).await?;
+    }
+    ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
+    let registry = context.registry(&context.connection("registry")).await?;
+    info!(instance = context.instance, sinks = plan.sinks.len(), once, "started");
+    Ok(Stages {
+        context: Arc::new(context),
+        registry,
+        clock: SystemClock::shared(),
+        status,
+        dynamic: once,
+        stop: stop.child_token(),
+    })
 }
 
 fn plan(context: &Context, args: &StageArgs) -> anyhow::Result<Plan> {
@@ -154,21 +173,27 @@ async fn refuse_when_at_work(context: &Context, plan: &Plan) -> anyhow::Result<(
 }
 
 /// Runs the stages side by side; the first that fails ends them all, and its error is the one that is told.
+///
+/// Who does not stop in time is left behind: the process ends without it, as interrupted when nothing worse has happened.
 async fn serve_all(stages: Stages, plan: Plan) -> anyhow::Result<Exit> {
     let stop = stages.stop.clone();
-    let mut tasks = JoinSet::new();
+    let mut crew = Crew::new(&stop);
     if plan.producer {
-        tasks.spawn(stages.clone().producer());
+        crew.spawn("producer", stages.clone().producer());
     }
     if plan.transformer {
-        tasks.spawn(stages.clone().transformer());
+        crew.spawn("transformer", stages.clone().transformer());
     }
     for sink in plan.sinks {
-        tasks.spawn(stages.clone().sink(sink));
+        crew.spawn(format!("sink {}", sink.name), stages.clone().sink(sink));
     }
     let mut result = Ok(Exit::Success);
-    while let Some(joined) = tasks.join_next().await {
-        let ended = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    loop {
+        let ended = match crew.next().await {
+            Next::Ended(ended) => ended,
+            Next::Gone => return result,
+            Next::Late(_) => return result.map(|worst| worst.worse(Exit::Interrupted)),
+        };
         // Whoever ends first, for whatever reason, takes the others along.
         stop.cancel();
         result = match (result, ended) {
@@ -176,22 +201,26 @@ async fn serve_all(stages: Stages, plan: Plan) -> anyhow::Result<Exit> {
             (Err(first), _) | (Ok(_), Err(first)) => Err(first),
         };
     }
-    result
 }
 
 /// Runs the stages one after the other; a stage that fails is told and does not keep the next from what is there.
 async fn once(global: &Global, stages: Stages, plan: &Plan) -> Exit {
-    let told = |ended: anyhow::Result<Exit>| ended.unwrap_or_else(|error| report(&error, global));
+    let stop = stages.stop.clone();
+    let told = |ended: Option<anyhow::Result<Exit>>| match ended {
+        Some(ended) => ended.unwrap_or_else(|error| report(&error, global)),
+        None => Exit::Interrupted,
+    };
     let mut worst = Exit::Success;
     if plan.producer {
-        worst = worst.worse(told(stages.clone().producer_once().await));
+        worst = worst.worse(told(shutdown::in_time("producer", &stop, stages.clone().producer_once()).await));
     }
-    if plan.transformer && !stages.stop.is_cancelled() {
-        worst = worst.worse(told(stages.clone().transformer_once().await));
+    if plan.transformer && !stop.is_cancelled() {
+        worst = worst.worse(told(shutdown::in_time("transformer", &stop, stages.clone().transformer_once()).await));
     }
     for sink in &plan.sinks {
-        if !stages.stop.is_cancelled() {
-            worst = worst.worse(told(stages.clone().sink_once(sink.clone()).await));
+        if !stop.is_cancelled() {
+            let name = format!("sink {}", sink.name);
+            worst = worst.worse(told(shutdown::in_time(&name, &stop, stages.clone().sink_once(sink.clone())).await));
         }
     }
     worst

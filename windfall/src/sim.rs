@@ -25,7 +25,7 @@ pub(crate) async fn run(global: &Global, args: &SimArgs) -> anyhow::Result<Exit>
         );
     }
     stop.cancelled().await;
-    started.running.stop().await;
+    shutdown::in_time("simulator", &stop, started.running.stop()).await;
     Ok(Exit::Success)
 }
 

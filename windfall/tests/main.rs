@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod pipeline;
 mod reference;
+mod shutdown;
 mod usage;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -12,7 +12,7 @@ use super::{Desk, Said};
 const DEVICES: usize = 50;
 
 /// A process that is ended with the test.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -22,7 +22,7 @@ impl Drop for Running {
 }
 
 /// Starts `windfall sim`, whose fleet hardly moves, and returns the lines of the configuration that connect to it.
-fn simulator(desk: &Desk) -> (Running, String) {
+pub(super) fn simulator(desk: &Desk) -> (Running, String) {
     let devices = DEVICES.to_string();
     let mut child = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
         .args(["sim", "--listen", "127.0.0.1:0", "--rate-limit", "off", "--time-scale", "0.001", "--devices", &devices])
@@ -45,7 +45,7 @@ fn port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn config(source: &str) -> String {
+pub(super) fn config(source: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let prefix = format!("verbs{}x{}.", std::process::id(), now.subsec_nanos());
     format!(

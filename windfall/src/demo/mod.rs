@@ -8,14 +8,14 @@ mod world;
 use std::fs::File;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::Connection;
+use windfall_runtime::metrics;
+use windfall_runtime::shutdown::{self, Crew, Next};
 use windfall_runtime::telemetry::{self, LogOptions};
-use windfall_runtime::{metrics, shutdown};
 use windfall_schemas::topic::CHANGE_PARTITIONS;
 
 use crate::change::Change;
@@ -52,13 +52,13 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> 
     let (tally, rows) = shown?;
     let ending = Ending { world: &world, tally: &tally, rows, interrupted: stop.is_cancelled() };
     ending::tell(screen, global.output, &ending)?;
-    world.simulator.stop().await;
+    let _ = timeout(shutdown::DEADLINE, world.simulator.stop()).await;
     Ok(Exit::Success)
 }
 
 /// The stages at work.
 struct Pipeline {
-    tasks: JoinSet<anyhow::Result<Exit>>,
+    crew: Crew<anyhow::Result<Exit>>,
     status: Status,
     producer: CancellationToken,
     rest: CancellationToken,
@@ -77,20 +77,20 @@ impl Pipeline {
             dynamic: true,
             stop: stop.clone(),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(stages(&producer).producer());
-        tasks.spawn(stages(&rest).transformer());
+        let mut crew = Crew::new(&rest);
+        crew.spawn("producer", stages(&producer).producer());
+        crew.spawn("transformer", stages(&rest).transformer());
         for sink in &world.context.config.sinks {
-            tasks.spawn(stages(&rest).sink(sink.clone()));
+            crew.spawn(format!("sink {}", sink.name), stages(&rest).sink(sink.clone()));
         }
-        Self { tasks, status, producer, rest }
+        Self { crew, status, producer, rest }
     }
 
-    /// Stops what still runs.
+    /// Stops what still runs; what does not stop in time is left behind.
     async fn stop(mut self) {
         self.producer.cancel();
         self.rest.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        while let Next::Ended(_) = self.crew.next().await {}
     }
 }
 
@@ -116,8 +116,10 @@ async fn show(
             biased;
             () = stop.cancelled() => break,
             () = &mut over => break,
-            Some(ended) = running.tasks.join_next() => {
-                ended??;
+            next = running.crew.next() => {
+                if let Next::Ended(ended) = next {
+                    ended?;
+                }
                 anyhow::bail!("a stage ended before the demo did");
             }
             record = reading.next() => {

@@ -1,0 +1,181 @@
+//! Ending a process whose surroundings are silent: its stages let go of what they wait for, and one that does not is named
+//! and left behind.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::mpsc;
+
+use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
+
+use super::Desk;
+use super::pipeline::{Running, config, simulator};
+
+/// Accepts connections, reads nothing and never answers.
+struct Silent {
+    port: u16,
+    accepted: mpsc::Receiver<TcpStream>,
+}
+
+impl Silent {
+    fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (send, accepted) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map(Result::unwrap) {
+                if send.send(stream).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { port, accepted }
+    }
+
+    /// Waits until somebody has connected, who now waits for an answer.
+    fn asked(&self) -> TcpStream {
+        self.accepted.recv().unwrap()
+    }
+}
+
+/// A command that talks into a pipe.
+struct Talking {
+    process: Running,
+    said: BufReader<ChildStderr>,
+}
+
+impl Talking {
+    fn start(desk: &Desk, arguments: &[&str]) -> Self {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
+            .args(arguments)
+            .current_dir(desk.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Self { process: Running(child), said }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.process.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has said `text`.
+    fn says(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it ended without saying `{text}`");
+        }
+    }
+
+    /// Waits for its end; returns the exit code and what it still had to say.
+    fn end(mut self) -> (i32, String) {
+        let mut rest = String::new();
+        self.said.read_to_string(&mut rest).unwrap();
+        (self.process.0.wait().unwrap().code().unwrap(), rest)
+    }
+}
+
+const REGISTRY: &str = "schema_registry: { embedded: {} }";
+
+/// A producer whose start hangs: its registry never answers.
+fn hanging() -> (Desk, Silent, Talking) {
+    let (desk, registry) = (Desk::new(), Silent::listen());
+    let (_simulator, source) = simulator(&desk);
+    let silent = format!("schema_registry: {{ url: \"http://127.0.0.1:{}\" }}", registry.port);
+    desk.write("windfall.yaml", &config(&source).replace(REGISTRY, &silent));
+    let running = Talking::start(&desk, &["run", "producer"]);
+    (desk, registry, running)
+}
+
+#[test]
+fn a_stage_that_hangs_is_named_and_left_behind() {
+    let (_desk, registry, running) = hanging();
+    let _waiting = registry.asked();
+    running.signal("TERM");
+    let (code, said) = running.end();
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains("not stopped in time") && said.contains("not_stopped=\"producer\""), "{said}");
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    let (_desk, registry, mut running) = hanging();
+    let _waiting = registry.asked();
+    running.signal("INT");
+    running.says("stopping");
+    running.signal("INT");
+    let (code, said) = running.end();
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains("second signal") && !said.contains("not stopped in time"), "{said}");
+}
+
+/// Asks a process to stop, and expects that all its stages do.
+fn stops_well(running: Talking) {
+    running.signal("TERM");
+    let (code, said) = running.end();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("stopped exit=0") && !said.contains("not stopped in time"), "{said}");
+}
+
+#[test]
+fn an_apple_that_never_answers_keeps_no_process() {
+    let (desk, apple) = (Desk::new(), Silent::listen());
+    let (_simulator, source) = simulator(&desk);
+    let (before, after) = source.split_once("token_url: \"").unwrap();
+    let (_, after) = after.split_once('"').unwrap();
+    let source = format!("{before}token_url: \"http://127.0.0.1:{}\"{after}", apple.port);
+    desk.write("windfall.yaml", &config(&source));
+    let running = Talking::start(&desk, &["run", "producer"]);
+    let _waiting = apple.asked();
+    stops_well(running);
+}
+
+#[test]
+fn a_store_that_never_answers_keeps_no_process() {
+    let (desk, store) = (Desk::new(), Silent::listen());
+    let sink = format!("type: postgres, url: \"postgresql://windfall@127.0.0.1:{}/fleet\"", store.port);
+    desk.write("windfall.yaml", &config("").replace("type: sqlite, path: rows/assets.db", &sink));
+    let running = Talking::start(&desk, &["run", "sink"]);
+    let _waiting = store.asked();
+    stops_well(running);
+}
+
+#[test]
+fn a_broker_that_never_answered_keeps_no_process() {
+    let (desk, broker) = (Desk::new(), Silent::listen());
+    let address = format!("127.0.0.1:{}", broker.port);
+    desk.write("windfall.yaml", &config("").replace(windfall_services::kafka(), &address));
+    let running = Talking::start(&desk, &["run", "all"]);
+    let _waiting = broker.asked();
+    stops_well(running);
+}
+
+#[test]
+fn a_run_for_cron_that_is_stopped_was_interrupted() {
+    let (desk, broker) = (Desk::new(), Silent::listen());
+    let address = format!("127.0.0.1:{}", broker.port);
+    desk.write("windfall.yaml", &config("").replace(windfall_services::kafka(), &address));
+    let running = Talking::start(&desk, &["run", "all", "--once"]);
+    let _waiting = broker.asked();
+    running.signal("INT");
+    let (code, said) = running.end();
+    assert_eq!(code, 130, "{said}");
+}
+
+#[test]
+fn brokers_that_fall_silent_keep_no_process() {
+    let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
+    let proxy = Proxy::start(kafka.proxy_port(), kafka.proxied_port()).unwrap();
+    let desk = Desk::new();
+    let (_simulator, source) = simulator(&desk);
+    let address = format!("127.0.0.1:{}", proxy.port());
+    desk.write("windfall.yaml", &config(&source).replace(windfall_services::kafka(), &address));
+    let mut running = Talking::start(&desk, &["run", "all"]);
+    running.says("scan finished");
+    proxy.deaf(Some(Direction::Down));
+    stops_well(running);
+}
