@@ -4,7 +4,7 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::Kind;
 use windfall_schemas::server::ServerValue;
 
-use crate::fields::{self, Group, Row};
+use crate::fields::{self, Differing, Group};
 use crate::fleet::{Fleet, Known, Servers};
 use crate::observation::{Observation, Reads};
 
@@ -47,16 +47,14 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
         let fingerprint = after.fingerprint();
         return Some(first_seen(fleet.last_number(&after.device_id), after, fingerprint));
     };
-    let changed = fields::differing(&fields::of_device(&known.value), &fields::of_device(&after), |group| {
-        reads.supersedes(&known.reads, group)
-    });
-    if changed.is_empty() {
+    let differing = fields::differing_in_device(&known.value, &after, |group| reads.supersedes(&known.reads, group));
+    if differing.is_empty() {
         return None;
     }
     keep_unread_groups(&mut after, &known.value, &reads, &known.reads);
     Some(Change {
-        kind: kind_of(&known.value, &after, &changed),
-        changed,
+        kind: kind_of(&known.value, &after, &differing),
+        changed: names(&differing),
         number: known.number + 1,
         fingerprint: after.fingerprint(),
         before: Some(known.value.clone()),
@@ -71,15 +69,13 @@ pub fn diff_server(servers: &Servers, seen: ServerValue) -> Option<ServerChange>
         let fingerprint = seen.fingerprint();
         return Some(first_seen(servers.last_number(&seen.server_id), seen, fingerprint));
     };
-    let changed = fields::differing(&fields::of_server(&known.value), &fields::of_server(&seen), |group| {
-        group == Group::Attributes
-    });
-    if changed.is_empty() {
+    let differing = fields::differing_in_server(&known.value, &seen, |group| group == Group::Attributes);
+    if differing.is_empty() {
         return None;
     }
     Some(Change {
         kind: Kind::Updated,
-        changed,
+        changed: names(&differing),
         number: known.number + 1,
         fingerprint: seen.fingerprint(),
         before: Some(known.value.clone()),
@@ -98,6 +94,10 @@ pub fn removed_server(known: &Known<ServerValue>) -> ServerChange {
         before: Some(known.value.clone()),
         after: None,
     }
+}
+
+fn names(differing: &[Differing]) -> Vec<&'static str> {
+    differing.iter().map(|field| field.name).collect()
 }
 
 fn first_seen<V>(last_number: u64, after: V, fingerprint: String) -> Change<V> {
@@ -140,7 +140,7 @@ fn keep_unread_groups(after: &mut DeviceValue, known: &DeviceValue, reads: &Read
 }
 
 /// The first that applies: released, readded, reassigned, assigned, unassigned, status-changed, coverage-changed, updated.
-fn kind_of(before: &DeviceValue, after: &DeviceValue, changed: &[&'static str]) -> Kind {
+fn kind_of(before: &DeviceValue, after: &DeviceValue, differing: &[Differing]) -> Kind {
     match (before.released_from_org_date_time, after.released_from_org_date_time) {
         (None, Some(_)) => return Kind::Released,
         (Some(_), None) => return Kind::Readded,
@@ -162,7 +162,7 @@ fn kind_of(before: &DeviceValue, after: &DeviceValue, changed: &[&'static str]) 
     if status.0 != status.1 {
         return Kind::StatusChanged;
     }
-    if only_coverage(&fields::of_device(after), changed) {
+    if differing.iter().all(|field| field.group == Group::Coverage) {
         return Kind::CoverageChanged;
     }
     Kind::Updated
@@ -170,8 +170,4 @@ fn kind_of(before: &DeviceValue, after: &DeviceValue, changed: &[&'static str]) 
 
 fn present(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
-}
-
-fn only_coverage(rows: &[Row<'_>], changed: &[&'static str]) -> bool {
-    rows.iter().filter(|(name, ..)| changed.contains(name)).all(|(_, group, _)| *group == Group::Coverage)
 }

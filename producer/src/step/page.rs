@@ -1,6 +1,6 @@
 //! One page of the listing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use windfall_schemas::envelope::{Channel, Snapshot};
 use windfall_schemas::reject::RejectValue;
@@ -53,9 +53,10 @@ pub fn page(
     let Page { items, rejected, next, total, answer } = page;
     let read_at = answer.received_at.timestamp_millis();
     let mut step = Step { observed_at: read_at, ..Step::default() };
-    let mut met: HashSet<String> = HashSet::with_capacity(items.len());
+    let mut met: BTreeSet<String> = BTreeSet::new();
     let mut changes: Vec<(DeviceChange, u32)> = Vec::new();
 
+    step.observed.reserve(items.len());
     for item in items {
         let device_id = item.value.device_id.clone();
         if !met.insert(device_id.clone()) {
@@ -103,16 +104,15 @@ pub fn page(
 }
 
 /// The parts of a page: suspicions and plans that its devices leave, the ids seen, and last the header.
-fn finish_parts(origin: &Origin, memory: &Memory, header: &Header, met: HashSet<String>, step: &mut Step, at: i64) {
-    let ids: BTreeSet<&str> = met.iter().map(String::as_str).collect();
-    let mut back = ids.clone();
+fn finish_parts(origin: &Origin, memory: &Memory, header: &Header, met: BTreeSet<String>, step: &mut Step, at: i64) {
+    let mut back: BTreeSet<&str> = met.iter().map(String::as_str).collect();
     if !step.rejects.is_empty() {
         // A rejected item without a usable id was met by its serial number.
         let by_serial = memory.fleet.live_devices().filter(|(_, known)| met.contains(&known.value.serial_number));
         back.extend(by_serial.map(|(id, _)| id));
     }
     step.parts = memory.scans.clear(&origin.org, &back, at);
-    let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
+    let ids = met.into_iter().collect();
     step.parts.push(Scans::seen_part(&origin.org, &header.scan_id, header.page, ids, at));
     step.parts.push(header.part(&origin.org, DEVICES));
     step.notifications.push(notice::in_progress(origin, header, at));
@@ -149,7 +149,7 @@ fn reject(
     header: &mut Header,
     seen: &Seen,
     rejected: Vec<Rejected>,
-    met: &mut HashSet<String>,
+    met: &mut BTreeSet<String>,
 ) -> Vec<RejectValue> {
     let mut records = Vec::with_capacity(rejected.len());
     for item in rejected {

@@ -18,11 +18,25 @@ pub(super) struct Rest {
 }
 
 /// Reads a list document and gives each item to `take`, which may refuse to go on.
-pub(super) fn read<'de, E: Deserialize<'de>>(
+pub(super) fn from_bytes<'de, E: Deserialize<'de>>(
     body: &'de [u8],
     take: impl FnMut(E) -> Result<(), &'static str>,
 ) -> serde_json::Result<Rest> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    read(serde_json::Deserializer::from_slice(body), take)
+}
+
+/// The same for a body that is known to be UTF-8: its texts are not looked through one by one again.
+pub(super) fn from_text<'de, E: Deserialize<'de>>(
+    body: &'de str,
+    take: impl FnMut(E) -> Result<(), &'static str>,
+) -> serde_json::Result<Rest> {
+    read(serde_json::Deserializer::from_str(body), take)
+}
+
+fn read<'de, R: serde_json::de::Read<'de>, E: Deserialize<'de>>(
+    mut deserializer: serde_json::Deserializer<R>,
+    take: impl FnMut(E) -> Result<(), &'static str>,
+) -> serde_json::Result<Rest> {
     let rest = DocumentVisitor { take, item: PhantomData };
     let rest = (&mut deserializer).deserialize_map(rest)?;
     deserializer.end()?;

@@ -31,6 +31,7 @@ use serde_json::value::RawValue;
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::attributes::{Attributes, Identifier, MdmServerAttributes, Name, OrgDeviceAttributes};
 use self::values::Text;
@@ -164,17 +165,19 @@ fn list<'a, A: Attributes<'a>, T: PartialEq>(
 
 /// Reads a list in a single pass; `None` when there is anything wrong with it.
 fn at_once<'a, A: Attributes<'a>, T>(body: &'a [u8], kind: &str, make: impl Fn(DeviceId, A) -> T) -> Option<List<T>> {
-    let mut ids: HashSet<DeviceId> = HashSet::with_capacity(1024);
+    // Hashes: two ids that share one are read item by item, where they are compared.
+    let mut ids: HashSet<u64> = HashSet::with_capacity(1024);
     let mut items = Vec::with_capacity(1024);
-    let document::Rest { links, meta } = document::read(body, |resource: Resource<A>| {
-        let (id, attributes) = identified("", kind, resource).and_then(complete).map_err(|fault| fault.reason)?;
-        if !ids.insert(id.clone()) {
-            return Err("duplicate_id");
-        }
-        items.push(Item { index: items.len(), value: make(id, attributes) });
-        Ok(())
-    })
-    .ok()?;
+    let document::Rest { links, meta } =
+        document::from_text(std::str::from_utf8(body).ok()?, |resource: Resource<A>| {
+            let (id, attributes) = identified("", kind, resource).and_then(complete).map_err(|fault| fault.reason)?;
+            if !ids.insert(xxh3_64(id.as_str().as_bytes())) {
+                return Err("duplicate_id");
+            }
+            items.push(Item { index: items.len(), value: make(id, attributes) });
+            Ok(())
+        })
+        .ok()?;
     let paging::Meta { next, total } = meta;
     Some(List { items, rejected: Vec::new(), next: Next::of(next, links.next), total })
 }
@@ -186,7 +189,7 @@ fn one_by_one<'a, A: Attributes<'a>, T: PartialEq>(
     make: impl Fn(DeviceId, A) -> T,
 ) -> Result<List<T>, Unreadable> {
     let mut data: Vec<&'a RawValue> = Vec::with_capacity(1024);
-    let rest = document::read(body, |raw| {
+    let rest = document::from_bytes(body, |raw| {
         data.push(raw);
         Ok(())
     });
