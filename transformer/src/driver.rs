@@ -9,25 +9,24 @@
 //!
 //! Memory moves only after a commit that answered OK, or by reading the topic.
 
+mod lag;
+mod takeover;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::task::yield_now;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use windfall_runtime::health::{Part, State};
-use windfall_runtime::kafka::consumer::{
-    Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions, Start,
-};
+use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
-use windfall_runtime::kafka::table::Extent;
-use windfall_runtime::kafka::{Connection, Membership, TopicPartition, connection, table};
+use windfall_runtime::kafka::{Connection, Membership, TopicPartition, connection};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::telemetry::chain;
 
 use crate::error::TransformerError;
-use crate::stage::{Stage, Starts, Work};
+use crate::stage::{Stage, Work};
 
 /// How a loop reads and writes.
 #[derive(Debug, Clone)]
@@ -56,8 +55,6 @@ pub struct Report {
 const ASSIGNED_WITHIN: Duration = connection::SESSION_TIMEOUT.saturating_add(Duration::from_secs(30));
 /// How often an idle loop says that it lives, and reckons its lag.
 const BEAT: Duration = Duration::from_secs(10);
-/// Brokers that do not answer hold up an idle loop no longer than this.
-const BEAT_WITHIN: Duration = Duration::from_secs(2);
 /// What is in flight at a shutdown has this long to be committed; the process ends after ten seconds anyway.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 /// Silence that means trouble: a transaction and a take-over of a small state fit into it.
@@ -222,102 +219,6 @@ impl<S: Stage> Driver<S> {
         }
     }
 
-    /// Takes the partitions over: fence, committed offsets, own output, positions, differences.
-    async fn take(
-        &mut self,
-        consumer: &mut GroupConsumer,
-        group: &Group,
-        assignment: Assignment,
-    ) -> Result<Step, TransformerError> {
-        self.held = None;
-        if self.options.once {
-            self.all_of(&assignment)?;
-        }
-        if assignment.partitions.is_empty() {
-            self.part.progress();
-            return Ok(Step::Done);
-        }
-        let shutdown = self.shutdown.clone();
-        let prepared = {
-            let prepare = self.prepare(group, &assignment);
-            tokio::pin!(prepare);
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return Ok(Step::Interrupted(Turn::Stop)),
-                    event = consumer.next() => if let Some(event) = rebalance(event) {
-                        return Ok(Step::Interrupted(Turn::Event(event)));
-                    },
-                    prepared = &mut prepare => break prepared,
-                }
-            }
-        };
-        let begun = match prepared {
-            Ok((starts, goal)) => self.begin(group, &assignment, starts, goal).await,
-            Err(error) => Err(error),
-        };
-        match begun {
-            Ok(()) => Ok(Step::Done),
-            Err(error) => self.failed(error, assignment),
-        }
-    }
-
-    /// Fences, reads the committed offsets, and reads what the stage must know.
-    async fn prepare(
-        &mut self,
-        group: &Group,
-        assignment: &Assignment,
-    ) -> Result<(Starts, BTreeMap<TopicPartition, i64>), TransformerError> {
-        if self.publisher.as_ref().is_none_or(Publisher::is_dead) {
-            self.publisher = None;
-            self.publisher = Some(Publisher::start(&self.connection, &self.options.transactional_id).await?);
-        }
-        let committed = group.committed(&assignment.partitions).await?;
-        let fresh = committed.values().filter(|offset| offset.is_none()).count();
-        if fresh > 0 {
-            info!(group = self.options.group, partitions = fresh, "no committed offset, beginning at the start");
-        }
-        let extents = if self.options.once { self.extents(&assignment.partitions).await? } else { BTreeMap::new() };
-        let started = Instant::now();
-        let starts = self.stage.take_over(&assignment.partitions, &committed).await?;
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(group = self.options.group, partitions = starts.len(), elapsed_ms, "own output read");
-        // A partition in which nothing is left to read has no end to be met.
-        let goal = extents.into_iter().filter_map(|(at, extent)| {
-            let from = match starts.get(&at)? {
-                Start::Beginning => extent.first,
-                Start::At(offset) => *offset,
-            };
-            (from < extent.end).then_some((at, extent.end))
-        });
-        let goal = goal.collect();
-        Ok((starts, goal))
-    }
-
-    async fn begin(
-        &mut self,
-        group: &Group,
-        assignment: &Assignment,
-        starts: Starts,
-        goal: BTreeMap<TopicPartition, i64>,
-    ) -> Result<(), TransformerError> {
-        let epoch = group.start_at(assignment, starts).await?;
-        while let Some(work) = self.stage.heal()? {
-            if work.is_empty() {
-                yield_now().await;
-            } else {
-                self.commit(group, epoch, work, Vec::new()).await?;
-            }
-            if self.shutdown.is_cancelled() || !group.current(epoch) {
-                // What is left over is found and published at the next take-over.
-                return Ok(());
-            }
-        }
-        self.held = Some(Held { assignment: assignment.clone(), epoch, goal });
-        self.part.progress();
-        Ok(())
-    }
-
     async fn batch(&mut self, group: &Group, batch: Batch) -> Result<Step, TransformerError> {
         let Some(held) = &self.held else { return Ok(Step::Done) };
         if batch.epoch != held.epoch {
@@ -375,67 +276,9 @@ impl<S: Stage> Driver<S> {
         Ok(())
     }
 
-    /// For `--once`: a member that has not all partitions shares them with somebody who is at work.
-    fn all_of(&self, assignment: &Assignment) -> Result<(), TransformerError> {
-        let topics = i32::try_from(self.options.topics.len()).unwrap_or(i32::MAX);
-        let of = usize::try_from(self.options.partitions.saturating_mul(topics)).unwrap_or(usize::MAX);
-        let got = assignment.partitions.len();
-        if got < of {
-            return Err(TransformerError::Shared { group: self.options.group.clone(), got, of });
-        }
-        Ok(())
-    }
-
     /// Says whether the ends that were asked for are reached and everything before them is committed.
     fn reached(&self) -> bool {
         self.options.once && self.held.as_ref().is_some_and(|held| held.goal.is_empty())
-    }
-
-    async fn extents(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Extent>, TransformerError> {
-        let mut extents = BTreeMap::new();
-        for topic in &self.options.topics {
-            let of_topic = partitions.iter().filter(|at| *at.topic == **topic).map(|at| at.partition);
-            for (partition, extent) in table::ends(&self.connection, topic, of_topic).await? {
-                extents.insert(TopicPartition::new(topic.as_str(), partition), extent);
-            }
-        }
-        Ok(extents)
-    }
-
-    /// Shows the lag for as long as nothing more important comes in between; a batch waits for it.
-    async fn beat(&mut self, consumer: &mut GroupConsumer, group: &Group) -> Step {
-        let shutdown = self.shutdown.clone();
-        let show = timeout(BEAT_WITHIN, self.show_lag(group));
-        tokio::pin!(show);
-        let mut batch = None;
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return Step::Interrupted(Turn::Stop),
-                _ = &mut show => break,
-                event = consumer.next(), if batch.is_none() => match event {
-                    event @ Event::Batch(_) => batch = Some(event),
-                    event => return Step::Interrupted(Turn::Event(event)),
-                },
-            }
-        }
-        batch.map_or(Step::Done, |batch| Step::Interrupted(Turn::Event(batch)))
-    }
-
-    /// Shows the lag, reckoned by position; reaching the brokers is progress.
-    async fn show_lag(&mut self, group: &Group) {
-        let Some(held) = &self.held else { return };
-        let partitions = held.assignment.partitions.clone();
-        let (Ok(positions), Ok(extents)) = (group.position(), self.extents(&partitions).await) else { return };
-        let lag: i64 = extents.iter().filter_map(|(at, extent)| Some((extent.end - positions.get(at)?).max(0))).sum();
-        self.part.detail("lag_records", lag);
-        self.part.detail("partitions", partitions.len());
-        #[allow(clippy::cast_precision_loss)] // A gauge is a float.
-        metrics::gauge!(names::CONSUMER_LAG, label::STAGE => self.stage.name()).set(lag as f64);
-        self.part.progress();
     }
 }
 
@@ -460,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_commit_is_given_up_after_a_shutdown_and_never_before() {
         let shutdown = CancellationToken::new();
-        let commit = yield_now();
+        let commit = tokio::task::yield_now();
         let in_time = tokio::select! {
             () = commit => true,
             () = overdue(&shutdown, Duration::ZERO) => false,
