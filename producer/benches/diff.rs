@@ -20,6 +20,10 @@ use windfall_producer::step::{self, Step};
 use windfall_schemas::device;
 use windfall_schemas::wire::Codec;
 
+/// The allocator of the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PAGE: usize = 1_000;
 const AT: i64 = 1_764_000_000_000;
 
