@@ -25,6 +25,8 @@ pub struct Asset {
     pub version: i64,
     /// The last record of each conflict, open or closed.
     pub conflicts: Vec<Conflict>,
+    /// Sources whose newest contribution cannot be read, and its offset: what they say now is not known.
+    pub unreadable: BTreeMap<SourceKey, i64>,
 }
 
 /// What became of a contribution.
@@ -56,8 +58,30 @@ impl Conclusion {
 }
 
 impl Asset {
+    /// Takes over what a record of the topic says: [`Asset::apply`] where it can be read, else [`Asset::hide`].
+    ///
+    /// The one rule of those who read contributions as they come and of those who fold them again.
+    ///
+    /// # Errors
+    /// Why the record cannot be read, as it was given.
+    pub fn hear<E>(
+        &mut self,
+        key: SourceKey,
+        offset: i64,
+        said: Result<Option<Contribution>, E>,
+    ) -> Result<Applied, E> {
+        match said {
+            Ok(contribution) => Ok(self.apply(key, contribution)),
+            Err(why) => {
+                self.hide(key, offset);
+                Err(why)
+            }
+        }
+    }
+
     /// Takes over what a source record says; `None` withdraws it. A contribution older than the known one is refused.
     pub fn apply(&mut self, key: SourceKey, contribution: Option<Contribution>) -> Applied {
+        self.unreadable.remove(&key);
         let Some(contribution) = contribution else {
             self.contributions.remove(&key);
             return Applied::Changed;
@@ -69,10 +93,28 @@ impl Asset {
         Applied::Changed
     }
 
-    /// Decides what is to be published, and remembers it as published.
+    /// Notes that what a source record says now cannot be read.
+    ///
+    /// What it said before counts no longer: compaction takes that away, and a later fold must come to the same. The asset is
+    /// held until the source is heard again.
+    pub fn hide(&mut self, key: SourceKey, offset: i64) {
+        self.contributions.remove(&key);
+        self.unreadable.insert(key, offset);
+    }
+
+    /// Says whether a contribution that cannot be read keeps the asset as it last was published.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
+    /// Decides what is to be published, and remembers it as published; nothing of an asset that is held.
     ///
     /// `cause` is the offset of the contribution that made us look.
     pub fn conclude(&mut self, collection: &CompiledCollection, asset_id: &str, cause: i64, now_ms: i64) -> Conclusion {
+        if self.is_held() {
+            return Conclusion::default();
+        }
         let merged = merge::merge(collection, self.contributions.values().map(Arc::as_ref));
         let conflicts = dedup::conflicts(&self.conflicts, merged.as_ref());
         for conflict in &conflicts {

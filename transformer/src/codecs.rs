@@ -80,11 +80,6 @@ pub(crate) enum Unreadable {
 }
 
 impl Unreadable {
-    /// Says whether the registry is at fault: with its schema the record could be read.
-    pub(crate) fn schema_lost(&self) -> bool {
-        matches!(self, Self::UnknownSchema(_) | Self::BadSchema { .. })
-    }
-
     /// A name to count by.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -142,10 +137,9 @@ impl Codecs {
         Ok(())
     }
 
-    /// Asks anew for what the registry did not know: it may have come meanwhile.
-    pub(crate) fn forget_unknown(&self) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, answer| !matches!(answer, Err(Unreadable::UnknownSchema(_))));
+    /// Asks anew for what the registry did not give: it may have come meanwhile.
+    pub(crate) fn forget_missing(&self) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).retain(|_, answer| answer.is_ok());
     }
 
     /// Reads a record's key with the schema that was fetched.
@@ -178,16 +172,29 @@ impl Codecs {
     }
 
     async fn ask(&self, reference: SchemaReference) -> Result<(), TransformerError> {
+        let name = || reference.to_string();
         let answer = match self.registry.writer(&reference).await {
             Ok(codec) => Ok(codec),
-            Err(RegistryError::NotFound { .. }) => Err(Unreadable::UnknownSchema(reference.to_string())),
+            Err(RegistryError::NotFound { .. }) => Err(Unreadable::UnknownSchema(name())),
             Err(RegistryError::Schema(error)) => {
-                Err(Unreadable::BadSchema { reference: reference.to_string(), why: error.to_string() })
+                Err(Unreadable::BadSchema { reference: name(), why: error.to_string() })
+            }
+            Err(error) if not_ours(&reference, &error) => {
+                Err(Unreadable::BadSchema { reference: name(), why: error.to_string() })
             }
             Err(source) => return Err(TransformerError::Registry { subject: format!("id {reference}"), source }),
         };
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(reference, answer);
         Ok(())
+    }
+}
+
+/// Says whether the registry refuses a reference that no writer of ours makes: older registries have no route for GUIDs.
+fn not_ours(reference: &SchemaReference, error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Refused { .. } => true,
+        RegistryError::Malformed { .. } => matches!(reference, SchemaReference::Guid(_)),
+        _ => false,
     }
 }
 
@@ -217,4 +224,35 @@ pub(crate) fn asset_headers(collection: &str, record: &AssetRecord, tombstone: b
         headers.push("content-type", "application/avro");
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windfall_runtime::kafka::config::SchemaRegistryConfig;
+
+    fn record(name: &str, reference: Vec<u8>) -> Record {
+        Record {
+            topic: "abm.devices".into(),
+            partition: 0,
+            offset: 0,
+            timestamp_ms: None,
+            key: Some(Bytes::from_static(&[2])),
+            value: None,
+            headers: Headers::new().with(name, reference),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_schema_named_in_a_way_that_the_registry_does_not_know_is_the_records_fault_and_ends_no_loop() {
+        let url = tokio::task::spawn_blocking(windfall_services::registry).await.unwrap();
+        let config: SchemaRegistryConfig = serde_json::from_value(serde_json::json!({ "url": url })).unwrap();
+        let codecs = Codecs::new(RegistryClient::http(&config).unwrap());
+        let guid = [vec![1], vec![7; 16]].concat();
+        for record in [record(KEY_HEADER, guid), record(KEY_HEADER, vec![0, 0x7f, 0xff, 0xff, 0xff])] {
+            codecs.fetch(std::slice::from_ref(&record)).await.unwrap();
+            let why = codecs.key::<i32>(&record).unwrap_err();
+            assert!(matches!(why, Unreadable::BadSchema { .. } | Unreadable::UnknownSchema(_)), "{why}");
+        }
+    }
 }

@@ -5,6 +5,11 @@
 //! published first. Assets of which contributions lie beyond the committed offset are left out: they are merged when these are
 //! read, and what lies below may have been compacted away because of them.
 //!
+//! A contribution that cannot be read goes to the dead letters, once, with the input offset. Where its key can be read, the
+//! asset is held as it was last published until that source is heard again: what the source says now is not known, what it
+//! said before is taken away by compaction, and a record made without it would be wrong. The fold comes to the same, since it
+//! hears the same records by the same rule; it writes no dead letter.
+//!
 //! Where no offset was ever committed but records stand, the offset was lost: the fold goes to the end and only differences
 //! are published, so that nothing is repeated.
 
@@ -13,6 +18,7 @@ mod memory;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
@@ -22,7 +28,7 @@ use windfall_runtime::kafka::publisher::Committed;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_schemas::asset::AssetKey;
-use windfall_schemas::contribution::{Contribution, ContributionKey};
+use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::wire::WireError;
 
 use crate::asset::{Applied, Asset, Conclusion};
@@ -30,7 +36,7 @@ use crate::codecs::{Codecs, CollectionCodecs, Unreadable, asset_headers};
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::FoldReport;
-use crate::stage::{Stage, Starts, Work};
+use crate::stage::{Details, Stage, Starts, Work};
 use memory::{Memory, contribution};
 
 /// The merge of one collection.
@@ -54,6 +60,9 @@ pub(crate) struct MergeEffects {
 /// Assets merged again in one go, and in one transaction where they differ.
 const HEALED_AT_ONCE: usize = 2_000;
 
+/// Positions of unreadable records that the status names; the dead letters name all of them.
+const SHOWN: usize = 20;
+
 /// What the merge is made of.
 pub(crate) struct MergeParts {
     pub(crate) connection: Connection,
@@ -70,13 +79,6 @@ impl MergeStage {
         let MergeParts { connection, codecs, own, collection, clock, instance, folding } = parts;
         let memory = Memory::new(connection, codecs, own, collection, folding);
         Self { memory, clock, instance, healing: VecDeque::new(), moving: Vec::new() }
-    }
-
-    fn read(&self, record: &Record) -> Result<(ContributionKey, Option<Contribution>), (RefusedAt, Unreadable)> {
-        let key = self.memory.codecs.key(record).map_err(|why| (RefusedAt::Key, why))?;
-        let contribution = contribution(&self.memory.codecs, &self.memory.collection, record)
-            .map_err(|why| (RefusedAt::Value, why))?;
-        Ok((key, contribution))
     }
 
     fn refused(&self, record: &Record, stage: RefusedAt, why: &Unreadable) -> Outgoing {
@@ -155,24 +157,25 @@ impl MergeStage {
                 self.count("stale");
                 continue;
             }
-            let (key, contribution) = match self.read(record) {
-                Ok(read) => read,
-                Err((stage, why)) => {
-                    work.derived.push(self.refused(record, stage, &why));
-                    work.dead_letters += 1;
+            let ContributionKey { asset_id, source, source_key } = match self.memory.codecs.key(record) {
+                Ok(key) => key,
+                Err(why) => {
+                    work.refuse(self.refused(record, RefusedAt::Key, &why));
                     continue;
                 }
             };
-            let ContributionKey { asset_id, source, source_key } = key;
             let place = (partition, asset_id);
             let mut asset =
                 work.effects.assets.remove(&place).unwrap_or_else(|| self.memory.asset(partition, &place.1));
-            if asset.apply((source, source_key), contribution) == Applied::Stale {
-                self.count("stale");
-            } else {
-                let conclusion = asset.conclude(&self.memory.collection, &place.1, record.offset, now_ms);
-                self.count(if conclusion.is_empty() { "noop" } else { "ok" });
-                self.write(partition, &place.1, &conclusion, &mut work)?;
+            let said = contribution(&self.memory.codecs, &self.memory.collection, record);
+            match asset.hear((source, source_key), record.offset, said) {
+                Err(why) => work.refuse(self.refused(record, RefusedAt::Value, &why)),
+                Ok(Applied::Stale) => self.count("stale"),
+                Ok(Applied::Changed) => {
+                    let conclusion = asset.conclude(&self.memory.collection, &place.1, record.offset, now_ms);
+                    self.count(if conclusion.is_empty() { "noop" } else { "ok" });
+                    self.write(partition, &place.1, &conclusion, &mut work)?;
+                }
             }
             work.effects.assets.insert(place, asset);
         }
@@ -201,6 +204,7 @@ impl Stage for MergeStage {
         committed: &BTreeMap<TopicPartition, Option<i64>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
+        self.memory.codecs.forget_missing();
         self.memory.fold_assets(numbers.clone()).await?;
         self.memory.fold_conflicts(numbers.clone()).await?;
         let upto = partitions.iter().map(|at| (at.partition, self.memory.input_offset(at, committed))).collect();
@@ -256,6 +260,31 @@ impl Stage for MergeStage {
         if !committed.follow_up.is_empty() {
             self.show_conflicts();
         }
+    }
+
+    fn details(&self) -> Details {
+        let topic = &self.memory.topics.contributions;
+        let (mut assets, mut records) = (0_u64, Vec::new());
+        for (partition, offsets) in self.memory.held() {
+            assets += 1;
+            records.extend(offsets.map(|offset| (partition, offset)));
+        }
+        records.sort_unstable();
+        records.truncate(SHOWN);
+        let records: Vec<_> =
+            records.iter().map(|(partition, offset)| json!({ "partition": partition, "offset": offset })).collect();
+        let held = json!({ "assets": assets, "topic": topic, "unreadable": records });
+        let passed_over: serde_json::Map<_, _> = self
+            .memory
+            .passed_over()
+            .into_iter()
+            .filter(|(_, records)| *records > 0)
+            .map(|(topic, records)| (topic.to_owned(), records.into()))
+            .collect();
+        vec![
+            ("held", (assets > 0).then_some(held)),
+            ("passed_over", (!passed_over.is_empty()).then(|| passed_over.into())),
+        ]
     }
 
     fn before_commit(&self) {

@@ -272,8 +272,22 @@ impl<S: Stage> Driver<S> {
         let seconds = (committed.timing.delivery + committed.timing.offsets + committed.timing.commit).as_secs_f64();
         metrics::histogram!(names::TRANSACTION_SECONDS, label::STAGE => self.stage.name()).record(seconds);
         self.report.dead_letters += dead_letters;
+        if dead_letters > 0 {
+            self.part.detail("dead_letters", self.report.dead_letters);
+        }
         self.stage.settle(effects, &committed);
+        self.show_details();
         Ok(())
+    }
+
+    /// Shows what the stage has to tell.
+    fn show_details(&self) {
+        for (name, detail) in self.stage.details() {
+            match detail {
+                Some(detail) => self.part.detail(name, detail),
+                None => self.part.clear(name),
+            }
+        }
     }
 
     /// Says whether the ends that were asked for are reached and everything before them is committed.

@@ -53,16 +53,6 @@ pub enum TransformerError {
     /// Own output was not read.
     #[error("own output was not read")]
     Table(#[source] Box<TableError>),
-    /// A contribution names a schema that the registry does not give: without it a living asset would look like one that is gone.
-    #[error("contribution in partition {partition} at offset {offset} cannot be taken in: {why}")]
-    SchemaLost {
-        /// The partition.
-        partition: i32,
-        /// The offset.
-        offset: i64,
-        /// Which schema, and what is wrong with it.
-        why: String,
-    },
     /// A link speaks of a source record that the source no longer has: the topic was recreated.
     #[error(
         "a link of `{topic}` names offset {offset} of `{source_topic}` in partition {partition}, which ends at {end}"
@@ -111,7 +101,6 @@ impl TransformerError {
             Self::Files(_)
             | Self::Encode { .. }
             | Self::Partitions { .. }
-            | Self::SchemaLost { .. }
             | Self::LinkBeyondEnd { .. }
             | Self::NotAssigned { .. }
             | Self::Shared { .. } => false,
@@ -144,7 +133,6 @@ impl TransformerError {
             Self::Consumer(_) => "consumer",
             Self::Publish(_) => "publish",
             Self::Table(_) => "table",
-            Self::SchemaLost { .. } => "schema_lost",
             Self::LinkBeyondEnd { .. } => "link_beyond_end",
             Self::NotAssigned { .. } | Self::Shared { .. } => "group",
             Self::NoWriter => "no_writer",
@@ -169,9 +157,6 @@ impl TransformerError {
                 TableError::Refused { source, .. } => source.downcast_ref::<Self>().and_then(Self::help),
                 error => error.help(),
             },
-            Self::SchemaLost { .. } => {
-                Some("the registry has lost ids: restore it; nothing is deleted or published before that")
-            }
             Self::LinkBeyondEnd { .. } => Some(
                 "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
             ),

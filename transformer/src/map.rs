@@ -1,11 +1,16 @@
 //! Loop one: source changes become contributions, and links remember which.
 //!
 //! Its memory is the fold of `links`, partition by partition; a link lies in the partition number of its source record.
+//!
+//! A source record that cannot be read goes to the dead letters, once, with the input offset. What it contributed before stands
+//! until the record is heard again: nobody knows what it says now.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod memory;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
+use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
@@ -27,14 +32,15 @@ use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
 use crate::contribution::{MapStep, SourceRecord, map};
 use crate::error::TransformerError;
 use crate::event::SourceEvent;
-use crate::fold::{self, Cached, FoldReport, Own};
+use crate::fold::{FoldReport, Folding, Own};
 use crate::links::Position;
 use crate::mapping::Program;
 use crate::mapping::source::DecodedRow;
-use crate::stage::{Stage, Starts, Work};
+use crate::stage::{Details, Stage, Starts, Work};
+use memory::Memory;
 
-/// Links of one partition.
-type Links = HashMap<LinkKey, Link>;
+/// Links written again in one transaction.
+const HEALED_AT_ONCE: usize = 2_000;
 
 /// The map of one collection.
 pub(crate) struct MapStage {
@@ -46,8 +52,19 @@ pub(crate) struct MapStage {
     pub(crate) clock: SharedClock,
     pub(crate) instance: String,
     pub(crate) folding: FoldReport,
-    /// By partition; a partition that went elsewhere stays as a cache.
-    links: BTreeMap<i32, Cached<Links>>,
+    topics: Topics,
+    /// What reads a topic: the table's name and its mapping.
+    programs: HashMap<String, (Arc<str>, Arc<Program>)>,
+    links: Memory,
+    /// Links that could not be read and were made anew: still to be written.
+    healing: VecDeque<(i32, Link)>,
+}
+
+/// Full names of the topics that are written.
+#[derive(Debug, Clone)]
+struct Topics {
+    links: Arc<str>,
+    contributions: Arc<str>,
 }
 
 /// What moves the map's memory.
@@ -74,18 +91,18 @@ impl MapStage {
         folding: FoldReport,
     ) -> Self {
         let names = Names::new(connection.config().topic_prefix.clone());
-        Self { connection, codecs, own, loaded, names, clock, instance, folding, links: BTreeMap::new() }
+        let name = &loaded.collection.name;
+        let topics = Topics { links: names.links(name).into(), contributions: names.contributions(name).into() };
+        let programs = loaded.mappings.iter().map(|mapping| {
+            let table = mapping.program.table().name.as_str();
+            (names.topic(table), (table.into(), Arc::clone(&mapping.program)))
+        });
+        let (programs, links, healing) = (programs.collect(), Memory::default(), VecDeque::new());
+        Self { connection, codecs, own, loaded, names, clock, instance, folding, topics, programs, links, healing }
     }
 
     fn collection(&self) -> &str {
         &self.loaded.collection.name
-    }
-
-    /// The mapping that reads a topic, and the table's name.
-    fn program(&self, topic: &str) -> Option<(Arc<str>, Arc<Program>)> {
-        let bare = self.names.bare(topic)?;
-        let mapping = self.loaded.mappings.iter().find(|mapping| mapping.program.table().name == bare)?;
-        Some((bare.into(), Arc::clone(&mapping.program)))
     }
 
     fn decode(&self, source: Arc<str>, record: &Record) -> Result<SourceRecord, Refused> {
@@ -121,13 +138,13 @@ impl MapStage {
     }
 
     fn withdrawal(&self, key: &ContributionKey) -> Result<Outgoing, WireError> {
-        let topic = self.names.contributions(self.collection());
+        let topic = Arc::clone(&self.topics.contributions);
         let partition = self.partition_of(&key.asset_id)?;
         Ok(Outgoing::tombstone(topic, self.own.contributions.key.encode(key)?).to_partition(partition))
     }
 
     fn contribution(&self, contribution: &Contribution) -> Result<Outgoing, WireError> {
-        let topic = self.names.contributions(self.collection());
+        let topic = Arc::clone(&self.topics.contributions);
         let partition = self.partition_of(&contribution.asset_id)?;
         let key = self.own.contributions.key.encode(&contribution.key())?;
         let value = self.loaded.collection.schema.encode_contribution(&self.own.contributions.value, contribution)?;
@@ -135,11 +152,11 @@ impl MapStage {
     }
 
     fn link(&self, partition: i32, link: &Link) -> Result<Outgoing, TransformerError> {
-        let topic = self.names.links(self.collection());
-        let encode = |source| TransformerError::Encode { topic: topic.clone(), source };
+        let topic = Arc::clone(&self.topics.links);
+        let encode = |source| TransformerError::Encode { topic: self.topics.links.to_string(), source };
         let key = self.own.links.key.encode(&link.key()).map_err(encode)?;
         let value = self.own.links.value.encode(link).map_err(encode)?;
-        Ok(Outgoing::new(topic.clone(), key, value).to_partition(partition))
+        Ok(Outgoing::new(topic, key, value).to_partition(partition))
     }
 
     /// What a step derives; a record that is too large to be written is the record's own fault.
@@ -158,13 +175,13 @@ impl MapStage {
         let (mut derived, mut letters) = (Vec::new(), Vec::new());
         let mut links: BTreeMap<(i32, LinkKey), Link> = BTreeMap::new();
         for record in &records {
-            let Some((source, program)) = self.program(&record.topic) else { continue };
-            let refused = match self.decode(source, record) {
+            let Some((source, program)) = self.programs.get(&*record.topic) else { continue };
+            let refused = match self.decode(Arc::clone(source), record) {
                 Err(refused) => Some(refused),
                 Ok(decoded) => {
                     let key = (record.partition, decoded.link_key());
-                    let stored = self.links.get(&key.0).and_then(|cached| cached.state.get(&key.1));
-                    let step = map(&program, links.get(&key).or(stored), decoded);
+                    let known = links.get(&key).or_else(|| self.links.get(key.0, &key.1));
+                    let step = map(program, known, decoded);
                     match self.derived(&step) {
                         Ok(written) => {
                             derived.extend(written);
@@ -206,8 +223,7 @@ impl MapStage {
             let of_topic: Vec<i32> =
                 partitions.iter().filter(|at| *at.topic == *topic).map(|at| at.partition).collect();
             let ends = table::ends(&self.connection, &topic, of_topic).await?;
-            let links = self.links.values().flat_map(|cached| cached.state.values());
-            for link in links.filter(|link| link.source == table) {
+            for link in self.links.all().filter(|link| link.source == table) {
                 let Some(extent) = ends.get(&link.source_partition) else { continue };
                 if link.source_offset >= extent.end {
                     return Err(TransformerError::LinkBeyondEnd {
@@ -237,26 +253,26 @@ impl Stage for MapStage {
         committed: &BTreeMap<TopicPartition, Option<i64>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        let topic = self.names.links(self.collection());
-        let (codecs, runtime) = (self.codecs.clone(), Handle::current());
-        let fold_link = move |links: &mut Links, record: Record| -> Result<(), table::FoldFailure> {
-            codecs.fetch_blocking(&runtime, &record)?;
-            let key: LinkKey = codecs.key(&record)?;
-            match codecs.value::<Link>(&record)? {
-                Some(link) => links.insert(key, link),
-                None => links.remove(&key),
-            };
-            Ok(())
-        };
-        let own = Own { topic: &topic, key_schema: self.own.links.key.id() };
-        fold::partitions(&self.connection, own, numbers, &mut self.links, &self.folding, fold_link).await?;
+        self.codecs.forget_missing();
+        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let own = Own { topic: &self.topics.links, key_schema: self.own.links.key.id() };
+        self.links.fold(folding, own, numbers.clone()).await?;
         self.check_links(partitions).await?;
+        let contributions = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
+        let rebuilt = self.links.rebuild(folding, contributions, &self.loaded.collection, &numbers).await?;
+        self.healing = rebuilt.into();
         Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(*offset))).collect())
     }
 
     fn heal(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
-        // The map writes nothing that could be torn beside its input offsets: what it did not commit, it reads again.
-        Ok(None)
+        // Nothing of the map's can be torn beside its input offsets: what it did not commit, it reads again.
+        if self.healing.is_empty() {
+            return Ok(None);
+        }
+        let links: Vec<(i32, Link)> = self.healing.drain(..self.healing.len().min(HEALED_AT_ONCE)).collect();
+        let written = links.iter().map(|(partition, link)| self.link(*partition, link));
+        let follow_up = written.collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(Work { follow_up, effects: MapEffects { links }, ..Work::empty() }))
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
@@ -266,10 +282,13 @@ impl Stage for MapStage {
 
     fn settle(&mut self, effects: MapEffects, committed: &Committed) {
         for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
-            let cached = self.links.entry(partition).or_default();
-            cached.next_offset = cached.next_offset.max(delivered.offset + 1);
-            cached.state.insert(link.key(), link);
+            self.links.remember(partition, link, delivered.offset);
         }
+    }
+
+    fn details(&self) -> Details {
+        let records = self.links.passed_over();
+        vec![("passed_over", (records > 0).then(|| json!({ (&*self.topics.links): records })))]
     }
 
     fn before_commit(&self) {

@@ -248,6 +248,8 @@ fn disagreement(ranked: &[&Contribution], position: usize, name: &str, held: &Fi
 pub(crate) const OPEN: &str = "open";
 /// State of a conflict when they agree again, or the asset is gone.
 pub(crate) const CLOSED: &str = "closed";
+/// State, in memory alone, of a conflict whose record cannot be read.
+pub(crate) const UNREADABLE: &str = "unreadable";
 
 fn meta(first: &Contribution, sources: &BTreeMap<&str, String>) -> AssetMeta {
     let org = first.org.as_deref().unwrap_or_default();

@@ -10,10 +10,11 @@ use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::{Part, Progress, Status};
 use windfall_runtime::kafka::config::KafkaConfig;
 use windfall_runtime::kafka::consumer::BatchLimits;
-use windfall_runtime::kafka::table::{self, FoldProgress};
+use windfall_runtime::kafka::table::FoldProgress;
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
+use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, Table};
 
 use crate::catalog::LoadedCollection;
@@ -21,7 +22,7 @@ use crate::codecs::{Codecs, CollectionCodecs};
 use crate::collect::{MergeParts, MergeStage};
 use crate::driver::{Driver, DriverOptions, Report, SILENCE};
 use crate::error::TransformerError;
-use crate::fold::FoldReport;
+use crate::fold::{self, FoldReport, Folding, Own};
 use crate::map::MapStage;
 
 /// What the transformer runs with, beside its collections.
@@ -130,9 +131,10 @@ async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionC
         }
     }
     // The map writes contributions without ever folding them; the keys of the other topics are looked at where they are folded.
-    let contributions = names.contributions(name);
-    let ours = own.contributions.key.id();
-    table::check_key_schema(&connection, &contributions, 0..CHANGE_PARTITIONS, ours).await?;
+    let contributions = Own { topic: &names.contributions(name), key_schema: own.contributions.key.id() };
+    let (codecs, (report, _)) = (Codecs::new(setup.registry.clone()), watch::channel(FoldProgress::default()));
+    let folding = Folding { connection: &connection, codecs: &codecs, report: &report };
+    fold::check_key_schema::<ContributionKey>(folding, contributions, (0..CHANGE_PARTITIONS).collect()).await?;
     let sources: Vec<&str> = loaded.sources();
     info!(collection = %name, ?sources, fields = loaded.collection.targets.len(), "collection prepared");
     Ok(own)

@@ -9,6 +9,9 @@ use windfall_runtime::kafka::{Outgoing, Record, TopicPartition};
 
 use crate::error::TransformerError;
 
+/// What a stage shows of itself, by name.
+pub(crate) type Details = Vec<(&'static str, Option<serde_json::Value>)>;
+
 /// Where the input of each partition begins.
 pub(crate) type Starts = BTreeMap<TopicPartition, Start>;
 
@@ -41,6 +44,9 @@ pub(crate) trait Stage: Send {
     /// Moves memory: the work is durable.
     fn settle(&mut self, effects: Self::Effects, committed: &Committed);
 
+    /// Tells what an operator should know, for `/status`; `None` where there is nothing to tell.
+    fn details(&self) -> Details;
+
     /// A place for a test to interfere, before the commit.
     fn before_commit(&self);
 
@@ -72,6 +78,12 @@ impl<E: Default> Work<E> {
 }
 
 impl<E> Work<E> {
+    /// Adds a dead letter.
+    pub(crate) fn refuse(&mut self, letter: Outgoing) {
+        self.derived.push(letter);
+        self.dead_letters += 1;
+    }
+
     /// Says whether there is nothing to write and nothing to move.
     pub(crate) fn is_empty(&self) -> bool {
         self.derived.is_empty() && self.follow_up.is_empty() && self.next_offsets.is_empty()

@@ -155,6 +155,31 @@ impl World {
     }
 }
 
+/// What becomes of an asset as its sources are heard one after the other: a text, a withdrawal, or what cannot be read.
+fn heard<'a>(log: impl Iterator<Item = (usize, &'a (u8, Said))>) -> Asset {
+    let mut asset = Asset { version: -1, ..Asset::default() };
+    for (offset, (source, said)) in log {
+        let offset = i64::try_from(offset).unwrap();
+        let key = ("abm.devices".to_owned(), format!("acme/{source}"));
+        let contribution = |owner: u8| Contribution {
+            asset_id: "A".into(),
+            source: key.0.clone(),
+            source_key: key.1.clone(),
+            fields: vec![FieldValue::String(owner.to_string()); 7],
+            source_ts_ms: Some(offset),
+            source_partition: Some(0),
+            source_offset: Some(offset),
+            ..Contribution::default()
+        };
+        let said = said.map(|owner| owner.map(contribution));
+        let _ = asset.hear(key.clone(), offset, said);
+    }
+    asset
+}
+
+/// One record of `contributions`.
+type Said = Result<Option<u8>, ()>;
+
 fn shipped() -> LoadedCollection {
     load_collections(Path::new("."), &[]).unwrap().remove(0)
 }
@@ -289,5 +314,24 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_compaction_leaves_comes_to_the_same_as_the_whole_log_readable_or_not(
+        log in prop::collection::vec((0..3u8, prop_oneof![
+            3 => (0..3u8).prop_map(|owner| Ok(Some(owner))),
+            1 => Just(Ok(None)),
+            1 => Just(Err(())),
+        ]), 0..12),
+    ) {
+        let collection = rules();
+        let last = |source: u8| log.iter().rposition(|(other, _)| *other == source);
+        let mut whole = heard(log.iter().enumerate());
+        let mut left = heard(log.iter().enumerate().filter(|(offset, (source, _))| last(*source) == Some(*offset)));
+        prop_assert_eq!(&whole.contributions, &left.contributions);
+        prop_assert_eq!(&whole.unreadable, &left.unreadable);
+        let concluded = whole.conclude(&collection, "A", 99, 0);
+        prop_assert_eq!(&concluded, &left.conclude(&collection, "A", 99, 0));
+        prop_assert!(!whole.is_held() || concluded.is_empty(), "what is held is left as it is");
     }
 }

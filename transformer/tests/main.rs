@@ -6,6 +6,7 @@ mod decisions;
 mod faults;
 mod laws;
 mod loops;
+mod poison;
 mod scenarios;
 mod shipped;
 mod takeover;

@@ -250,6 +250,16 @@ impl Workbench {
         links
     }
 
+    /// What the status shows of a part under a name.
+    pub(crate) fn detail(&self, part: &str, name: &str) -> Option<serde_json::Value> {
+        self.setup.status.snapshot().parts.get(part)?.details.get(name).cloned()
+    }
+
+    /// Reads the dead letters of the records of a topic that a group refused.
+    pub(crate) async fn dead_letters(&self, topic: &str, group: &str) -> Vec<Record> {
+        self.log(&self.names.dead_letters(topic, group)).await
+    }
+
     /// The value of a field of a flat record, as text.
     pub(crate) fn field(&self, record: &AssetRecord, name: &str) -> String {
         record.fields[self.collection().position(name).unwrap()].to_string()

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use windfall_runtime::kafka::publisher::Committed;
 use windfall_runtime::kafka::record::Delivered;
-use windfall_runtime::kafka::table::FoldFailure;
 use windfall_runtime::kafka::{Connection, Record, TopicPartition};
 use windfall_schemas::asset::{AssetKey, AssetRecord};
-use windfall_schemas::conflict::Conflict;
+use windfall_schemas::conflict::{Conflict, ConflictKey};
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::topic::Names;
 
@@ -17,23 +15,46 @@ use crate::asset::{Asset, SourceKey};
 use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
-use crate::fold::{self, Cached, FoldReport, Own};
-use crate::merge::OPEN;
+use crate::fold::{self, Cached, FoldReport, Folding, Own};
+use crate::merge::{OPEN, UNREADABLE};
 
 /// Contributions of one partition.
 #[derive(Debug, Default)]
 struct Contributions {
     assets: HashMap<String, BTreeMap<SourceKey, Arc<Contribution>>>,
+    /// Sources of which the newest contribution cannot be read, by asset, with its offset.
+    unreadable: HashMap<String, BTreeMap<SourceKey, i64>>,
     /// Assets of which contributions lie beyond the offset that was folded to.
     ahead: HashSet<String>,
-    /// Assets of which a contribution cannot be read: what else is known of them is no reason to change them.
-    unreadable: HashSet<String>,
 }
 
 impl Contributions {
-    /// Says whether what is known of an asset is not all that counts.
-    fn left_out(&self, asset_id: &str) -> bool {
-        self.ahead.contains(asset_id) || self.unreadable.contains(asset_id)
+    /// Takes out what the sources say of an asset.
+    fn take(&mut self, asset_id: &str) -> Asset {
+        Asset {
+            contributions: self.assets.remove(asset_id).unwrap_or_default(),
+            unreadable: self.unreadable.remove(asset_id).unwrap_or_default(),
+            ..Asset::default()
+        }
+    }
+
+    /// Puts back what the sources say of an asset.
+    fn put(
+        &mut self,
+        asset_id: &str,
+        contributions: BTreeMap<SourceKey, Arc<Contribution>>,
+        unreadable: BTreeMap<SourceKey, i64>,
+    ) {
+        put(&mut self.assets, asset_id, contributions);
+        put(&mut self.unreadable, asset_id, unreadable);
+    }
+}
+
+fn put<V>(all: &mut HashMap<String, BTreeMap<SourceKey, V>>, asset_id: &str, entries: BTreeMap<SourceKey, V>) {
+    if entries.is_empty() {
+        all.remove(asset_id);
+    } else {
+        all.insert(asset_id.to_owned(), entries);
     }
 }
 
@@ -72,19 +93,6 @@ pub(super) fn contribution(
 ) -> Result<Option<Contribution>, Unreadable> {
     let Some(value) = &record.value else { return Ok(None) };
     Ok(Some(collection.schema.decode_contribution(&codecs.of(value)?, value)?))
-}
-
-/// `None` where the record itself is at fault; an error where the registry is, since then nothing is known of an asset.
-fn readable<T>(record: &Record, read: Result<T, Unreadable>) -> Result<Option<T>, TransformerError> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(why) if why.schema_lost() => Err(TransformerError::SchemaLost {
-            partition: record.partition,
-            offset: record.offset,
-            why: why.to_string(),
-        }),
-        Err(_) => Ok(None),
-    }
 }
 
 impl Memory {
@@ -126,6 +134,7 @@ impl Memory {
     pub(super) fn asset(&self, partition: i32, asset_id: &str) -> Asset {
         let contributions = self.contributions.get(&partition).and_then(|cached| cached.state.assets.get(asset_id));
         let last = self.lasts.get(&partition).and_then(|cached| cached.state.get(asset_id));
+        let unreadable = self.contributions.get(&partition).and_then(|cached| cached.state.unreadable.get(asset_id));
         let conflicts = self.conflicts.get(&partition).and_then(|cached| cached.state.get(asset_id));
         let (last, version) = last.cloned().unwrap_or((None, -1));
         Asset {
@@ -133,47 +142,39 @@ impl Memory {
             last,
             version,
             conflicts: conflicts.cloned().unwrap_or_default(),
+            unreadable: unreadable.cloned().unwrap_or_default(),
         }
     }
 
     /// Folds contributions up to the offsets given, and notes the assets that lie ahead.
+    ///
+    /// What cannot be read was put into the dead letters when it was met, or will be when it is; nothing is written for it here.
     pub(super) async fn fold_contributions(&mut self, upto: BTreeMap<i32, i64>) -> Result<(), TransformerError> {
-        let (codecs, runtime, collection) = (self.codecs.clone(), Handle::current(), Arc::clone(&self.collection));
-        codecs.forget_unknown();
-        let limits = upto.clone();
-        let fold_one = move |state: &mut Contributions, record: Record| -> Result<(), FoldFailure> {
-            codecs.fetch_blocking(&runtime, &record)?;
-            // What cannot be read was put into the dead letters when it was first met, or will be when it is.
-            let Some(key) = readable(&record, codecs.key::<ContributionKey>(&record))? else { return Ok(()) };
+        let (codecs, collection, limits) = (self.codecs.clone(), Arc::clone(&self.collection), upto.clone());
+        let take = move |state: &mut Contributions, key: ContributionKey, record: &Record| {
+            let ContributionKey { asset_id, source, source_key } = key;
             if limits.get(&record.partition).is_some_and(|upto| record.offset >= *upto) {
-                state.ahead.insert(key.asset_id);
-                return Ok(());
+                state.ahead.insert(asset_id);
+                return;
             }
-            let Some(contribution) = readable(&record, contribution(&codecs, &collection, &record))? else {
-                state.unreadable.insert(key.asset_id);
-                return Ok(());
-            };
-            let known = state.assets.remove(&key.asset_id).unwrap_or_default();
-            let mut asset = Asset { contributions: known, ..Asset::default() };
-            asset.apply((key.source, key.source_key), contribution);
-            if !asset.contributions.is_empty() {
-                state.assets.insert(key.asset_id, asset.contributions);
-            }
-            Ok(())
+            let mut asset = state.take(&asset_id);
+            // Whether it could be read is kept in the asset.
+            let _ = asset.hear((source, source_key), record.offset, contribution(&codecs, &collection, record));
+            state.put(&asset_id, asset.contributions, asset.unreadable);
         };
-        let topic = self.topics.contributions.clone();
-        let own = Own { topic: &topic, key_schema: self.own.contributions.key.id() };
         let numbers: BTreeSet<i32> = upto.keys().copied().collect();
         for (number, upto) in &upto {
-            if let Some(cached) = self.contributions.get_mut(number) {
-                cached.state.ahead.clear();
-                // Somebody set the offset back: what was taken in beyond it must not be known yet.
-                if cached.next_offset > *upto {
-                    self.contributions.remove(number);
-                }
+            let Some(cached) = self.contributions.get_mut(number) else { continue };
+            cached.state.ahead.clear();
+            // Somebody set the offset back: what was taken in beyond it must not be known yet. And what could not be read is
+            // read again, since its schema may have come meanwhile.
+            if cached.next_offset > *upto || !cached.state.unreadable.is_empty() {
+                self.contributions.remove(number);
             }
         }
-        fold::partitions(&self.connection, own, numbers, &mut self.contributions, &self.folding, fold_one).await?;
+        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let own = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
+        fold::partitions(folding, own, numbers, &mut self.contributions, take).await?;
         for (number, upto) in upto {
             if let Some(cached) = self.contributions.get_mut(&number) {
                 // What lies ahead was looked at, not taken in.
@@ -183,40 +184,48 @@ impl Memory {
         Ok(())
     }
 
+    /// Folds the flat records. One that cannot be read is replaced when its asset is merged next: it equals no other, and
+    /// without any contribution a tombstone ends it.
     pub(super) async fn fold_assets(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
-        let (codecs, runtime, collection) = (self.codecs.clone(), Handle::current(), Arc::clone(&self.collection));
-        let fold_one = move |state: &mut Lasts, record: Record| -> Result<(), FoldFailure> {
-            codecs.fetch_blocking(&runtime, &record)?;
-            let key: AssetKey = codecs.key(&record)?;
-            let entry = state.entry(key.asset_id).or_insert((None, -1));
-            match &record.value {
-                None => entry.0 = None,
-                Some(value) => {
-                    let record = collection.schema.decode_asset(&codecs.of(value)?, value)?;
-                    *entry = (None, record.version);
-                    entry.0 = Some(Arc::new(record));
-                }
-            }
-            Ok(())
+        let (codecs, collection) = (self.codecs.clone(), Arc::clone(&self.collection));
+        let take = move |state: &mut Lasts, key: AssetKey, record: &Record| {
+            let entry = state.entry(key.asset_id.clone()).or_insert((None, -1));
+            let Some(value) = &record.value else {
+                entry.0 = None;
+                return;
+            };
+            let read = codecs.of(value).and_then(|codec| Ok(collection.schema.decode_asset(&codec, value)?));
+            let record = read.unwrap_or_else(|_| AssetRecord {
+                asset_id: key.asset_id,
+                deleted: true,
+                version: entry.1,
+                ..AssetRecord::default()
+            });
+            let version = record.version;
+            *entry = (Some(Arc::new(record)), version);
         };
-        let topic = self.topics.assets.clone();
-        let own = Own { topic: &topic, key_schema: self.own.assets.key.id() };
-        fold::partitions(&self.connection, own, numbers, &mut self.lasts, &self.folding, fold_one).await
+        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let own = Own { topic: &self.topics.assets, key_schema: self.own.assets.key.id() };
+        fold::partitions(folding, own, numbers, &mut self.lasts, take).await
     }
 
+    /// Folds the conflicts. One that cannot be read is neither open nor closed, so that it is written again or ended.
     pub(super) async fn fold_conflicts(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
-        let (codecs, runtime) = (self.codecs.clone(), Handle::current());
-        let fold_one = move |state: &mut Conflicts, record: Record| -> Result<(), FoldFailure> {
-            codecs.fetch_blocking(&runtime, &record)?;
-            let Some(conflict) = codecs.value::<Conflict>(&record)? else { return Ok(()) };
-            let known = state.entry(conflict.asset_id.clone()).or_default();
-            known.retain(|known| known.subject != conflict.subject);
-            known.push(conflict);
-            Ok(())
+        let codecs = self.codecs.clone();
+        let take = move |state: &mut Conflicts, key: ConflictKey, record: &Record| {
+            let known = state.entry(key.asset_id.clone()).or_default();
+            known.retain(|known| known.subject != key.subject);
+            let ConflictKey { asset_id, subject } = key;
+            match codecs.value::<Conflict>(record) {
+                Ok(conflict) => known.extend(conflict),
+                Err(_) => {
+                    known.push(Conflict { asset_id, subject, state: UNREADABLE.to_owned(), ..Conflict::default() });
+                }
+            }
         };
-        let topic = self.topics.conflicts.clone();
-        let own = Own { topic: &topic, key_schema: self.own.conflicts.key.id() };
-        fold::partitions(&self.connection, own, numbers, &mut self.conflicts, &self.folding, fold_one).await
+        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let own = Own { topic: &self.topics.conflicts, key_schema: self.own.conflicts.key.id() };
+        fold::partitions(folding, own, numbers, &mut self.conflicts, take).await
     }
 
     /// Up to where contributions are taken in before anything is computed.
@@ -229,7 +238,7 @@ impl Memory {
         }
     }
 
-    /// Names every asset of the partitions but those of which contributions lie ahead or cannot be read.
+    /// Names every asset of the partitions but those of which contributions lie ahead.
     pub(super) fn assets(&self, numbers: &BTreeSet<i32>) -> Vec<(i32, String)> {
         let mut all = Vec::new();
         for number in numbers {
@@ -239,7 +248,7 @@ impl Memory {
             let lasts = self.lasts.get(number).into_iter().flat_map(|cached| &cached.state);
             assets.extend(lasts.filter(|(_, (last, _))| last.is_some()).map(|(asset_id, _)| asset_id));
             assets.extend(self.conflicts.get(number).into_iter().flat_map(|cached| cached.state.keys()));
-            assets.retain(|asset_id| !contributions.is_some_and(|state| state.left_out(asset_id)));
+            assets.retain(|asset_id| !contributions.is_some_and(|state| state.ahead.contains(*asset_id)));
             all.extend(assets.into_iter().map(|asset_id| (*number, asset_id.clone())));
         }
         all
@@ -251,15 +260,26 @@ impl Memory {
         conflicts.filter(|conflict| conflict.state == OPEN).count()
     }
 
+    /// Says where the contributions stand that cannot be read and hold their assets, by asset.
+    pub(super) fn held(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i64>)> {
+        self.contributions.iter().flat_map(|(partition, cached)| {
+            cached.state.unreadable.values().map(|sources| (*partition, sources.values().copied()))
+        })
+    }
+
+    /// Counts, by topic, the records that were passed over because their keys cannot be read.
+    pub(super) fn passed_over(&self) -> [(&str, u64); 3] {
+        [
+            (&self.topics.contributions, fold::passed_over(&self.contributions)),
+            (&self.topics.assets, fold::passed_over(&self.lasts)),
+            (&self.topics.conflicts, fold::passed_over(&self.conflicts)),
+        ]
+    }
+
     /// Puts an asset back into the memory of its partition.
     pub(super) fn remember(&mut self, partition: i32, asset_id: String, asset: Asset) {
-        let Asset { contributions, last, version, conflicts } = asset;
-        let known = &mut self.contributions.entry(partition).or_default().state.assets;
-        if contributions.is_empty() {
-            known.remove(&asset_id);
-        } else {
-            known.insert(asset_id.clone(), contributions);
-        }
+        let Asset { contributions, last, version, conflicts, unreadable } = asset;
+        self.contributions.entry(partition).or_default().state.put(&asset_id, contributions, unreadable);
         if !conflicts.is_empty() {
             self.conflicts.entry(partition).or_default().state.insert(asset_id.clone(), conflicts);
         }

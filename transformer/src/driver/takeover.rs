@@ -94,6 +94,7 @@ impl<S: Stage> Driver<S> {
         goal: BTreeMap<TopicPartition, i64>,
     ) -> Result<(), TransformerError> {
         let epoch = group.start_at(assignment, starts).await?;
+        self.show_details();
         while let Some(work) = self.stage.heal()? {
             if work.is_empty() {
                 yield_now().await;
