@@ -18,7 +18,7 @@ pub mod breaker;
 pub mod budget;
 pub mod checkpoint;
 pub mod config;
-pub mod device;
+mod device;
 pub mod diff;
 pub mod error;
 pub mod event;

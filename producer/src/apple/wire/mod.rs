@@ -36,7 +36,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::attributes::{Attributes, Identifier, MdmServerAttributes, Name, OrgDeviceAttributes};
 use self::values::Text;
 use super::{Item, Rejected};
-use crate::device;
 
 pub(crate) use paging::Next;
 
@@ -63,7 +62,7 @@ pub(crate) struct List<T> {
 
 /// Reads a page of devices.
 pub(crate) fn devices(body: &[u8], org: &str) -> Result<List<DeviceValue>, Unreadable> {
-    list(body, DEVICES, |id, attributes: OrgDeviceAttributes| device::normalise(org, id, attributes.into()))
+    list(body, DEVICES, |id, attributes: OrgDeviceAttributes| attributes.into_value(org, id))
 }
 
 /// Reads a page of management services.
@@ -82,7 +81,7 @@ pub(crate) fn single_device(body: &[u8], org: &str) -> Result<DeviceValue, Unrea
     let Some(data) = document.data else { return Err(Unreadable("its `data` is empty".to_owned())) };
     let (id, attributes) = resource::<OrgDeviceAttributes>(data.get(), DEVICES)
         .map_err(|fault| Unreadable(format!("its device: {}", fault.message)))?;
-    Ok(device::normalise(org, id, attributes.into()))
+    Ok(attributes.into_value(org, id))
 }
 
 /// Reads a to-one linkage; an empty id, `null` and no `data` all mean that there is none.

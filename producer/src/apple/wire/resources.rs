@@ -1,10 +1,12 @@
 //! From Apple's attributes to ours; every field is taken by name.
 
+use windfall_schemas::device::DeviceValue;
+use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 
 use super::attributes::{MdmServerAttributes, OrgDeviceAttributes};
 use super::values::{Text, Texts};
-use crate::device::{Device, present, unmapped_text};
+use crate::device::{self, mac_addresses, present, unmapped_text};
 
 fn text(value: Option<Text>) -> Option<String> {
     value.and_then(|text| text.0)
@@ -14,8 +16,9 @@ fn texts(value: Option<Texts>) -> Vec<String> {
     value.unwrap_or_default().0
 }
 
-impl From<OrgDeviceAttributes> for Device {
-    fn from(attributes: OrgDeviceAttributes) -> Self {
+impl OrgDeviceAttributes {
+    /// Makes the record of a device; a list or a single read shows nothing of its management service and its cover.
+    pub(super) fn into_value(self, org: &str, id: DeviceId) -> DeviceValue {
         let OrgDeviceAttributes {
             serial_number,
             added_to_org_date_time,
@@ -46,10 +49,15 @@ impl From<OrgDeviceAttributes> for Device {
             releaser_entity_type,
             releaser_id,
             unmapped,
-        } = attributes;
-        let ethernet = texts(ethernet_mac_address);
-        Device {
-            serial_number: text(serial_number),
+        } = self;
+        let ethernet = match texts(ethernet_mac_address) {
+            none if none.is_empty() => texts(built_in_ethernet_mac_address),
+            listed => listed,
+        };
+        DeviceValue {
+            org: org.to_owned(),
+            serial_number: device::serial_number(text(serial_number), &id),
+            device_id: id.into_string(),
             status: text(status),
             product_family: text(product_family),
             product_type: text(product_type),
@@ -66,16 +74,21 @@ impl From<OrgDeviceAttributes> for Device {
             releaser_entity_type: text(releaser_entity_type),
             releaser_id: text(releaser_id),
             updated_date_time: updated_date_time.and_then(|time| time.0),
-            imei: texts(imei),
-            meid: texts(meid),
+            imei: present(texts(imei)),
+            meid: present(texts(meid)),
             eid: text(eid),
-            wifi_mac_address: texts(wifi_mac_address),
-            bluetooth_mac_address: texts(bluetooth_mac_address),
-            ethernet_mac_address: if ethernet.is_empty() { texts(built_in_ethernet_mac_address) } else { ethernet },
+            wifi_mac_address: mac_addresses(texts(wifi_mac_address)),
+            bluetooth_mac_address: mac_addresses(texts(bluetooth_mac_address)),
+            ethernet_mac_address: mac_addresses(ethernet),
+            mdm_server_id: None,
+            mdm_server_name: None,
             is_mdm_migration_capable: is_mdm_migration_capable.and_then(|flag| flag.0),
             mdm_migration_status: text(mdm_migration_status),
             mdm_migration_deadline_date_time: mdm_migration_deadline_date_time.and_then(|time| time.0),
-            unmapped,
+            coverage_status: None,
+            coverage_description: None,
+            coverage_end_date_time: None,
+            unmapped: unmapped_text(&unmapped),
         }
     }
 }
