@@ -45,8 +45,10 @@ impl Context {
     pub(crate) fn load(global: &Global, part: &Part) -> anyhow::Result<Self> {
         let loaded = load_config(&global.config, part)?;
         let folder = loaded.folder().to_owned();
-        let collections = load_collections(&folder, &loaded.config.collections)
-            .map_err(|problems| Failure::new(Exit::Config, format!("the collections cannot be used:\n{problems}")))?;
+        let collections = load_collections(&folder, &loaded.config.collections).map_err(|problems| {
+            let failure = Failure::new(Exit::Config, "the collections cannot be used").faults(problems.iter());
+            failure.help("correct the files at the places named; nothing is read or written before they fit")
+        })?;
         Self::of(loaded.config, collections, global)
     }
 

@@ -66,6 +66,8 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// What went wrong, and where.
     pub what: String,
+    /// The things that are wrong, one by one, where there are several.
+    pub faults: Vec<String>,
     /// What to do about it.
     pub help: Option<String>,
     /// How the process ends.
@@ -75,7 +77,14 @@ pub struct Failure {
 impl Failure {
     /// Makes a failure.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { what: what.into(), help: None, exit }
+        Self { what: what.into(), faults: Vec::new(), help: None, exit }
+    }
+
+    /// Adds the things that are wrong, one by one.
+    #[must_use]
+    pub fn faults(mut self, faults: impl IntoIterator<Item = impl ToString>) -> Self {
+        self.faults = faults.into_iter().map(|fault| fault.to_string()).collect();
+        self
     }
 
     /// Adds what to do.

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use windfall_producer::apple::client::ConnectError;
 use windfall_producer::apple::{DirectoryError, TokenError};
 use windfall_producer::error::ProducerError;
@@ -15,6 +17,7 @@ use windfall_runtime::registry::RegistryError;
 use windfall_runtime::telemetry::{chain, escaped};
 use windfall_simulator::sim::SimError;
 use windfall_sink::SinkError;
+use windfall_sink::store::{Cause, StoreError};
 use windfall_transformer::TransformerError;
 
 use crate::cli::{Global, LogForm};
@@ -51,6 +54,9 @@ fn text(error: &anyhow::Error, colour: bool) -> String {
     for fault in faults(error) {
         text.push_str(&fault_text(error, fault));
     }
+    for fault in details(error) {
+        text.push_str(&format!("  {}\n", escaped(fault)));
+    }
     if let Some(help) = help(error) {
         text.push_str(&format!("  help: {}\n", escaped(&help)));
     }
@@ -73,13 +79,14 @@ fn fault_text(error: &anyhow::Error, fault: &Fault) -> String {
 }
 
 fn json(error: &anyhow::Error) -> String {
-    let faults: Vec<_> = faults(error)
+    let mut faults: Vec<_> = faults(error)
         .iter()
         .map(|fault| {
             let (line, column) = fault.place.map_or((None, None), |place| (Some(place.line), Some(place.column)));
             serde_json::json!({ "line": line, "column": column, "path": fault.path, "what": fault.what, "help": fault.help })
         })
         .collect();
+    faults.extend(details(error).iter().map(|what| serde_json::json!({ "what": what })));
     let mut line =
         serde_json::json!({ "level": "ERROR", "error": chain(error.as_ref()).to_string(), "exit": exit(error) as u8 });
     if !faults.is_empty() {
@@ -95,6 +102,10 @@ fn faults(error: &anyhow::Error) -> &[Fault] {
     error.downcast_ref::<ConfigError>().map(ConfigError::faults).unwrap_or_default()
 }
 
+fn details(error: &anyhow::Error) -> &[String] {
+    error.downcast_ref::<Failure>().map(|failure| failure.faults.as_slice()).unwrap_or_default()
+}
+
 /// Finds the remedy that the innermost error with one knows.
 pub(crate) fn help(error: &anyhow::Error) -> Option<String> {
     error.chain().filter_map(help_of).last()
@@ -103,7 +114,7 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<String> {
 fn help_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     macro_rules! remedies {
         ($($kind:ty => $remedy:expr),+ $(,)?) => {
-            $(if let Some(error) = cause.downcast_ref::<$kind>() {
+            $(if let Some(error) = found::<$kind>(cause) {
                 let remedy: fn(&$kind) -> Option<String> = $remedy;
                 return remedy(error);
             })+
@@ -133,17 +144,53 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
     error.chain().find_map(exit_of).unwrap_or(Exit::Failure)
 }
 
+/// Finds an error that may stand in a box, which is all that a walk along the sources shows of it then.
+fn found<'a, E: std::error::Error + 'static>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    cause.downcast_ref::<E>().or_else(|| cause.downcast_ref::<Box<E>>().map(|boxed| &**boxed))
+}
+
 fn exit_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if let Some(error) = cause.downcast_ref::<Failure>() {
+    if let Some(error) = found::<Failure>(cause) {
         return Some(error.exit);
     }
-    if cause.is::<ConfigError>() {
+    if found::<ConfigError>(cause).is_some() {
         return Some(Exit::Config);
     }
-    if let Some(error) = cause.downcast_ref::<DirectoryError>() {
+    if let Some(error) = found::<DirectoryError>(cause) {
         return Some(exit_of_apple(error));
     }
-    None
+    if let Some(RegistryError::Unauthorized { status, .. }) = found(cause) {
+        return Some(if *status == 403 { Exit::Permission } else { Exit::Authentication });
+    }
+    if let Some(StoreError::Environment { cause, .. }) = found(cause) {
+        return exit_of_store(*cause);
+    }
+    if let Some(TopicError::Create { code: Some(code), .. }) = found(cause) {
+        return exit_of_kafka(*code);
+    }
+    if let Some(SimError::Faults(_) | SimError::TimeScale { .. }) = found(cause) {
+        return Some(Exit::Usage);
+    }
+    found::<KafkaError>(cause).and_then(KafkaError::rdkafka_error_code).and_then(exit_of_kafka)
+}
+
+fn exit_of_store(cause: Cause) -> Option<Exit> {
+    match cause {
+        Cause::Login => Some(Exit::Authentication),
+        Cause::Rights => Some(Exit::Permission),
+        _ => None,
+    }
+}
+
+fn exit_of_kafka(code: Code) -> Option<Exit> {
+    match code {
+        Code::Authentication | Code::SaslAuthenticationFailed => Some(Exit::Authentication),
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => Some(Exit::Permission),
+        _ => None,
+    }
 }
 
 fn exit_of_apple(error: &DirectoryError) -> Exit {
@@ -154,5 +201,39 @@ fn exit_of_apple(error: &DirectoryError) -> Exit {
         | DirectoryError::Unauthorized(_) => Exit::Authentication,
         DirectoryError::Forbidden(_) => Exit::Permission,
         _ => Exit::Failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_of_error(error: impl std::error::Error + Send + Sync + 'static) -> Exit {
+        exit(&anyhow::Error::new(error).context("doing it"))
+    }
+
+    #[test]
+    fn an_error_in_a_box_is_seen() {
+        let held = DirectoryError::Token(TokenError::Held { wait: std::time::Duration::ZERO, refusals: 3 });
+        let error = ProducerError::Directory { source_name: "acme".to_owned(), source: Box::new(held) };
+        assert_eq!(exit_of_error(error), Exit::Authentication);
+    }
+
+    #[test]
+    fn whoever_does_not_know_us_or_lets_us_do_nothing_is_told_by_the_exit_code() {
+        let registry = |status| RegistryError::Unauthorized { url: String::new(), status, what: String::new() };
+        assert_eq!(exit_of_error(registry(401)), Exit::Authentication);
+        assert_eq!(exit_of_error(registry(403)), Exit::Permission);
+        let kafka = |code| TopicError::Ask { servers: String::new(), source: KafkaError::MetadataFetch(code) };
+        assert_eq!(exit_of_error(kafka(Code::Authentication)), Exit::Authentication);
+        assert_eq!(exit_of_error(kafka(Code::ClusterAuthorizationFailed)), Exit::Permission);
+        assert_eq!(exit_of_error(kafka(Code::BrokerTransportFailure)), Exit::Failure);
+        let create = |code| TopicError::Create { topic: String::new(), reason: String::new(), code };
+        assert_eq!(exit_of_error(create(Some(Code::TopicAuthorizationFailed))), Exit::Permission);
+        assert_eq!(exit_of_error(create(None)), Exit::Failure);
+        let store = |cause| StoreError::Environment { cause, source: "x".into() };
+        assert_eq!(exit_of_error(store(Cause::Login)), Exit::Authentication);
+        assert_eq!(exit_of_error(store(Cause::Rights)), Exit::Permission);
+        assert_eq!(exit_of_error(store(Cause::DiskFull)), Exit::Failure);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::suggestion;
 use windfall_runtime::health::Status;
@@ -206,22 +206,49 @@ async fn serve_all(stages: Stages, plan: Plan) -> anyhow::Result<Exit> {
 /// Runs the stages one after the other; a stage that fails is told and does not keep the next from what is there.
 async fn once(global: &Global, stages: Stages, plan: &Plan) -> Exit {
     let stop = stages.stop.clone();
-    let told = |ended: Option<anyhow::Result<Exit>>| match ended {
-        Some(ended) => ended.unwrap_or_else(|error| report(&error, global)),
+    let told = |name: &str, ended: Option<anyhow::Result<Exit>>| match ended {
+        Some(Ok(exit)) => say_what_is_left(name, exit),
+        Some(Err(error)) => report(&error, global),
         None => Exit::Interrupted,
     };
     let mut worst = Exit::Success;
     if plan.producer {
-        worst = worst.worse(told(shutdown::in_time("producer", &stop, stages.clone().producer_once()).await));
+        let ended = shutdown::in_time("producer", &stop, stages.clone().producer_once()).await;
+        worst = worst.worse(told("producer", ended));
     }
     if plan.transformer && !stop.is_cancelled() {
-        worst = worst.worse(told(shutdown::in_time("transformer", &stop, stages.clone().transformer_once()).await));
+        let ended = shutdown::in_time("transformer", &stop, stages.clone().transformer_once()).await;
+        worst = worst.worse(told("transformer", ended));
     }
     for sink in &plan.sinks {
         if !stop.is_cancelled() {
             let name = format!("sink {}", sink.name);
-            worst = worst.worse(told(shutdown::in_time(&name, &stop, stages.clone().sink_once(sink.clone())).await));
+            let ended = shutdown::in_time(&name, &stop, stages.clone().sink_once(sink.clone())).await;
+            worst = worst.worse(told(&name, ended));
         }
     }
     worst
+}
+
+/// Says, also to a cron job that wants to hear only what is wrong, where a stage that did not do everything tells more.
+fn say_what_is_left(stage: &str, exit: Exit) -> Exit {
+    match (exit, stage) {
+        (Exit::Held, _) => error!(
+            stage,
+            help = "see the plans with `windfall scans list`, and let them through with `windfall scans approve PLAN`",
+            "something is held until somebody approves it"
+        ),
+        (Exit::Incomplete, "producer") => error!(
+            stage,
+            help = "see why with `windfall scans list`; the next run makes up for it",
+            "something was left out"
+        ),
+        (Exit::Incomplete, _) => error!(
+            stage,
+            help = "see the records with `windfall tap TOPIC --until-end`; `windfall topics list` names the topics ending in `.dlq`",
+            "records were refused and are dead letters now"
+        ),
+        _ => {}
+    }
+    exit
 }

@@ -16,9 +16,8 @@ pub(crate) fn run(global: &Global) -> anyhow::Result<Exit> {
         failures.extend(collection.test());
     }
     if !failures.is_empty() {
-        let list: Vec<_> = failures.iter().map(|failure| format!("  {failure}")).collect();
-        let what = format!("{} tests of mappings fail:\n{}", failures.len(), list.join("\n"));
-        return Err(Failure::new(Exit::Failure, what).help("correct the mapping, or what its test expects").into());
+        let failure = Failure::new(Exit::Failure, format!("tests of mappings fail: {}", failures.len()));
+        return Err(failure.faults(failures).help("correct the mapping, or what its test expects").into());
     }
     let config = &context.config;
     let answer = json!({

@@ -81,7 +81,8 @@ fn a_mapping_to_a_missing_field_is_said_with_its_place_and_the_nearest_name() {
     assert_ne!(shipped, broken);
     desk.write("m.yaml", &broken);
     let said = desk.run(&["validate"]).ended(78);
-    assert!(said.err().contains("m.yaml:") && said.err().contains("serial_numbr"), "{}", said.err());
+    assert!(said.err().starts_with("error: the collections cannot be used\n  m.yaml:"), "{}", said.err());
+    assert!(said.err().contains("serial_numbr") && said.err().contains("\n  help: correct"), "{}", said.err());
     assert!(said.err().contains("serial_number"), "the nearest name: {}", said.err());
 }
 

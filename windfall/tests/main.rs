@@ -3,6 +3,7 @@
 
 mod config;
 mod demo;
+mod exits;
 mod pipeline;
 mod reference;
 mod shutdown;

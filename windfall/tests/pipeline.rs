@@ -23,9 +23,15 @@ impl Drop for Running {
 
 /// Starts `windfall sim`, whose fleet hardly moves, and returns the lines of the configuration that connect to it.
 pub(super) fn simulator(desk: &Desk) -> (Running, String) {
+    simulator_with(desk, &[])
+}
+
+/// Starts `windfall sim` with more arguments.
+pub(super) fn simulator_with(desk: &Desk, extra: &[&str]) -> (Running, String) {
     let devices = DEVICES.to_string();
     let mut child = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
         .args(["sim", "--listen", "127.0.0.1:0", "--rate-limit", "off", "--time-scale", "0.001", "--devices", &devices])
+        .args(extra)
         .current_dir(desk.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -68,6 +68,8 @@ pub enum TopicError {
         topic: String,
         /// What the broker says.
         reason: String,
+        /// Its code, where it gave one.
+        code: Option<RDKafkaErrorCode>,
     },
     /// Topics differ from their declaration.
     #[error("{} topics differ from what is declared: {}", count(.0), list(.0))]
@@ -201,7 +203,9 @@ impl Admin {
                 }
                 // Another process was quicker; its topic is verified like any other.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(TopicError::Create { topic, reason: code.to_string() }),
+                Err((topic, code)) => {
+                    return Err(TopicError::Create { topic, reason: code.to_string(), code: Some(code) });
+                }
             }
         }
         Ok(created)
@@ -217,7 +221,7 @@ impl Admin {
         while let Some(missing) = specs.iter().find(|spec| !found.contains_key(&spec.name)) {
             if Instant::now() >= deadline {
                 let reason = "it was created, and no broker shows it".to_owned();
-                return Err(TopicError::Create { topic: missing.name.clone(), reason });
+                return Err(TopicError::Create { topic: missing.name.clone(), reason, code: None });
             }
             tokio::time::sleep(LOOK_AGAIN).await;
             found = self.partitions(None).await?;

@@ -1,0 +1,94 @@
+//! How the command ends: each exit code in a real situation, with what is said beside it.
+//!
+//! 0 and 8 stand in `pipeline`, 2 in `usage`, 78 in `config`, 130 in `shutdown`.
+
+use super::pipeline::{config, simulator_with};
+use super::{Desk, Said};
+
+/// A simulated organization that plays `faults`, and a configuration that connects to it.
+fn organization(faults: &str) -> (Desk, super::pipeline::Running) {
+    let desk = Desk::new();
+    let (simulator, source) = simulator_with(&desk, &["--faults", faults]);
+    desk.write("windfall.yaml", &config(&source));
+    (desk, simulator)
+}
+
+fn says(said: &Said, parts: &[&str]) {
+    let all = format!("{}{}", said.out(), said.err());
+    for part in parts {
+        assert!(all.contains(part), "`{part}` is missing in: {all}");
+    }
+}
+
+#[test]
+fn what_apple_answers_can_be_told_by_the_code_of_a_check() {
+    for (faults, code, parts) in [
+        ("devices 500", 1, ["status 500", "help: wait"]),
+        ("devices cut", 1, ["its JSON is cut off", "help: see that no proxy"]),
+        ("devices next-to", 1, ["`https://evil.example`", "help: see that `api_url`"]),
+        ("token 401", 3, ["the token was refused: status 401", "help: compare `client_id`"]),
+        ("devices 401", 3, ["a token that was just given out is not accepted", "help: see in Apple's portal"]),
+        ("devices 403", 5, ["this API account may not read `/v1/orgDevices`", "help: give the API account a role"]),
+        ("devices 429 retry-after=300", 6, ["requests are limited for another", "help: wait"]),
+    ] {
+        let (desk, _simulator) = organization(faults);
+        says(&desk.run(&["check", "producer"]).ended(code), &parts);
+    }
+}
+
+#[test]
+fn a_producer_that_apple_turns_away_ends_with_the_code_of_the_reason() {
+    for (faults, code, part) in [
+        ("token 401", 3, "the token was refused"),
+        ("devices 403", 5, "this API account may not read"),
+        ("devices next-to", 1, "leads to `https://evil.example`"),
+    ] {
+        let (desk, _simulator) = organization(faults);
+        let said = desk.run(&["run", "producer", "--once"]).ended(code);
+        says(&said, &["error: source `acme` cannot be read", part, "  help: "]);
+    }
+}
+
+#[test]
+fn a_run_that_left_something_out_is_incomplete_and_says_so_even_when_it_is_quiet() {
+    let (desk, _simulator) = organization("devices nameless");
+    let said = desk.run(&["-q", "run", "producer", "--once"]).ended(7);
+    says(&said, &["something was left out", "stage=\"producer\"", "windfall scans list"]);
+    let listed = desk.run(&["scans", "list"]).ended(0);
+    says(&listed, &["an item was rejected that nobody can name"]);
+}
+
+#[test]
+fn what_is_named_and_not_there_is_not_found() {
+    let desk = Desk::with(&config(""));
+    for verb in ["run", "check"] {
+        let said = desk.run(&[verb, "sink", "asets"]).ended(4);
+        says(&said, &["no sink is called `asets`", "did you mean `assets`?"]);
+    }
+}
+
+#[test]
+fn a_store_that_does_not_let_us_in_is_authentication() {
+    let url = windfall_services::postgres().replace("windfall@", "nobody_of_this_name@");
+    let sink = format!("type: postgres, url: \"{url}\"");
+    let desk = Desk::with(&config("").replace("type: sqlite, path: rows/assets.db", &sink));
+    says(&desk.run(&["check", "sink"]).ended(3), &["the login was refused", "help: see user, password and database"]);
+}
+
+#[test]
+fn a_mapping_whose_test_fails_is_a_failure() {
+    let desk = Desk::with(&config("collections: [{ name: devices, mappings: [m.yaml] }]\n"));
+    let shipped = std::fs::read_to_string(super::repository().join("transformer/defaults/abm-devices.yaml")).unwrap();
+    let wishful = shipped.replacen("expect: { serial_number: SIM0000001", "expect: { serial_number: GOLD", 1);
+    desk.write("m.yaml", &wishful);
+    let said = desk.run(&["validate"]).ended(1);
+    says(&said, &["error: tests of mappings fail: 1\n  ", "identifiers are normalised", "GOLD", "\n  help: correct"]);
+}
+
+#[test]
+fn a_script_of_faults_that_cannot_be_read_is_usage() {
+    let desk = Desk::new();
+    let said = desk.run(&["sim", "--listen", "127.0.0.1:0", "--faults", "devices explode"]).ended(2);
+    says(&said, &["`explode` is no action", "help: a rule is"]);
+    desk.run(&["sim", "--listen", "127.0.0.1:0", "--time-scale", "0"]).ended(2);
+}
