@@ -9,18 +9,18 @@ use crate::ledger::LedgerError;
 /// Why a producer ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
-    /// Another process of the same instance has taken the source over.
-    #[error(
-        "source `{source_name}` was taken over by another process, which is configured with the same `instance` (`{instance}`) or source"
-    )]
+    /// Another process has taken the source over.
+    #[error("source `{source_name}` was taken over by {}", other(instance, by.as_deref()))]
     Fenced {
         /// Name of the source.
         source_name: String,
         /// Name of this instance.
         instance: String,
+        /// Name of the other one, where it could be read.
+        by: Option<String>,
     },
     /// A process is at work on this source.
-    #[error("another instance (`{instance}`) is at work on source `{source_name}`: its scan moved {seconds}s ago")]
+    #[error("another instance (`{instance}`) is at work on source `{source_name}`: it moved {seconds}s ago")]
     AtWork {
         /// Name of the source.
         source_name: String,
@@ -110,5 +110,14 @@ impl ProducerError {
             ProducerError::Connect { source, .. } => Some(source.help().to_owned()),
             ProducerError::Task { .. } => None,
         }
+    }
+}
+
+/// Names the process that took over from `instance`.
+fn other(instance: &str, by: Option<&str>) -> String {
+    match by {
+        Some(by) if by == instance => format!("another process, which is configured with the same `instance` (`{by}`)"),
+        Some(by) => format!("another process, of `instance` `{by}`"),
+        None => format!("another process, which is configured with the same `instance` (`{instance}`) or source"),
     }
 }

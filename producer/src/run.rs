@@ -16,15 +16,13 @@ use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
 
 use crate::apple::DeviceDirectory;
 use crate::apple::client::AppleDirectory;
-use crate::checkpoint::State;
+use crate::checkpoint::{Writer, at_work};
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
 use crate::ledger::{self, Cluster, Codecs};
 use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
 
-/// A running scan of another instance that moved this lately is at work, in milliseconds.
-const AT_WORK_WITHIN: i64 = 60_000;
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
@@ -141,12 +139,11 @@ async fn refuse_when_at_work(setup: &Setup, cluster: &Cluster, settings: &Source
     let source_name = settings.origin.org.clone();
     let scans = ledger::scans(cluster, &source_name, |_| ()).await;
     let scans = scans.map_err(|source| ProducerError::Ledger { source_name: source_name.clone(), source })?;
-    let Some(header) = scans.devices else { return Ok(()) };
-    let age = setup.clock.now().timestamp_millis() - header.updated_at;
-    if header.state == State::Running && header.instance != settings.instance && age < AT_WORK_WITHIN {
-        return Err(ProducerError::AtWork { source_name, instance: header.instance, seconds: age / 1000 });
+    let now = setup.clock.now().timestamp_millis();
+    match at_work(&scans, &settings.instance, now) {
+        Some((instance, ago)) => Err(ProducerError::AtWork { source_name, instance, seconds: ago / 1000 }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: CancellationToken) -> Source<D> {
@@ -224,6 +221,8 @@ fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> 
         interval: config.scan.interval.get(),
         resume_within: config.scan.resume_within.get(),
         instance: setup.instance.clone(),
+        process: uuid::Uuid::new_v4().to_string(),
+        writer: if once { Writer::SingleRun } else { Writer::Serving },
         // A single run must not fence a process that serves: it looks for one and refuses instead.
         transactional_id: if once { format!("{transactional_id}-once") } else { transactional_id },
     }

@@ -8,3 +8,4 @@ mod organization;
 mod rig;
 mod scenarios;
 mod steps;
+mod takeover;

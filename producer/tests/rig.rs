@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
+use windfall_producer::error::ProducerError;
 use windfall_producer::ledger::Cluster;
 use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
@@ -129,17 +131,31 @@ impl Rig {
         self.try_once().await.unwrap()
     }
 
-    pub(crate) async fn try_once(&self) -> Result<OnceOutcome, windfall_producer::error::ProducerError> {
+    pub(crate) async fn try_once(&self) -> Result<OnceOutcome, ProducerError> {
         run::run_once(&self.setup, std::slice::from_ref(&self.source), CancellationToken::new()).await
     }
 
     /// Serves in the background until the token is cancelled.
-    pub(crate) fn serve(
-        &self,
-        shutdown: &CancellationToken,
-    ) -> tokio::task::JoinHandle<Result<(), windfall_producer::error::ProducerError>> {
-        let (setup, source, shutdown) = (self.setup.clone(), self.source.clone(), shutdown.clone());
+    pub(crate) fn serve(&self, shutdown: &CancellationToken) -> JoinHandle<Result<(), ProducerError>> {
+        self.serve_as(self.setup.clone(), shutdown)
+    }
+
+    /// The same as another process.
+    pub(crate) fn serve_as(&self, setup: Setup, shutdown: &CancellationToken) -> JoinHandle<Result<(), ProducerError>> {
+        let (source, shutdown) = (self.source.clone(), shutdown.clone());
         tokio::spawn(async move { run::run(&setup, &[source], shutdown).await })
+    }
+
+    /// Makes another process of the same pipeline, which reaches the broker in its own way.
+    pub(crate) fn peer(&self, bootstrap: &str, instance: &str) -> Setup {
+        let mut kafka = self.setup.connection.config().clone();
+        kafka.bootstrap_servers = vec![bootstrap.to_owned()];
+        Setup {
+            instance: instance.to_owned(),
+            connection: Connection::new(&kafka, "producer", instance),
+            status: Status::new(instance, Arc::clone(&self.setup.clock)),
+            ..self.setup.clone()
+        }
     }
 
     pub(crate) async fn cluster(&self) -> Cluster {

@@ -5,6 +5,7 @@
 //! memory and fold cannot drift apart.
 
 mod header;
+mod owner;
 mod plan;
 mod suspect;
 
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 
 pub use header::{Header, Reason, Scope, State};
+pub use owner::{Claim, Owner, Writer, at_work, overtaken_by};
 pub use plan::{First, Origin as PlanOrigin, Plan};
 pub use suspect::Suspect;
 
@@ -76,6 +78,8 @@ pub struct Scans {
     pub limiter: Option<LimiterState>,
     /// The next offset to read in `windfall.signals`.
     pub signals: Option<i64>,
+    serving: Option<Owner>,
+    single_run: Option<Owner>,
 }
 
 impl Scans {
@@ -109,8 +113,19 @@ impl Scans {
             ScanPart::Signals => {
                 self.signals = value.as_ref().and_then(|value| value.detail.as_deref()?.parse().ok());
             }
-            _ => {}
+            part => match Writer::of(&part) {
+                Some(Writer::Serving) => self.serving = value.as_ref().and_then(Owner::read).map(|(_, owner)| owner),
+                Some(Writer::SingleRun) => {
+                    self.single_run = value.as_ref().and_then(Owner::read).map(|(_, owner)| owner);
+                }
+                None => {}
+            },
         }
+    }
+
+    /// Lists who last took the organization over, to serve it or for a single run.
+    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.serving.iter().chain(&self.single_run)
     }
 
     fn apply_chunk(&mut self, name: String, chunk: u32, value: Option<&ScanValue>) {

@@ -14,6 +14,12 @@ pub enum LedgerError {
     /// A topic was not read to its end.
     #[error("own topic was not read")]
     Fold(#[source] Box<TableError>),
+    /// It could not be told in time whether somebody else has taken over.
+    #[error("could not tell within {seconds}s whether another process has taken over")]
+    Unseen {
+        /// How long it was tried.
+        seconds: u64,
+    },
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
@@ -54,7 +60,7 @@ impl LedgerError {
             LedgerError::Publish(error) => error.is_fenced(),
             LedgerError::Fold(error) => matches!(**error, TableError::KeySchema { .. } | TableError::Refused { .. }),
             LedgerError::Encode(_) => true,
-            LedgerError::Schema { .. } => false,
+            LedgerError::Unseen { .. } | LedgerError::Schema { .. } => false,
         }
     }
 
@@ -64,6 +70,9 @@ impl LedgerError {
         match self {
             LedgerError::Publish(error) => error.help(),
             LedgerError::Fold(error) => error.help(),
+            LedgerError::Unseen { .. } => Some(
+                "check that the brokers can be reached, and that no transaction hangs in `abm.scans` (kafka-transactions.sh find-hanging)",
+            ),
             LedgerError::Encode(error) => Some(error.help()),
             LedgerError::Schema { .. } => Some("see that `kafka.schema_registry` can be reached and knows the schema"),
         }

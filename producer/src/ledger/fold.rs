@@ -12,7 +12,7 @@ use windfall_schemas::server::{ServerKey, ServerValue};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
 
 use super::{Cluster, LedgerError};
-use crate::checkpoint::{Part, Scans};
+use crate::checkpoint::{Claim, Owner, Part, Scans, Writer};
 use crate::fleet::{Event, Fleet, Servers};
 use crate::memory::Memory;
 
@@ -65,6 +65,33 @@ pub(crate) async fn all_scans(cluster: &Cluster) -> Result<BTreeMap<String, Scan
         all.entry(key.org.clone()).or_default().apply(&Part { key, value });
     };
     Ok(read(cluster, &cluster.names.scans(), SINGLE_PARTITION, BTreeMap::new(), fold, |_| ()).await?.state)
+}
+
+/// Reads the take-overs of one organization by its writers of one kind, in the order of their offsets; of committed ones
+/// alone, which may have to be waited for, or of all that were ever begun.
+pub(super) async fn claims(
+    cluster: &Cluster,
+    org: &str,
+    writer: Writer,
+    committed: bool,
+) -> Result<Vec<Claim>, LedgerError> {
+    let request = FoldRequest::whole(cluster.names.scans(), 0..SINGLE_PARTITION);
+    let request = if committed { request } else { request.uncommitted() };
+    let decoder = cluster.codecs.decoder.blocking();
+    let owner_of = org.to_owned();
+    let folded = table::fold(&cluster.connection, request, Vec::new(), move |claims, record: Record| {
+        // What is not readable may never have been committed, and is no take-over.
+        let Ok(Some(key)) = decoder.key::<ScanKey>(&record) else { return Ok(()) };
+        if key.org != owner_of || key.part != writer.part() {
+            return Ok(());
+        }
+        let value = decoder.value::<ScanValue>(&record).ok().flatten();
+        if let Some((_, owner)) = value.as_ref().and_then(Owner::read) {
+            claims.push(Claim { offset: record.offset, owner });
+        }
+        Ok(())
+    });
+    Ok(folded.await?.state)
 }
 
 async fn read<S, K, V>(

@@ -1,7 +1,8 @@
 //! The Kafka side of one organization: its topics are read into memory at the take-over and written in transactions.
 //!
-//! The order of a take-over is fixed: fence the writer before us, ask the ends of our own output, read it to there, and
-//! only then compute. A ledger whose commit has failed is dead: it is dropped and the take-over runs again.
+//! The order of a take-over is fixed: fence the writer before us and say so in `abm.scans`, ask the ends of our own output,
+//! read it to there, and only then compute. A ledger whose commit has failed is dead: it is dropped and the take-over runs
+//! again, unless another process has taken over meanwhile ([`Ledger::overtaken_by`]).
 
 mod codecs;
 mod error;
@@ -9,11 +10,12 @@ mod fold;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::histogram;
 use windfall_runtime::kafka::publisher::{Publisher, Timing, Transaction};
 use windfall_runtime::kafka::record::Delivered;
-use windfall_runtime::kafka::{Connection, Headers, Outgoing};
+use windfall_runtime::kafka::{Connection, Headers, Outgoing, table};
 use windfall_runtime::metrics::{TRANSACTION_SECONDS, label};
 use windfall_schemas::topic::Names;
 
@@ -21,10 +23,13 @@ pub use codecs::Codecs;
 pub use error::LedgerError;
 pub(crate) use fold::{all_scans, scans};
 
-use crate::checkpoint::Part;
+use crate::checkpoint::{Owner, Part, Writer, overtaken_by};
 use crate::event::{self, Recorded};
 use crate::memory::Memory;
 use crate::step::Step;
+
+/// A broker ends an open transaction 15 s after it was left, and looks every 10 s: a look beyond that is in vain.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
 
 /// What all organizations of a process share of Kafka.
 #[derive(Clone)]
@@ -45,19 +50,58 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes an organization over: fences whoever wrote before, then reads what is known of it.
+    /// Takes an organization over: fences whoever wrote before, says so at once by `claim`, then reads what is known.
     ///
     /// # Errors
-    /// See [`LedgerError`]; nothing is left behind but the fence.
+    /// See [`LedgerError`]; nothing is left behind but the fence and the claim.
     pub async fn take_over(
         cluster: &Cluster,
         transactional_id: &str,
         org: &str,
+        claim: Part,
         report: impl Fn(String) + Send + Sync + Clone + 'static,
     ) -> Result<(Self, Memory), LedgerError> {
         let publisher = Publisher::start(&cluster.connection, transactional_id).await?;
+        let mut ledger = Self { cluster: cluster.clone(), publisher, ends: BTreeMap::new() };
+        ledger.commit(&Step { parts: vec![claim], ..Step::default() }).await?;
         let (memory, ends) = fold::memory(cluster, org, report).await?;
-        Ok((Self { cluster: cluster.clone(), publisher, ends }, memory))
+        ledger.ends = ends;
+        Ok((ledger, memory))
+    }
+
+    /// Returns where the take-overs that a process has not seen begin: the end of `abm.scans`, asked before it fences anybody.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub async fn standpoint(cluster: &Cluster) -> Result<i64, LedgerError> {
+        let ends = table::ends(&cluster.connection, &cluster.names.scans(), [0]).await?;
+        Ok(ends.get(&0).map_or(0, |extent| extent.end))
+    }
+
+    /// Looks, without fencing anybody, who but `process` has taken an organization over since `standpoint`.
+    ///
+    /// As long as nobody else has even begun to, nothing is waited for: what our own writer left open hides nothing then. Else
+    /// it counts only when it was committed, which is waited for.
+    ///
+    /// # Errors
+    /// When `abm.scans` cannot be read to its end in time.
+    pub async fn overtaken_by(
+        cluster: &Cluster,
+        org: &str,
+        writer: Writer,
+        process: &str,
+        standpoint: i64,
+    ) -> Result<Option<Owner>, LedgerError> {
+        let look = async {
+            let begun = fold::claims(cluster, org, writer, false).await?;
+            if begun.iter().all(|claim| claim.offset < standpoint || claim.owner.process == process) {
+                return Ok(None);
+            }
+            let committed = fold::claims(cluster, org, writer, true).await?;
+            Ok(overtaken_by(&committed, standpoint, process).cloned())
+        };
+        let unseen = LedgerError::Unseen { seconds: LOOK_WITHIN.as_secs() };
+        tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or(Err(unseen))
     }
 
     /// Writes a step and commits it; `Ok` means that all of it is durable.

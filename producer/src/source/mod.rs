@@ -1,17 +1,17 @@
 //! One organization's task: take over, scan by schedule, look up what is missing, obey signals; and when a commit is in
-//! doubt, throw everything away and take over again.
+//! doubt, throw everything away and take over again, unless another process has done so meanwhile.
 
 mod asking;
 mod lookups;
 mod scanning;
+mod taking;
 mod telling;
 mod tenure;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::{Part, State};
 use windfall_runtime::retry::Backoff;
@@ -19,10 +19,11 @@ use windfall_runtime::telemetry::chain;
 
 use crate::apple::{DeviceDirectory, DirectoryError};
 use crate::budget::LimiterState;
+use crate::checkpoint::Writer;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{Cluster, Ledger, LedgerError};
-use tenure::Tenure;
+use crate::ledger::{Cluster, LedgerError};
+use taking::{Lasting, TakeOver};
 
 /// What a source needs to know of its configuration.
 #[derive(Debug, Clone)]
@@ -35,6 +36,10 @@ pub struct SourceSettings {
     pub resume_within: Duration,
     /// Name of this process among its peers.
     pub instance: String,
+    /// What tells this process from another one of the same name.
+    pub process: String,
+    /// Which of the source's writers this is.
+    pub writer: Writer,
     /// The id under which its writer is fenced.
     pub transactional_id: String,
 }
@@ -113,23 +118,20 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     /// Takes the source over and works, again and again while a commit fails that another try can heal.
     async fn tenures(&self, duty: Duty) -> Result<Option<OnceOutcome>, ProducerError> {
         let backoff = Backoff::default();
-        let mut directory: Option<Arc<D>> = None;
+        let mut lasting = Lasting::default();
         let mut failures = 0;
-        // The directory outlives its tenures, and so do the numbers of its requests.
-        let mut newest_request = 0;
         loop {
             if self.shutdown.is_cancelled() {
                 return Ok(None);
             }
-            let ended = match self.take_over(&mut directory).await {
+            let ended = match self.take_over(&mut lasting).await {
                 Ok(mut tenure) => {
                     failures = 0;
-                    tenure.newest_request = newest_request;
                     let ended = match duty {
                         Duty::Serve => tenure.serve().await,
                         Duty::Once => tenure.once().await,
                     };
-                    newest_request = tenure.newest_request;
+                    lasting.newest_request = tenure.newest_request;
                     ended
                 }
                 Err(TakeOver::Fatal(error)) => return Err(error),
@@ -146,7 +148,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 Err(Interruption::Ledger(error)) => error,
             };
             if error.is_final() {
-                return Err(self.given_up(error));
+                return Err(self.given_up(error, &lasting).await);
             }
             failures += 1;
             warn!(source = self.org(), error = %chain(&error), failures, "writer thrown away, taking over again");
@@ -158,41 +160,17 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         }
     }
 
-    async fn take_over(&self, directory: &mut Option<Arc<D>>) -> Result<Tenure<'_, D>, TakeOver> {
-        self.part.state(State::Starting);
-        info!(source = self.org(), "taking over");
-        let part = self.part.clone();
-        let report = move |text: String| part.detail("take_over", text);
-        let SourceSettings { transactional_id, origin, .. } = &self.settings;
-        let taking = Ledger::take_over(&self.cluster, transactional_id, &origin.org, report);
-        let (ledger, memory) = tokio::select! {
-            () = self.shutdown.cancelled() => return Err(TakeOver::Stopped),
-            taken = taking => taken.map_err(TakeOver::Ledger)?,
-        };
-        self.part.clear("take_over");
-        let directory = match directory {
-            Some(directory) => Arc::clone(directory),
-            None => {
-                let connected = (self.connect)(memory.scans.limiter.clone()).map_err(TakeOver::Fatal)?;
-                Arc::clone(directory.insert(Arc::new(connected)))
-            }
-        };
-        info!(source = self.org(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
-        Tenure::begin(self, directory, ledger, memory).await
-    }
-
     fn refused(&self, source: DirectoryError) -> ProducerError {
         error!(source = self.org(), error = %chain(&source), help = source.help(), "source cannot be read");
         ProducerError::Directory { source_name: self.org().to_owned(), source: Box::new(source) }
     }
 
-    fn given_up(&self, source: LedgerError) -> ProducerError {
-        let source_name = self.org().to_owned();
+    async fn given_up(&self, source: LedgerError, lasting: &Lasting<D>) -> ProducerError {
         self.part.failed(chain(&source).to_string());
         if source.is_fenced() {
-            return ProducerError::Fenced { source_name, instance: self.settings.instance.clone() };
+            return self.fenced_by_somebody(lasting).await;
         }
-        ProducerError::Ledger { source_name, source }
+        ProducerError::Ledger { source_name: self.org().to_owned(), source }
     }
 }
 
@@ -200,11 +178,4 @@ impl<D> Source<D> {
     pub(crate) fn org(&self) -> &str {
         &self.settings.origin.org
     }
-}
-
-/// Why a source was not taken over.
-pub(crate) enum TakeOver {
-    Stopped,
-    Ledger(LedgerError),
-    Fatal(ProducerError),
 }

@@ -8,8 +8,9 @@ use windfall_runtime::failpoint;
 use windfall_runtime::kafka::table;
 use windfall_runtime::telemetry::chain;
 
+use super::taking::TakeOver;
 use super::telling;
-use super::{Interruption, OnceOutcome, Source, TakeOver};
+use super::{Interruption, OnceOutcome, Source};
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;

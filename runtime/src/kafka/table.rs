@@ -43,6 +43,8 @@ pub struct FoldRequest {
     pub progress: Option<watch::Sender<FoldProgress>>,
     /// Ends before the first open transaction instead of waiting for it: never for a state that something is computed from.
     visible_only: bool,
+    /// Sees what is not committed, or never will be: never for a state that something is computed from.
+    uncommitted: bool,
 }
 
 impl FoldRequest {
@@ -50,14 +52,23 @@ impl FoldRequest {
     #[must_use]
     pub fn whole(topic: impl Into<String>, partitions: impl IntoIterator<Item = i32>) -> Self {
         let from = partitions.into_iter().map(|partition| (partition, Start::Beginning)).collect();
-        Self { topic: topic.into(), from, progress: None, visible_only: false }
+        Self { topic: topic.into(), from, progress: None, visible_only: false, uncommitted: false }
     }
 
     /// Asks for what has come since an earlier fold.
     #[must_use]
     pub fn tail(topic: impl Into<String>, next_offsets: &BTreeMap<i32, i64>) -> Self {
         let from = next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))).collect();
-        Self { topic: topic.into(), from, progress: None, visible_only: false }
+        Self { topic: topic.into(), from, progress: None, visible_only: false, uncommitted: false }
+    }
+
+    /// Shows all that was ever written, in open transactions and in aborted ones too, and so waits for nobody.
+    ///
+    /// Never for a state that something is computed from: what it shows may come to nothing.
+    #[must_use]
+    pub fn uncommitted(mut self) -> Self {
+        self.uncommitted = true;
+        self
     }
 
     /// Tells how far it has come.
@@ -120,7 +131,10 @@ pub async fn fold<S: Send + 'static>(
 ) -> Result<Folded<S>, TableError> {
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);
-    let (asker, reader) = (connection.asker(), connection.reader());
+    let (asker, mut reader) = (connection.asker(), connection.reader());
+    if request.uncommitted {
+        reader.set("isolation.level", "read_uncommitted");
+    }
     let topic = request.topic.clone();
     let work = move || {
         // The end that a `read_committed` client is told is the last stable offset.

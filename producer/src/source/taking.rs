@@ -1,0 +1,113 @@
+//! Taking a source over, for the first time and again: never over another process that has done so meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::info;
+use windfall_runtime::health::State;
+
+use super::Source;
+use super::tenure::Tenure;
+use crate::apple::DeviceDirectory;
+use crate::checkpoint::Owner;
+use crate::error::ProducerError;
+use crate::ledger::{Ledger, LedgerError};
+use crate::memory::Memory;
+
+/// Who has fenced us is worth this long a look: the brokers may be out of reach.
+const NAMED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What outlives the tenures of one process.
+pub(super) struct Lasting<D> {
+    pub(super) directory: Option<Arc<D>>,
+    /// The newest request whose answer was read: the directory goes on counting, so requests keep their order over tenures.
+    pub(super) newest_request: u64,
+    /// Where the take-overs begin that this process has not seen; unknown until a broker has told.
+    standpoint: Option<i64>,
+}
+
+impl<D> Default for Lasting<D> {
+    fn default() -> Self {
+        Self { directory: None, newest_request: 0, standpoint: None }
+    }
+}
+
+/// Why a source was not taken over.
+pub(super) enum TakeOver {
+    Stopped,
+    Ledger(LedgerError),
+    Fatal(ProducerError),
+}
+
+impl From<LedgerError> for TakeOver {
+    fn from(error: LedgerError) -> Self {
+        TakeOver::Ledger(error)
+    }
+}
+
+impl<D: DeviceDirectory + 'static> Source<D> {
+    pub(super) async fn take_over(&self, lasting: &mut Lasting<D>) -> Result<Tenure<'_, D>, TakeOver> {
+        self.part.state(State::Starting);
+        info!(source = self.org(), "taking over");
+        let (ledger, memory) = tokio::select! {
+            () = self.shutdown.cancelled() => return Err(TakeOver::Stopped),
+            taken = self.fence_and_read(&mut lasting.standpoint) => taken?,
+        };
+        self.part.clear("take_over");
+        let directory = match &lasting.directory {
+            Some(directory) => Arc::clone(directory),
+            None => {
+                let connected = (self.connect)(memory.scans.limiter.clone()).map_err(TakeOver::Fatal)?;
+                Arc::clone(lasting.directory.insert(Arc::new(connected)))
+            }
+        };
+        info!(source = self.org(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
+        let mut tenure = Tenure::begin(self, directory, ledger, memory).await?;
+        tenure.newest_request = lasting.newest_request;
+        Ok(tenure)
+    }
+
+    /// Fences the writer before us and reads what it has left.
+    ///
+    /// A process that starts fences whoever is there: somebody wants it so. One that has only lost its writer looks first.
+    async fn fence_and_read(&self, standpoint: &mut Option<i64>) -> Result<(Ledger, Memory), TakeOver> {
+        let settings = &self.settings;
+        match *standpoint {
+            None => *standpoint = Some(Ledger::standpoint(&self.cluster).await?),
+            Some(since) => {
+                if let Some(owner) = self.overtaken_by(since).await? {
+                    self.part.failed(format!("taken over by another process, of instance `{}`", owner.instance));
+                    return Err(TakeOver::Fatal(self.fenced(Some(owner))));
+                }
+            }
+        }
+        let part = self.part.clone();
+        let report = move |text: String| part.detail("take_over", text);
+        let owner = Owner {
+            instance: settings.instance.clone(),
+            process: settings.process.clone(),
+            taken_at: self.clock.now().timestamp_millis(),
+        };
+        let claim = owner.part(self.org(), settings.writer);
+        Ok(Ledger::take_over(&self.cluster, &settings.transactional_id, self.org(), claim, report).await?)
+    }
+
+    async fn overtaken_by(&self, since: i64) -> Result<Option<Owner>, LedgerError> {
+        let settings = &self.settings;
+        Ledger::overtaken_by(&self.cluster, self.org(), settings.writer, &settings.process, since).await
+    }
+
+    /// Says that another process has taken over, and which, where that can be read.
+    pub(super) async fn fenced_by_somebody(&self, lasting: &Lasting<D>) -> ProducerError {
+        let look = async { self.overtaken_by(lasting.standpoint?).await.ok()? };
+        self.fenced(tokio::time::timeout(NAMED_WITHIN, look).await.ok().flatten())
+    }
+
+    fn fenced(&self, by: Option<Owner>) -> ProducerError {
+        ProducerError::Fenced {
+            source_name: self.org().to_owned(),
+            instance: self.settings.instance.clone(),
+            by: by.map(|owner| owner.instance),
+        }
+    }
+}

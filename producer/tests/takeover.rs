@@ -1,0 +1,118 @@
+//! Several processes and one organization: who writes, and who ends.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use windfall_producer::error::ProducerError;
+use windfall_producer::run::Setup;
+use windfall_runtime::config::Period;
+use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
+use windfall_simulator::Command;
+
+use crate::rig::{Rig, still, until};
+
+/// A broker that one process reaches through a proxy, and every other one directly.
+struct Cut {
+    kafka: Kafka,
+    proxy: Proxy,
+}
+
+impl Cut {
+    fn start() -> Self {
+        let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
+        let proxy = Proxy::start(kafka.proxy_port(), kafka.proxied_port()).unwrap();
+        Self { kafka, proxy }
+    }
+
+    /// An organization that is scanned every second, and whose own process `a` goes through the proxy.
+    async fn rig(&self) -> Rig {
+        let mut rig = Rig::on(&format!("127.0.0.1:{}", self.proxy.port()), still(40, 2), 10).await;
+        rig.source.scan.interval = Period::from_secs(1);
+        rig
+    }
+
+    /// Swallows what the process sends, until it has thrown its writer away.
+    async fn off(&self, setup: &Setup) {
+        self.proxy.deaf(Some(Direction::Up));
+        let thrown_away = async || reason(setup).is_some_and(|reason| reason.contains("taking over again"));
+        until("the writer is thrown away", thrown_away).await;
+    }
+
+    fn mend(&self) {
+        self.proxy.deaf(None);
+        self.proxy.cut();
+    }
+}
+
+fn reason(setup: &Setup) -> Option<String> {
+    setup.status.snapshot().parts.get("producer acme")?.details.get("reason").map(ToString::to_string)
+}
+
+/// Waits for scans to begin and end after this moment, read in the way of `setup`.
+async fn scans_on(rig: &mut Rig, setup: &Setup) {
+    let reader = std::mem::replace(&mut rig.setup, setup.clone());
+    let number = async || rig.parts().await.get("").map_or(0, |header| header.scan_number.unwrap());
+    let from = number().await;
+    until("two more scans end", async || number().await >= from + 3).await;
+    rig.setup = reader;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_cut_off_ends_when_another_has_taken_over_and_never_fences_it() {
+    let cut = Cut::start();
+    for (instance, named) in [("b", "of `instance` `b`"), ("a", "the same `instance` (`a`)")] {
+        let mut rig = cut.rig().await;
+        let stop = CancellationToken::new();
+        let first = rig.serve(&stop);
+        until("it scans", async || rig.requests().len() > 10).await;
+        cut.off(&rig.setup).await;
+
+        let other = rig.peer(cut.kafka.bootstrap(), instance);
+        let second = rig.serve_as(other.clone(), &stop);
+        scans_on(&mut rig, &other).await;
+        rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
+        cut.mend();
+
+        let ended = tokio::time::timeout(Duration::from_secs(60), first).await;
+        let error = ended.expect("it ends instead of fencing").unwrap().unwrap_err();
+        assert!(matches!(&error, ProducerError::Fenced { .. }), "{error:?}");
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(error.help().unwrap().contains("--instance"), "{:?}", error.help());
+        scans_on(&mut rig, &other).await;
+        assert!(!second.is_finished(), "the one that took over was never fenced");
+        assert_eq!(reason(&other), None, "nor did it ever lose its writer");
+        stop.cancel();
+        second.await.unwrap().unwrap();
+        rig.setup = other;
+        let events = rig.events().await;
+        let devices: BTreeSet<_> = events.iter().map(|event| event.after.as_ref().unwrap().device_id.clone()).collect();
+        assert_eq!((events.len(), devices.len()), (41, 41), "nothing is lost and nothing comes twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_cut_off_alone_goes_on_whoever_served_before_it() {
+    let cut = Cut::start();
+    let mut rig = cut.rig().await;
+    let predecessor = rig.peer(cut.kafka.bootstrap(), "p");
+    let stop = CancellationToken::new();
+    let served = rig.serve_as(predecessor.clone(), &stop);
+    until("it scans", async || rig.requests().len() > 10).await;
+    scans_on(&mut rig, &predecessor).await;
+    stop.cancel();
+    served.await.unwrap().unwrap();
+
+    let stop = CancellationToken::new();
+    let serving = rig.serve(&stop);
+    let ours = rig.setup.clone();
+    scans_on(&mut rig, &ours).await;
+    cut.off(&rig.setup).await;
+    rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
+    cut.mend();
+    scans_on(&mut rig, &predecessor).await;
+    assert!(!serving.is_finished());
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    assert_eq!(rig.events().await.len(), 41);
+}
