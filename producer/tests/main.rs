@@ -4,6 +4,7 @@
 
 mod apple;
 mod laws;
+mod lookups;
 mod organization;
 mod rig;
 mod scenarios;
