@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tracing::warn;
-use windfall_runtime::kafka::Connection;
+use windfall_runtime::kafka::{Connection, Reader};
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::signal::Signal;
 
@@ -37,10 +37,10 @@ impl SignalTail {
     pub(crate) fn start(connection: &Connection, topic: &str, from: i64) -> std::io::Result<Self> {
         let (send, received) = mpsc::channel(WAITING);
         let stop = Arc::new(AtomicBool::new(false));
-        let (settings, topic, stopped) = (connection.reader(), topic.to_owned(), Arc::clone(&stop));
+        let (connection, topic, stopped) = (connection.clone(), topic.to_owned(), Arc::clone(&stop));
         std::thread::Builder::new().name("kafka-signals".to_owned()).spawn(move || {
             let read = || -> Result<(), KafkaError> {
-                let consumer: BaseConsumer = settings.create()?;
+                let consumer = connection.open_reader()?;
                 assign(&consumer, &topic, Offset::Offset(from))?;
                 follow(&consumer, &topic, &send, &stopped)
             };
@@ -66,14 +66,14 @@ impl Drop for SignalTail {
     }
 }
 
-fn assign(consumer: &BaseConsumer, topic: &str, offset: Offset) -> Result<(), KafkaError> {
+fn assign(consumer: &Reader, topic: &str, offset: Offset) -> Result<(), KafkaError> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, 0, offset)?;
     consumer.assign(&list)
 }
 
 fn follow(
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     topic: &str,
     send: &mpsc::Sender<Received>,
     stopped: &AtomicBool,

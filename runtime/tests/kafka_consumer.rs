@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, Start};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Record};
@@ -89,7 +89,8 @@ async fn a_topic_whose_first_records_are_gone_is_read_from_what_is_left() {
     let topic = topic_with(&connection, "t", 1, Cleanup::Deleted { retention_ms: 3_600_000 }).await;
     let mut publisher = Publisher::start(&connection, &connection.prefixed("p")).await.unwrap();
     publisher.commit(Transaction { derived: records(&topic, 0, 0..20), ..Transaction::default() }).await.unwrap();
-    let admin: AdminClient<DefaultClientContext> = connection.admin().create().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", windfall_services::kafka()).create().unwrap();
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&topic, 0, Offset::Offset(8)).unwrap();
     let deleted = admin.delete_records(&before, &AdminOptions::new()).await.unwrap();

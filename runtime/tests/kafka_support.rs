@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use windfall_runtime::kafka::config::{KafkaConfig, SchemaRegistryConfig};
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, GroupConsumer, GroupOptions, Start};
@@ -70,7 +71,9 @@ pub(crate) struct OpenTransaction(BaseProducer);
 
 impl OpenTransaction {
     pub(crate) fn begin(connection: &Connection, transactional_id: &str, topic: &str, partition: i32) -> Self {
-        let producer: BaseProducer = connection.transactional(transactional_id).create().unwrap();
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", connection.config().bootstrap_servers.join(","));
+        let producer: BaseProducer = settings.set("transactional.id", transactional_id).create().unwrap();
         producer.init_transactions(PATIENCE).unwrap();
         producer.begin_transaction().unwrap();
         producer.send(BaseRecord::to(topic).partition(partition).key("open").payload("open")).unwrap();

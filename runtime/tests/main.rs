@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
+mod clients;
 mod kafka_chain;
 mod kafka_consumer;
 mod kafka_mock;

@@ -1,4 +1,4 @@
-//! How clients are made and asked, and what they tell beside their answers.
+//! The one place where clients are made, how they are asked, and what they tell beside their answers.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -90,8 +90,8 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
     }
 }
 
-/// A client without callbacks of its own.
-pub(super) struct PlainContext;
+/// A client without callbacks of its own: what goes wrong beside its answers is logged.
+pub struct PlainContext;
 
 impl ClientContext for PlainContext {
     fn error(&self, error: KafkaError, reason: &str) {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaResult;
 
+use super::client::{PlainContext, make};
 use super::config::KafkaConfig;
 
 /// A member that is silent this long is replaced; a restarted static member is back well within it.
@@ -36,7 +39,12 @@ pub enum Membership {
     Dynamic,
 }
 
+/// A consumer that assigns itself its partitions and sees committed records only.
+pub type Reader = BaseConsumer<PlainContext>;
+
 /// A cluster as one stage instance uses it: makes the settings of every kind of client.
+///
+/// The settings hold passwords, so they stay in here: clients are opened, and their errors tell no value.
 #[derive(Debug, Clone)]
 pub struct Connection {
     config: Arc<KafkaConfig>,
@@ -80,9 +88,16 @@ impl Connection {
         client
     }
 
+    /// Opens a reader, which asks nothing of the network yet.
+    ///
+    /// # Errors
+    /// When the settings make no client; it is named without its value.
+    pub fn open_reader(&self) -> KafkaResult<Reader> {
+        make(&self.reader(), PlainContext)
+    }
+
     /// Settings of a client that administers; it is a producer to librdkafka, which warns of every setting of consumers.
-    #[must_use]
-    pub fn admin(&self) -> ClientConfig {
+    pub(super) fn admin(&self) -> ClientConfig {
         self.base()
     }
 
@@ -94,8 +109,7 @@ impl Connection {
     }
 
     /// Settings of a reader that assigns itself its partitions and sees committed records only.
-    #[must_use]
-    pub fn reader(&self) -> ClientConfig {
+    pub(super) fn reader(&self) -> ClientConfig {
         let mut client = self.base();
         client.set("isolation.level", "read_committed");
         client.set("auto.offset.reset", "error");
@@ -110,8 +124,7 @@ impl Connection {
     }
 
     /// Settings of a member of a group.
-    #[must_use]
-    pub fn member(&self, group: &str, membership: &Membership) -> ClientConfig {
+    pub(super) fn member(&self, group: &str, membership: &Membership) -> ClientConfig {
         let mut client = self.reader();
         client.set("group.id", group);
         client.set("group.protocol", "classic");
@@ -125,8 +138,7 @@ impl Connection {
     }
 
     /// Settings of a producer that writes each record once, in order.
-    #[must_use]
-    pub fn idempotent(&self) -> ClientConfig {
+    pub(super) fn idempotent(&self) -> ClientConfig {
         let mut client = self.base();
         client.set("enable.idempotence", "true");
         client.set("acks", "all");
@@ -138,8 +150,7 @@ impl Connection {
     }
 
     /// Settings of a producer that writes in transactions.
-    #[must_use]
-    pub fn transactional(&self, transactional_id: &str) -> ClientConfig {
+    pub(super) fn transactional(&self, transactional_id: &str) -> ClientConfig {
         let mut client = self.idempotent();
         client.set("transactional.id", transactional_id);
         client.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());

@@ -21,5 +21,6 @@ pub mod topics;
 mod client;
 mod retire;
 
-pub use connection::{Connection, Membership};
+pub use client::PlainContext;
+pub use connection::{Connection, Membership, Reader};
 pub use record::{Headers, Outgoing, Record, TopicPartition};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tracing::warn;
 use windfall_runtime::kafka::table::{self, Extent};
-use windfall_runtime::kafka::{Connection, Headers, Record};
+use windfall_runtime::kafka::{Connection, Headers, Reader, Record};
 
 use super::From;
 
@@ -42,7 +42,7 @@ impl Reading {
     ) -> anyhow::Result<Self> {
         let extents = table::ends(connection, topic, 0..partitions).await?;
         let (sender, records) = mpsc::channel(QUEUE);
-        let consumer: BaseConsumer = connection.reader().create()?;
+        let consumer = connection.open_reader()?;
         let topic: Arc<str> = topic.into();
         let work = move || {
             if let Err(error) = read(&consumer, &topic, &extents, from, until_end, &sender) {
@@ -60,7 +60,7 @@ impl Reading {
 }
 
 fn read(
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     topic: &Arc<str>,
     extents: &BTreeMap<i32, Extent>,
     from: From,
@@ -125,7 +125,7 @@ impl Hidden {
     }
 }
 
-fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+fn position(consumer: &Reader, topic: &str, partition: i32) -> i64 {
     let positions = consumer.position().ok();
     match positions.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset()) {
         Some(Offset::Offset(offset)) => offset,
@@ -135,7 +135,7 @@ fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
 }
 
 fn starts(
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     topic: &str,
     extents: &BTreeMap<i32, Extent>,
     from: From,
