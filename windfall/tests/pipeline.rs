@@ -162,9 +162,10 @@ fn a_running_process_can_be_asked(desk: &Desk) {
 fn a_stage_needs_no_secret_but_its_own() {
     let desk = Desk::new();
     let (_simulator, source) = simulator(&desk);
-    let table = format!("assets_{}", uuid::Uuid::now_v7().simple());
-    let sink = format!("type: postgres, url: \"SECRET[env.DATABASE_URL]\", table: {table}");
-    desk.write("windfall.yaml", &config(&source).replace("type: sqlite, path: rows/assets.db", &sink));
+    // A store remembers its sinks, and others use this one too.
+    let name = format!("assets_{}", uuid::Uuid::now_v7().simple());
+    let sink = format!("name: {name}, type: postgres, url: \"SECRET[env.DATABASE_URL]\", table: {name}");
+    desk.write("windfall.yaml", &config(&source).replace("name: assets, type: sqlite, path: rows/assets.db", &sink));
     let with_store = |arguments: &[&str]| {
         let output = desk.command(arguments).env("DATABASE_URL", windfall_services::postgres()).output();
         Said(output.unwrap())
@@ -173,15 +174,15 @@ fn a_stage_needs_no_secret_but_its_own() {
     desk.run(&["check", "producer"]).ended(0);
     desk.run(&["topics", "create"]).ended(0);
     desk.run(&["run", "producer", "--once"]).ended(0);
-    let said = desk.run(&["check", "sink", "assets"]).ended(78);
+    let said = desk.run(&["check", "sink", &name]).ended(78);
     assert!(said.err().contains("`sinks[0].url`: the variable `DATABASE_URL` is not set"), "{}", said.err());
 
     // The others without the key.
     std::fs::remove_file(desk.path().join("secrets/sim.pem")).unwrap();
     desk.run(&["check", "transformer"]).ended(0);
     desk.run(&["run", "transformer", "--once"]).ended(0);
-    with_store(&["check", "sink", "assets"]).ended(0);
-    with_store(&["run", "sink", "assets", "--once"]).ended(0);
+    with_store(&["check", "sink", &name]).ended(0);
+    with_store(&["run", "sink", &name, "--once"]).ended(0);
     desk.run(&["tap", "abm.devices", "--until-end", "--limit", "1"]).ended(0);
     for stage in [&["run", "producer"] as &[&str], &["check", "producer"], &["check"], &["validate"], &["run"]] {
         let said = with_store(stage).ended(78);
