@@ -10,7 +10,7 @@ use windfall_producer::event;
 use windfall_producer::memory::Memory;
 use windfall_producer::notice;
 use windfall_producer::release::{Absence, LookUp, Verdict, classify};
-use windfall_producer::step::{self, Answer, ReadServers};
+use windfall_producer::step::{self, Answer, ReadServers, Reading};
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
@@ -184,6 +184,41 @@ fn a_plan_whose_devices_are_all_listed_again_ends_by_itself() {
     scan(&mut memory, BEGIN + HOUR, 0..100);
     assert!(memory.scans.plans.is_empty());
     assert_eq!(memory.fleet.live(), 100);
+}
+
+#[test]
+fn an_older_request_never_stands_over_a_newer_one_whatever_order_they_are_settled_in() {
+    let mut memory = fleet(20);
+    scan(&mut memory, BEGIN, 0..19);
+    let coloured = |color: &str| DeviceValue { color: Some(color.into()), ..device(19) };
+    let reading = Reading { request: 9, read_at: BEGIN + 2, request_id: None, url: None };
+    let found = LookUp::Found(Box::new(coloured("GREEN")));
+    let step = step::settle(&origin(), &memory, "D00019", found, &reading, BEGIN + 3);
+    assert_eq!(step.devices.len(), 1);
+    memory.apply(&step);
+
+    let listed = |memory: &mut Memory, request: u64, color: &str| {
+        let at = BEGIN + HOUR;
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+        let mut assignments = Assignments::new([("S1".into(), "Jamf".into())].into(), true, request);
+        assignments.link("D00019", "S1");
+        let read = page(request, at, vec![coloured(color)], vec![], true);
+        let (step, _) = step::page(&origin(), memory, &header, &assignments, read, at);
+        memory.apply(&step);
+        let after = memory.fleet.get("D00019").unwrap().value.clone();
+        (after.color.unwrap(), after.mdm_server_id)
+    };
+    assert_eq!(
+        listed(&mut memory, 8, "RED"),
+        ("GREEN".into(), Some("S1".into())),
+        "only the server was not read before"
+    );
+    assert_eq!(listed(&mut memory, 10, "BLUE").0, "BLUE");
+    // Whoever takes over folds the topic, and what it asks comes after all that stands there.
+    let mut folded = Memory::default();
+    let known = memory.fleet.get("D00019").unwrap().value.clone();
+    folded.fleet.apply("D00019", Some(known_event(known, 3, BEGIN)));
+    assert_eq!(listed(&mut folded, 1, "RED").0, "RED");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use windfall_producer::error::ProducerError;
 use windfall_producer::run::Setup;
+use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
 use windfall_simulator::Command;
@@ -27,7 +28,7 @@ impl Cut {
 
     /// An organization that is scanned every second, and whose own process `a` goes through the proxy.
     async fn rig(&self) -> Rig {
-        let mut rig = Rig::on(&format!("127.0.0.1:{}", self.proxy.port()), still(40, 2), 10).await;
+        let mut rig = Rig::on(&format!("127.0.0.1:{}", self.proxy.port()), still(60, 2), 10).await;
         rig.source.scan.interval = Period::from_secs(1);
         rig
     }
@@ -87,7 +88,7 @@ async fn a_process_that_was_cut_off_ends_when_another_has_taken_over_and_never_f
         rig.setup = other;
         let events = rig.events().await;
         let devices: BTreeSet<_> = events.iter().map(|event| event.after.as_ref().unwrap().device_id.clone()).collect();
-        assert_eq!((events.len(), devices.len()), (41, 41), "nothing is lost and nothing comes twice");
+        assert_eq!((events.len(), devices.len()), (61, 61), "nothing is lost and nothing comes twice");
     }
 }
 
@@ -114,5 +115,24 @@ async fn a_process_that_was_cut_off_alone_goes_on_whoever_served_before_it() {
     assert!(!serving.is_finished());
     stop.cancel();
     serving.await.unwrap().unwrap();
-    assert_eq!(rig.events().await.len(), 41);
+    assert_eq!(rig.events().await.len(), 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_on_counting_over_a_take_over() {
+    let cut = Cut::start();
+    let rig = cut.rig().await;
+    let third = async || rig.requests().iter().any(|asked| asked.route == "devices" && asked.page == Some(3));
+    let meddling = async {
+        until("the third page is asked for", third).await;
+        cut.off(&rig.setup).await;
+        cut.mend();
+    };
+    let (outcome, ()) = tokio::join!(rig.try_once(), meddling);
+    assert_eq!(outcome.unwrap(), OnceOutcome::Complete);
+    let (asked, header) = (i64::try_from(rig.requests().len()).unwrap(), rig.header().await);
+    assert_eq!((header.scan_number, header.page), (Some(1), Some(6)), "the same scan went on");
+    // What was asked for a page whose commit came to nothing is asked again, and counts with the page that was committed.
+    let counted = header.requests.unwrap();
+    assert!((asked - 1..=asked).contains(&counted), "{counted} counted, {asked} made");
 }
