@@ -5,21 +5,24 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
+use crate::budget::LONGEST_RETRY_AFTER;
+
 /// Longest request id that is kept.
 const MAX_REQUEST_ID: usize = 64;
 
 /// Reads `Retry-After`: seconds, or a date, which counts from the server's own `Date` where it gives one.
 ///
-/// `None` when the header is missing or says nothing that can be understood. Seconds are rounded up.
+/// `None` when the header is missing or says nothing that can be understood. Seconds are rounded up. What is longer than
+/// [`LONGEST_RETRY_AFTER`] is cut to it, here where it comes in: errors carry the wait to schedulers, which add it to times.
 pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<f64>() {
         let sound = seconds.is_finite() && seconds >= 0.0;
-        return sound.then(|| Duration::from_secs(seconds.ceil() as u64));
+        return sound.then(|| Duration::from_secs(seconds.ceil() as u64).min(LONGEST_RETRY_AFTER));
     }
     let until = DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc);
     let from = date(headers).unwrap_or(now);
-    Some((until - from).to_std().unwrap_or_default())
+    Some((until - from).to_std().unwrap_or_default().min(LONGEST_RETRY_AFTER))
 }
 
 /// Reads the server's `Date`.
@@ -62,6 +65,16 @@ mod tests {
         assert_eq!(read(&far_from_ours), Some(Duration::from_secs(65)));
         let past = [("date", "Sat, 21 Nov 2015 09:14:03 GMT"), ("retry-after", "Sat, 21 Nov 2015 09:00:00 GMT")];
         assert_eq!(read(&past), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn no_answer_makes_us_wait_longer_than_a_day() {
+        let year = "31536000";
+        for text in [year, "1e19", "1e300", "18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(read(&[("retry-after", text)]), Some(LONGEST_RETRY_AFTER), "{text}");
+        }
+        let apart = [("date", "Mon, 01 Jan 0001 00:00:00 GMT"), ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT")];
+        assert_eq!(read(&apart), Some(LONGEST_RETRY_AFTER));
     }
 
     #[test]
