@@ -83,11 +83,27 @@ impl Config {
             all.within(&format!("sources[{index}]"), source.violations());
         }
         unique(&mut all, "sources", self.sources.iter().map(|source| source.name.as_str()));
+        self.account_violations(&mut all);
         for violation in windfall_transformer::config::violations(&self.collections) {
             all.push(violation.field, violation.constraint);
         }
         self.sink_violations(&mut all);
         all
+    }
+
+    /// Refuses two sources of one account: each would have a limiter and a token budget of its own, Apple counts them together.
+    fn account_violations(&self, all: &mut Violations) {
+        let mut holders = BTreeMap::new();
+        for (index, source) in self.sources.iter().enumerate() {
+            let Some(account) = source.account() else { continue };
+            if let Some(other) = holders.insert((account.token_url.to_string(), account.client_id), &source.name) {
+                let what =
+                    format!("must be an account of its own, `{}` uses that of the source `{other}`", source.name);
+                let help = "leave one of the two out, or make a second API account in Apple's portal: each source spends a request \
+                            budget of its own, and Apple counts by account";
+                all.push_with_help(format!("sources[{index}].client_id"), what, help);
+            }
+        }
     }
 
     fn secret_violations(&self, all: &mut Violations) {

@@ -19,6 +19,10 @@ fn source(extra: &str) -> String {
     )
 }
 
+/// Another organization with the account of [`source`], its token endpoint written in another way.
+const SECOND: &str = "  - name: globex\n    type: abm\n    client_id: BUSINESSAPI.x\n    key_id: z\n    \
+     token_url: HTTPS://account.apple.com:443/auth/oauth2/token\n    private_key: \"SECRET[files.abm.pem]\"\n";
+
 /// What is said about `config`, with the folder's name taken out.
 fn refused(config: &str) -> String {
     let desk = Desk::with(config);
@@ -51,6 +55,7 @@ fn each_fault_is_said_with_its_place_and_its_remedy() {
         ("a strange kind of source", source("").replace("type: abm", "type: amb")),
         ("a client id of the other portal", source("").replace("BUSINESSAPI.x", "SCHOOLAPI.x")),
         ("plain http to the world", source("    api_url: http://apple.example\n")),
+        ("two sources of one account", source(SECOND)),
         ("a missing secret", source("").replace("files.abm.pem", "files.amb.pem")),
         ("an unknown backend", source("").replace("files.abm.pem", "vault.abm.pem")),
         ("a length of time without a unit", source("    scan: { interval: 3600 }\n")),
@@ -71,6 +76,13 @@ fn each_fault_is_said_with_its_place_and_its_remedy() {
     ];
     let told: Vec<_> = cases.iter().map(|(name, config)| format!("# {name}\n{}", refused(config))).collect();
     insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn one_client_id_at_two_token_endpoints_is_two_accounts() {
+    let desk = Desk::with(&source(&SECOND.replace("HTTPS://account.apple.com:443", "http://127.0.0.1:9")));
+    desk.write("secrets/abm.pem", &key());
+    desk.run(&["validate"]).ended(0);
 }
 
 #[test]
