@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
-use crate::mapping::source::{DecodedRow, Name, Skipped};
+use crate::mapping::source::{DecodedRow, Skipped};
 
 /// A change event of any source table.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,20 @@ impl<'de> Deserialize<'de> for SourceEvent {
     }
 }
 
+/// The fields of an envelope that are read.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum EventPart {
+    After,
+    Source,
+    Op,
+    Kind,
+    EventId,
+    Fingerprint,
+    #[serde(other)]
+    Other,
+}
+
 struct EventVisitor;
 
 impl<'de> Visitor<'de> for EventVisitor {
@@ -44,17 +58,15 @@ impl<'de> Visitor<'de> for EventVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SourceEvent, A::Error> {
         let (mut after, mut source, mut op) = (None, None, None);
         let (mut kind, mut event_id, mut fingerprint) = (None, None, None);
-        while let Some(Name(name)) = map.next_key()? {
-            match name.as_str() {
-                "after" => after = map.next_value()?,
-                "source" => source = Some(map.next_value::<Origin>()?),
-                "op" => op = Some(map.next_value()?),
-                "kind" => kind = map.next_value()?,
-                "event_id" => event_id = map.next_value()?,
-                "fingerprint" => fingerprint = map.next_value()?,
-                _ => {
-                    map.next_value::<Skipped>()?;
-                }
+        while let Some(part) = map.next_key()? {
+            match part {
+                EventPart::After => after = map.next_value()?,
+                EventPart::Source => source = Some(map.next_value::<Origin>()?),
+                EventPart::Op => op = Some(map.next_value()?),
+                EventPart::Kind => kind = map.next_value()?,
+                EventPart::EventId => event_id = map.next_value()?,
+                EventPart::Fingerprint => fingerprint = map.next_value()?,
+                EventPart::Other => drop(map.next_value::<Skipped>()?),
             }
         }
         let Origin { ts_ms, org } = source.ok_or_else(|| A::Error::missing_field("source"))?;
@@ -69,6 +81,16 @@ struct Origin {
     org: String,
 }
 
+/// The fields of it that are read.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum OriginPart {
+    TsMs,
+    Db,
+    #[serde(other)]
+    Other,
+}
+
 impl<'de> Deserialize<'de> for Origin {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OriginVisitor;
@@ -81,13 +103,11 @@ impl<'de> Deserialize<'de> for Origin {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Origin, A::Error> {
                 let (mut ts_ms, mut org) = (None, None);
-                while let Some(Name(name)) = map.next_key()? {
-                    match name.as_str() {
-                        "ts_ms" => ts_ms = Some(map.next_value()?),
-                        "db" => org = Some(map.next_value()?),
-                        _ => {
-                            map.next_value::<Skipped>()?;
-                        }
+                while let Some(part) = map.next_key()? {
+                    match part {
+                        OriginPart::TsMs => ts_ms = Some(map.next_value()?),
+                        OriginPart::Db => org = Some(map.next_value()?),
+                        OriginPart::Other => drop(map.next_value::<Skipped>()?),
                     }
                 }
                 let ts_ms = ts_ms.ok_or_else(|| A::Error::missing_field("ts_ms"))?;

@@ -114,13 +114,41 @@ const PLACEHOLDERS: [&str; 23] = [
     "invalid",
 ];
 
+/// Bytes of the longest placeholder.
+const LONGEST: usize = 18;
+
 /// Says whether a text stands for "nothing is known": a word of the list, or one character repeated (`000000`, `XXXX`, `--`).
 #[must_use]
 pub fn placeholder(text: &str) -> bool {
-    let bare: String = text.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    let mut chars = bare.chars();
-    match chars.next() {
-        None => true,
-        Some(first) => chars.all(|char| char == first) || PLACEHOLDERS.contains(&bare.as_str()),
+    let mut bare = text.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).peekable();
+    let Some(first) = bare.peek().copied() else { return true };
+    // Asked of each identifier of each record, so nothing is allocated.
+    let (mut word, mut length, mut repeated) = ([0; LONGEST], 0, true);
+    for char in bare {
+        repeated &= char == first;
+        if let (Some(letter), true) = (word.get_mut(length), char.is_ascii()) {
+            *letter = char as u8;
+        }
+        length += 1;
+        if length > LONGEST && !repeated {
+            return false;
+        }
+    }
+    repeated || word.get(..length).is_some_and(|word| PLACEHOLDERS.iter().any(|known| known.as_bytes() == word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_placeholder_is_found_and_what_only_begins_like_one_is_not() {
+        assert_eq!(PLACEHOLDERS.iter().map(|word| word.len()).max(), Some(LONGEST));
+        for word in PLACEHOLDERS {
+            assert!(placeholder(word) && placeholder(&format!(" {} ", word.to_uppercase())), "{word}");
+            assert!(!placeholder(&format!("{word}7")) && !placeholder(&format!("{word}\u{e4}")), "{word}");
+        }
+        assert!(placeholder(&"0".repeat(200)) && !placeholder(&format!("{}1", "0".repeat(200))));
+        assert!(!placeholder("\u{e4}\u{f6}"), "two letters that are no bytes of a word");
     }
 }

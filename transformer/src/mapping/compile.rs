@@ -8,7 +8,7 @@ use crate::mapping::format::{Format, WORDS};
 use crate::mapping::literal::{literal, test_value};
 use crate::mapping::lookup::{Table, from_csv};
 use crate::mapping::parse::{Condition, Form, LookupForm, MappingFile, SourceForm, Take};
-use crate::mapping::program::{Expr, Part, Program, Test};
+use crate::mapping::program::{Expr, Fields, Part, Program, Test};
 use crate::mapping::source::{Kind, SourceTable};
 use crate::mapping::yaml::Node;
 use crate::problem::{At, Place, Problems, did_you_mean};
@@ -54,7 +54,7 @@ pub(crate) fn compile(
         version,
         table: Arc::clone(table),
         conditions,
-        fields,
+        fields: Fields::new(fields),
         identity: Arc::clone(&collection.identity),
     })
 }

@@ -118,7 +118,7 @@ impl Example {
     /// Runs the test; `None` when it comes out as it should.
     #[must_use]
     pub fn run(&self, program: &Program) -> Option<Failure> {
-        let mapped = program.evaluate(&self.input);
+        let mapped = program.evaluate(self.input.clone());
         let differences = match (&self.expect, mapped) {
             (None, None) => Vec::new(),
             (None, Some(_)) => vec!["the record was mapped, and was to be left out by `where`".to_owned()],

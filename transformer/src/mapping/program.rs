@@ -1,5 +1,6 @@
 //! A compiled mapping and its evaluation, which is total: whatever the record holds, there is an answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use windfall_schemas::asset::FieldValue;
@@ -18,9 +19,46 @@ pub struct Program {
     pub(crate) version: String,
     pub(crate) table: Arc<SourceTable>,
     pub(crate) conditions: Vec<Test>,
-    /// One for each field of the collection, in its order; a field that the mapping leaves out is `Const(Null)`.
-    pub(crate) fields: Vec<Expr>,
+    pub(crate) fields: Fields,
     pub(crate) identity: Arc<Rules>,
+}
+
+/// One expression for each field of the collection, in its order; a field that the mapping leaves out is `Const(Null)`.
+#[derive(Debug, Clone)]
+pub(crate) struct Fields {
+    expressions: Vec<Expr>,
+    /// For each of them the source field that it carries over as it is, where none after it does the same: most do, and what
+    /// nobody reads any more need not be copied.
+    moved: Vec<Option<usize>>,
+}
+
+impl Fields {
+    pub(crate) fn new(expressions: Vec<Expr>) -> Self {
+        let plain = |expression: &Expr| match expression {
+            Expr::Field(field) => Some(*field),
+            _ => None,
+        };
+        let last = |(place, expression): (usize, &Expr)| {
+            plain(expression).filter(|field| expressions[place + 1..].iter().all(|other| plain(other) != Some(*field)))
+        };
+        let moved = expressions.iter().enumerate().map(last).collect();
+        Self { expressions, moved }
+    }
+
+    fn evaluate(&self, mut row: Row) -> Vec<FieldValue> {
+        let compute = |(expression, moved): (&Expr, &Option<usize>)| match moved {
+            Some(_) => FieldValue::Null,
+            None => expression.evaluate(&row).into_owned().into_field(),
+        };
+        let mut values: Vec<FieldValue> = self.expressions.iter().zip(&self.moved).map(compute).collect();
+        // Last, when all that reads the row has done so.
+        for (value, moved) in values.iter_mut().zip(&self.moved) {
+            if let Some(field) = moved {
+                *value = row.take(*field).into_field();
+            }
+        }
+        values
+    }
 }
 
 /// What a mapping makes of a record.
@@ -55,13 +93,14 @@ impl Program {
 
     /// Maps a record; `None` when `where` leaves it out.
     #[must_use]
-    pub fn evaluate(&self, row: &Row) -> Option<Mapped> {
-        if !self.conditions.iter().all(|test| test.holds(row)) {
+    pub fn evaluate(&self, row: Row) -> Option<Mapped> {
+        if !self.conditions.iter().all(|test| test.holds(&row)) {
             return None;
         }
-        let mut values: Vec<FieldValue> = self.fields.iter().map(|field| field.evaluate(row).into_field()).collect();
+        let released = self.table.released(&row);
+        let mut values = self.fields.evaluate(row);
         let identity = identity::identify(&self.identity, &mut values);
-        Some(Mapped { values, identity, released: self.table.released(row) })
+        Some(Mapped { values, identity, released })
     }
 }
 
@@ -110,53 +149,53 @@ pub(crate) enum Part {
 pub(crate) const JOINED_BY: &str = ", ";
 
 impl Expr {
-    pub(crate) fn evaluate(&self, row: &Row) -> Value {
+    pub(crate) fn evaluate<'a>(&'a self, row: &'a Row) -> Cow<'a, Value> {
+        const NOTHING: Cow<'_, Value> = Cow::Owned(Value::Null);
         match self {
-            Self::Field(field) => row.value(*field).clone(),
-            Self::Const(value) => value.clone(),
-            Self::Take(list, take) => taken(list.evaluate(row), *take),
-            Self::Lookup(key, table) => match key.evaluate(row) {
-                Value::Text(key) => table.get(&key).map_or(Value::Null, Value::text),
-                _ => Value::Null,
+            Self::Field(field) => Cow::Borrowed(row.value(*field)),
+            Self::Const(value) => Cow::Borrowed(value),
+            Self::Take(list, take) => Cow::Owned(taken(&list.evaluate(row), *take)),
+            Self::Lookup(key, table) => match &*key.evaluate(row) {
+                Value::Text(key) => Cow::Owned(table.get(key).map_or(Value::Null, Value::text)),
+                _ => NOTHING,
             },
-            Self::Format(value, format) => format.apply(value.evaluate(row)),
+            Self::Format(value, format) => Cow::Owned(format.apply(value.evaluate(row).into_owned())),
             Self::Convert(value, kind) => converted(value.evaluate(row), *kind),
             Self::Coalesce(operands) => {
-                operands.iter().map(|operand| operand.evaluate(row)).find(|value| !value.is_null()).unwrap_or_default()
+                operands.iter().map(|operand| operand.evaluate(row)).find(|value| !value.is_null()).unwrap_or(NOTHING)
             }
-            Self::Template(parts) => template(parts, row),
+            Self::Template(parts) => Cow::Owned(template(parts, row)),
             Self::When { only_if, unless, then } => {
                 let excluded = !unless.is_empty() && unless.iter().all(|test| test.holds(row));
-                if excluded || !only_if.iter().all(|test| test.holds(row)) { Value::Null } else { then.evaluate(row) }
+                if excluded || !only_if.iter().all(|test| test.holds(row)) { NOTHING } else { then.evaluate(row) }
             }
             Self::Default(value, default) => match value.evaluate(row) {
-                Value::Null => default.clone(),
+                value if value.is_null() => Cow::Borrowed(default),
                 value => value,
             },
         }
     }
 }
 
-fn taken(value: Value, take: Take) -> Value {
-    let Value::List(mut items) = value else { return Value::Null };
+fn taken(value: &Value, take: Take) -> Value {
+    let Value::List(items) = value else { return Value::Null };
     let item = match take {
-        Take::First => items.into_iter().next(),
-        Take::Last => items.pop(),
-        Take::Nth(place) => place.checked_sub(1).and_then(|index| items.into_iter().nth(index)),
+        Take::First => items.first().cloned(),
+        Take::Last => items.last().cloned(),
+        Take::Nth(place) => place.checked_sub(1).and_then(|index| items.get(index)).cloned(),
         Take::Join => Some(items.join(JOINED_BY)),
     };
     item.map_or(Value::Null, Value::Text)
 }
 
-fn converted(value: Value, kind: Kind) -> Value {
-    match (kind, value) {
+fn converted(value: Cow<'_, Value>, kind: Kind) -> Cow<'_, Value> {
+    match (kind, &*value) {
         // Whole numbers beyond 2^53 lose digits as decimals; that is what the collection asked for.
         #[allow(clippy::cast_precision_loss)]
-        (Kind::Decimal, Value::Integer(number)) => Value::Decimal(number as f64),
-        (Kind::Text, Value::Null) => Value::Null,
-        (Kind::Text, value @ Value::Text(_)) => value,
-        (Kind::Text, value) => Value::text(&value.to_text()),
-        (_, value) => value,
+        (Kind::Decimal, Value::Integer(number)) => Cow::Owned(Value::Decimal(*number as f64)),
+        (Kind::Text, Value::Null | Value::Text(_)) => value,
+        (Kind::Text, other) => Cow::Owned(Value::text(&other.to_text())),
+        _ => value,
     }
 }
 

@@ -1,9 +1,11 @@
 //! A source table as its Avro schema has it: which fields a mapping may name, and of what type.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 use crate::value::Value;
 
@@ -128,7 +130,7 @@ impl SourceTable {
         for (index, (name, value)) in decoded.0.into_iter().enumerate() {
             // The writer's order is nearly always ours, so the position is a good first guess.
             let position = match self.fields.get(index) {
-                Some(field) if field.name == name => Some(index),
+                Some(field) if field.name == *name => Some(index),
                 _ => self.position(&name),
             };
             if let Some(position) = position {
@@ -201,11 +203,42 @@ impl Row {
     pub fn value(&self, position: usize) -> &Value {
         self.0.get(position).unwrap_or(&Value::Null)
     }
+
+    /// Takes the value of the field at `position` out, which is null from then on.
+    pub(crate) fn take(&mut self, position: usize) -> Value {
+        self.0.get_mut(position).map(std::mem::take).unwrap_or_default()
+    }
 }
 
 /// A record as its writer's schema had it: names and values, whatever they are.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct DecodedRow(pub Vec<(String, Value)>);
+pub struct DecodedRow(pub Vec<(Arc<str>, Value)>);
+
+thread_local! {
+    /// The names that the last record of this thread had, by place: the next one's are nearly always the same.
+    static NAMES: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Makes the name at `place` one that can be kept.
+fn kept(place: usize, name: &str) -> Arc<str> {
+    NAMES.with_borrow_mut(|names| match names.get_mut(place) {
+        Some(known) if **known == *name => Arc::clone(known),
+        Some(known) => {
+            *known = name.into();
+            Arc::clone(known)
+        }
+        None => {
+            let name: Arc<str> = name.into();
+            if place == names.len() && place < MAX_NAMES {
+                names.push(Arc::clone(&name));
+            }
+            name
+        }
+    })
+}
+
+/// Names that are kept of a record; our widest tables have some fifty fields.
+const MAX_NAMES: usize = 256;
 
 impl<'de> Deserialize<'de> for DecodedRow {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -218,8 +251,9 @@ impl<'de> Deserialize<'de> for DecodedRow {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DecodedRow, A::Error> {
-                let mut fields = Vec::with_capacity(map.size_hint().unwrap_or(40).min(256));
-                while let Some((Name(name), Decoded(value))) = map.next_entry()? {
+                let mut fields = Vec::with_capacity(map.size_hint().unwrap_or(40).min(MAX_NAMES));
+                while let Some(name) = map.next_key_seed(NameAt(fields.len()))? {
+                    let Decoded(value) = map.next_value()?;
                     fields.push((name, value));
                 }
                 Ok(DecodedRow(fields))
@@ -236,28 +270,105 @@ pub(crate) struct Skipped;
 
 impl<'de> Deserialize<'de> for Skipped {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Decoded::deserialize(deserializer).map(|_| Self)
+        deserializer.deserialize_any(Self)
     }
 }
 
-/// A field's name; the Avro reader gives it to who asks for an identifier, and to nobody else.
-pub(crate) struct Name(pub(crate) String);
+impl<'de> Visitor<'de> for Skipped {
+    type Value = Self;
 
-impl<'de> Deserialize<'de> for Name {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_none<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<AnyName, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+/// A field's name at a place; the Avro reader gives it to who asks for an identifier, and to nobody else.
+struct NameAt(usize);
+
+impl<'de> DeserializeSeed<'de> for NameAt {
+    type Value = Arc<str>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Arc<str>, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for NameAt {
+    type Value = Arc<str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Arc<str>, E> {
+        Ok(kept(self.0, name))
+    }
+}
+
+/// A name that is read over.
+struct AnyName;
+
+impl<'de> Deserialize<'de> for AnyName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl Visitor<'_> for NameVisitor {
-            type Value = Name;
+        deserializer.deserialize_identifier(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a field's name")
-            }
+impl Visitor<'_> for AnyName {
+    type Value = Self;
 
-            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(Name(name.to_owned()))
-            }
-        }
-        deserializer.deserialize_identifier(NameVisitor)
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
     }
 }
 
@@ -335,7 +446,7 @@ impl<'de> Visitor<'de> for DecodedVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decoded, A::Error> {
         // A nested record: no mapping can name it, so it is read over.
-        while map.next_entry::<Name, Skipped>()?.is_some() {}
+        while map.next_entry::<AnyName, Skipped>()?.is_some() {}
         Ok(Decoded(Value::Null))
     }
 }
