@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use windfall_simulator::{Command, PagingStyle};
+use windfall_simulator::{Command, CommandError, FleetError, PagingStyle};
 
 use crate::support::{Bench, ids, quiet};
 
@@ -130,7 +130,31 @@ async fn a_change_shows_in_every_place_at_once() {
     let assigned = bench.found("/v1/orgDevices/SIM0000001/relationships/assignedServer").await;
     assert_eq!(assigned["data"]["id"], jamf);
     let device = bench.found("/v1/orgDevices/SIM0000001").await;
-    assert_eq!(device["data"]["attributes"]["updatedDateTime"], "2026-11-21T09:00:05Z");
+    assert_eq!(device["data"]["attributes"]["status"], "ASSIGNED");
+}
+
+/// Which changes move it is not documented: whoever takes it for a sign of change must be found out.
+#[tokio::test]
+async fn the_stamp_of_a_device_moves_with_some_changes_and_not_with_others() {
+    let bench = Bench::start(quiet()).await;
+    bench.life.advance(chrono::Duration::seconds(5));
+    for number in 1..=40 {
+        let (device, attribute) = (format!("SIM{number:07}"), "color".to_owned());
+        bench.handle().command(Command::Correct { device, attribute, value: json!("TURQUOISE") }).unwrap();
+    }
+    let page = bench.found("/v1/orgDevices?limit=40").await;
+    let stamp = |device: &Value| device["attributes"]["updatedDateTime"] == "2026-11-21T09:00:05Z";
+    let moved = page["data"].as_array().unwrap().iter().filter(|device| stamp(device)).count();
+    assert!((8..=32).contains(&moved), "{moved} of 40");
+}
+
+#[tokio::test]
+async fn a_serial_number_that_the_fleet_gives_by_itself_cannot_be_asked_for() {
+    let bench = Bench::start(quiet()).await;
+    let add = Command::Add { device: Some("SIM0000999".into()), server: None };
+    let error = bench.handle().command(add).unwrap_err();
+    let reserved = FleetError::Reserved { device: "SIM0000999".into() };
+    assert!(matches!(error, CommandError::Fleet(found) if found == reserved));
 }
 
 #[tokio::test]

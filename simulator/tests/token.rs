@@ -125,6 +125,17 @@ async fn every_flaw_of_the_request_has_its_error() {
 }
 
 #[tokio::test]
+async fn parameters_in_a_body_that_is_no_form_are_not_read() {
+    let bench = Bench::start(quiet()).await;
+    let account = bench.account();
+    let form = form(account, &assertion(account, &claims(account, begin())));
+    let body = form.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
+    let answer = reqwest::Client::new().post(bench.running.token_url()).body(body).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 400);
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "error": "invalid_request" }));
+}
+
+#[tokio::test]
 async fn accounts_that_must_leave_the_key_id_out_exist() {
     for (rule, with, without) in
         [(KeyIdRule::Required, 200, 400), (KeyIdRule::Optional, 200, 200), (KeyIdRule::Forbidden, 400, 200)]

@@ -8,6 +8,9 @@ use crate::draw::Draw;
 use crate::journal::{Change, ChangeKind};
 use crate::server::{NO_SERVER, Server};
 
+/// Share of the changes of a device that move its `updatedDateTime`.
+const STAMPED: f64 = 0.5;
+
 impl Fleet {
     /// Adds `at` a device that was never there; with a serial number of its own when `serial` is given.
     pub(crate) fn add(&mut self, at: Millis, serial: Option<&str>) -> Result<Change, FleetError> {
@@ -15,6 +18,9 @@ impl Fleet {
         if let Some(serial) = serial {
             if self.find(serial).is_some() {
                 return Err(FleetError::DeviceExists { device: serial.to_owned() });
+            }
+            if self.natural_index(serial).is_some() {
+                return Err(FleetError::Reserved { device: serial.to_owned() });
             }
             self.names.insert(index, serial.to_owned());
             self.named.insert(serial.to_owned(), index);
@@ -151,9 +157,14 @@ impl Fleet {
         }
     }
 
+    /// Moves `updatedDateTime`, or leaves it: which changes move it is not documented, and whoever lives by it is to be found out.
     fn touch(&mut self, index: u32, at: Millis) {
+        let moves = Draw::keyed(self.seed, &[self.number, 0x57A, u64::from(index), at as u64]).chance(STAMPED);
         let unit = &mut self.units[index as usize];
-        unit.updated = at;
+        unit.changed = at;
+        if moves {
+            unit.updated = at;
+        }
         unit.previous_server = unit.server;
     }
 

@@ -21,6 +21,12 @@ pub enum FleetError {
         /// The serial number.
         device: String,
     },
+    /// The fleet will give this serial number to a device of its own.
+    #[error("`{device}` is a serial number that the fleet gives by itself; take one of another form")]
+    Reserved {
+        /// The serial number.
+        device: String,
+    },
     /// No server with this id or name stands.
     #[error("there is no server `{server}`")]
     UnknownServer {

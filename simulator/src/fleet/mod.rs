@@ -32,7 +32,10 @@ pub enum ReleaseAnswer {
 struct Unit {
     first_added: Millis,
     added: Millis,
+    /// What Apple tells as `updatedDateTime`.
     updated: Millis,
+    /// When it last changed.
+    changed: Millis,
     released: Option<Millis>,
     server: u16,
     previous_server: u16,
@@ -154,7 +157,7 @@ impl Fleet {
 
     /// Returns the serial number, which is Apple's id, of a device.
     pub(crate) fn serial(&self, index: u32) -> String {
-        self.names.get(&index).cloned().unwrap_or_else(|| format!("{}{:07}", self.prefix(), index + 1))
+        self.names.get(&index).cloned().unwrap_or_else(|| self.natural_serial(index))
     }
 
     /// Returns the index of the device with this serial number, released ones too.
@@ -162,9 +165,18 @@ impl Fleet {
         if let Some(index) = self.named.get(serial) {
             return Some(*index);
         }
+        self.natural_index(serial).filter(|index| *index < self.ever() && !self.names.contains_key(index))
+    }
+
+    /// Returns the index whose device has this serial number unless it was given another one.
+    pub(crate) fn natural_index(&self, serial: &str) -> Option<u32> {
         let digits = serial.strip_prefix(&self.prefix())?;
         let index = digits.parse::<u32>().ok()?.checked_sub(1)?;
-        (index < self.ever() && !self.names.contains_key(&index) && self.serial(index) == serial).then_some(index)
+        (self.natural_serial(index) == serial).then_some(index)
+    }
+
+    fn natural_serial(&self, index: u32) -> String {
+        format!("{}{:07}", self.prefix(), index + 1)
     }
 
     /// Returns the state of a device.
@@ -181,7 +193,7 @@ impl Fleet {
     /// Returns the server that linkage lists show for a device when they lag by `lag`.
     pub(crate) fn linked(&self, index: u32, now: Millis, lag: Millis) -> u16 {
         let unit = &self.units[index as usize];
-        if lag > 0 && unit.updated > now - lag { unit.previous_server } else { unit.server }
+        if lag > 0 && unit.changed > now - lag { unit.previous_server } else { unit.server }
     }
 
     /// Returns the attributes of a device in Apple's order, null where it has none.
@@ -264,6 +276,7 @@ impl Unit {
             first_added: added,
             added,
             updated,
+            changed: updated,
             released: None,
             server,
             previous_server: server,

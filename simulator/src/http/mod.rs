@@ -65,8 +65,14 @@ fn asked(method: &axum::http::Method, uri: &axum::http::Uri, headers: &HeaderMap
         accept: text(header::ACCEPT),
         authorization: text(header::AUTHORIZATION),
         base: format!("http://{host}"),
-        form: String::from_utf8_lossy(form).into_owned(),
+        form: if is_form(headers) { String::from_utf8_lossy(form).into_owned() } else { String::new() },
     }
+}
+
+/// Apple reads the parameters of a token request out of a form, and of nothing else.
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
 }
 
 async fn deliver(answer: Answer, api: &Api, breaker: Breaker) -> Response {
