@@ -20,7 +20,8 @@
 //!
 //! # Compatibility
 //!
-//! Values grow only at the end of `Value`, by nullable fields with default null; every version ever published stays in
+//! Values grow only at the end of `Value`, a collection's at the end of its own fields, in front of those with `__` that every
+//! row has; always by nullable fields with default null. Every version ever published stays in
 //! `history/` and is checked both ways against the current file. There are no enums: sets of values are open and listed
 //! in the field's `doc`.
 //!

@@ -7,8 +7,8 @@ pub const VALUE_SCHEMA: &str = include_str!("../abm/rejects-value.avsc");
 
 /// Longest `message`, in characters.
 pub const MAX_MESSAGE_CHARS: usize = 1_000;
-/// Largest `payload`. The whole record stays below the limit of `wire` because a larger item is cut further there.
-pub const MAX_PAYLOAD_BYTES: usize = 255 * 1024 - 8 * 1024;
+/// Largest `payload`: with the other fields, of which `message` is the longest, the record stays below the limit of `wire`.
+pub const MAX_PAYLOAD_BYTES: usize = 247 * 1024;
 
 /// One rejected item; the fields are those of the `.avsc` file, which documents them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
