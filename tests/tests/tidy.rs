@@ -57,7 +57,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The part of a file before its unit tests.
 fn product_part(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 #[test]
