@@ -139,8 +139,8 @@ fn read_servers(scenario: &Scenario) -> (ReadServers, Assignments) {
         servers: scenario.servers.iter().map(server).collect(),
         complete: scenario.lists_complete,
         read_at: BEGIN,
-        url: None,
         faults: if scenario.lists_complete { vec![] } else { vec!["a linkage list was cut".to_owned()] },
+        ..ReadServers::default()
     };
     (read, assignments)
 }

@@ -398,9 +398,8 @@ fn a_server_that_a_complete_list_lacks_is_removed_and_one_of_a_cut_list_is_not()
     let read = |ids: &[&str], complete| ReadServers {
         servers: ids.iter().map(|id| server(id)).collect(),
         complete,
-        faults: vec![],
         read_at: BEGIN,
-        url: None,
+        ..ReadServers::default()
     };
     let mut memory = Memory::default();
     let mut begin = |ids: &[&str], complete| {
@@ -453,6 +452,49 @@ fn a_list_of_servers_that_is_empty_shortened_cut_or_contradicts_its_total_remove
     }
     let fewer = ReadServers::listed(&memory, list(0..3, Some(3)), None, BEGIN);
     assert!(fewer.complete, "some may go: {:?}", fewer.faults);
+}
+
+#[test]
+fn most_servers_are_gone_when_every_list_of_a_day_says_so_and_nothing_else_was_unread() {
+    let server = |id: usize| ServerValue { org: "acme".into(), server_id: format!("S{id}"), ..ServerValue::default() };
+    let mut memory = Memory::default();
+    // What a scan makes of a list of these servers that was read at this hour, and why it is not complete.
+    let scan = |memory: &mut Memory, hour: i64, ids: &[usize], cut: Option<&str>, linkage: Option<&str>| {
+        let at = BEGIN + hour * HOUR;
+        let mut list = listing(ids.iter().map(|id| server(*id)).collect(), None);
+        list.answer = answer(1, at);
+        let mut read = ReadServers::listed(memory, vec![list], cut.map(str::to_owned), at);
+        read.faults.extend(linkage.map(str::to_owned));
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+        let (step, header) = step::begin(&origin(), memory, &header, &read, at);
+        memory.apply(&step);
+        let told = step.servers.into_iter().map(|event| (event.before.unwrap_or_default().server_id, event.evidence));
+        (told.collect::<Vec<_>>(), header.reasons.into_iter().map(|reason| reason.why).collect::<Vec<_>>())
+    };
+    scan(&mut memory, 0, &[0, 1, 2, 3, 4], None, None);
+    let (told, reasons) = scan(&mut memory, 1, &[0, 1], None, None);
+    assert!(told.is_empty());
+    assert!(reasons[0].contains("until 2025-11-25T17:00:00.000Z"), "{reasons:?}");
+    // All of them back, or another set missing: the day begins anew.
+    scan(&mut memory, 2, &[0, 1, 2, 3, 4], None, None);
+    scan(&mut memory, 3, &[0, 1], None, None);
+    assert!(scan(&mut memory, 26, &[0, 1], None, None).0.is_empty(), "23 hours since they were back");
+    scan(&mut memory, 27, &[0, 2], None, None);
+    scan(&mut memory, 28, &[0, 1], None, None);
+    let mut restarted = Memory { servers: memory.servers.clone(), ..Memory::default() };
+    restarted.scans.apply(&memory.scans.servers.as_ref().unwrap().part("acme", "servers"));
+    let mut memory = restarted;
+    // A list that was not read says neither.
+    scan(&mut memory, 40, &[], Some("status 503"), None);
+    assert!(scan(&mut memory, 51, &[0, 1], None, None).0.is_empty(), "23 hours since another set was missing");
+    let (told, reasons) = scan(&mut memory, 52, &[0, 1], None, Some("the devices of server `S1` were not read"));
+    assert!(told.is_empty(), "what is unread may be the reason: {reasons:?}");
+    let (told, reasons) = scan(&mut memory, 53, &[0, 1], None, None);
+    assert!(reasons.is_empty(), "{reasons:?}");
+    assert_eq!(told.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["S2", "S3", "S4"]);
+    assert_eq!(told[0].1[1], "missing since 2025-11-25T20:00:00.000Z");
+    let (told, reasons) = scan(&mut memory, 54, &[0, 1], None, None);
+    assert!(told.is_empty() && reasons.is_empty() && memory.scans.servers.unwrap().missing.is_none());
 }
 
 #[test]

@@ -73,6 +73,15 @@ pub struct Reason {
     pub why: String,
 }
 
+/// Known records that a list lacks, too many to be believed at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Hash of their ids: another set is another matter.
+    pub hash: String,
+    /// When a list first lacked exactly these, in epoch milliseconds.
+    pub since: i64,
+}
+
 /// What only the header knows; kept as JSON in `detail`, fields may be added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -89,6 +98,8 @@ struct Detail {
     first_scan: bool,
     disagreeing: Vec<String>,
     disagreed_before: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Missing>,
 }
 
 /// The newest scan of a table.
@@ -136,6 +147,8 @@ pub struct Header {
     pub disagreed_before: Vec<String>,
     /// Smallest and largest total that Apple gave.
     pub totals: Vec<u64>,
+    /// What the list lacks and is not believed to be gone; of the management services alone.
+    pub missing: Option<Missing>,
 }
 
 impl Header {
@@ -165,6 +178,7 @@ impl Header {
             disagreeing: Vec::new(),
             disagreed_before: last.map(|last| last.disagreeing.clone()).unwrap_or_default(),
             totals: Vec::new(),
+            missing: last.and_then(|last| last.missing.clone()),
         }
     }
 
@@ -251,6 +265,7 @@ impl Header {
             first_scan: self.first_scan,
             disagreeing: self.disagreeing.clone(),
             disagreed_before: self.disagreed_before.clone(),
+            missing: self.missing.clone(),
         };
         value.detail = serde_json::to_string(&detail).ok();
         Part::set(value)
@@ -281,6 +296,7 @@ impl Header {
             disagreeing: detail.disagreeing,
             disagreed_before: detail.disagreed_before,
             totals: detail.totals,
+            missing: detail.missing,
         }
     }
 }

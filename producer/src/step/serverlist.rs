@@ -9,11 +9,16 @@ use windfall_schemas::server::ServerValue;
 use super::Step;
 use crate::apple::{Linkage, PageOf, ServerList};
 use crate::assignment::Assignments;
-use crate::checkpoint::{DEVICES, Header, SERVERS, Scope, State};
+use crate::breaker::plan_hash;
+use crate::checkpoint::{DEVICES, Header, Missing, SERVERS, Scope, State};
 use crate::diff::{ServerChange, diff_server, removed_server};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
 use crate::memory::Memory;
 use crate::notice;
+
+/// A list that lacks most of the servers is believed when it has lacked them for this long, in milliseconds: longer than an
+/// incident lasts, and what is believed wrongly is undone by the next list that holds them.
+const BELIEVED_AFTER: i64 = 24 * 60 * 60 * 1000;
 
 /// The management services as one scan read them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,13 +33,21 @@ pub struct ReadServers {
     pub url: Option<String>,
     /// Why lists are missing or cut short.
     pub faults: Vec<String>,
+    /// More of the known servers than are believed to be gone at once; believed, and so removed, in a complete list.
+    pub missing: Option<Missing>,
 }
 
 impl ReadServers {
     /// Takes the pages of the list, and why it ended before its end, if it did; `at` counts where no page was read.
     ///
     /// A list is complete when it was read to its end, every item could be read, and its total, where given, fits. One
-    /// that is empty, or lacks more than half of the servers known, is taken for a fault of Apple's: nothing is removed.
+    /// that is empty, or lacks more than half of the servers known, is taken for a fault of Apple's, and nothing is removed:
+    ///
+    /// | it lacks | since | the list is |
+    /// | --- | --- | --- |
+    /// | half of the known servers, or fewer | | complete |
+    /// | more | a list of this scan, or of one less than a day ago | not complete |
+    /// | more, and exactly what every readable list since lacked | a day or longer | complete |
     #[must_use]
     pub fn listed(memory: &Memory, pages: Vec<ServerList>, cut: Option<String>, at: i64) -> Self {
         let mut read = Self { read_at: at, url: pages.first().map(|page| page.answer.path.clone()), ..Self::default() };
@@ -45,8 +58,13 @@ impl ReadServers {
         }
         let ids: BTreeSet<&str> =
             pages.iter().flat_map(|page| &page.items).map(|item| item.value.server_id.as_str()).collect();
+        // A list that was not read says nothing of what others lacked.
+        read.missing = memory.scans.servers.as_ref().and_then(|last| last.missing.clone());
         if read.faults.is_empty() {
-            let fault = contradiction(&pages, ids.len()).or_else(|| shortened(memory, &ids));
+            let fault = contradiction(&pages, ids.len()).or_else(|| {
+                let read_at = pages.last().map_or(at, |page| page.answer.received_at.timestamp_millis());
+                read.shortened(memory, &ids, read_at)
+            });
             read.faults.extend(fault.map(|why| format!("the list of servers is not complete: {why}")));
         }
         read.complete = read.faults.is_empty();
@@ -55,6 +73,35 @@ impl ReadServers {
             read.servers.extend(page.items.into_iter().map(|item| item.value));
         }
         read
+    }
+
+    /// Notes what a list lacks that was read to its end, and says why it is not believed.
+    fn shortened(&mut self, memory: &Memory, ids: &BTreeSet<&str>, read_at: i64) -> Option<String> {
+        let known = memory.servers.iter().count();
+        let gone = memory.servers.iter().map(|(id, _)| id).filter(|id| !ids.contains(id));
+        let gone: BTreeSet<String> = gone.map(str::to_owned).collect();
+        if gone.len() * 2 <= known {
+            self.missing = None;
+            return None;
+        }
+        let hash = plan_hash(&gone);
+        let earlier = self.missing.take().filter(|earlier| earlier.hash == hash);
+        let since = earlier.map_or(read_at, |earlier| earlier.since);
+        self.missing = Some(Missing { hash, since });
+        let believed_at = since + BELIEVED_AFTER;
+        (read_at < believed_at).then(|| {
+            let what = if ids.is_empty() {
+                format!("it is empty, and {known} servers are known")
+            } else {
+                format!("{} of {known} servers are missing, more than half", gone.len())
+            };
+            format!("{what}; believed if every list says so until {}", event::rfc3339(believed_at))
+        })
+    }
+
+    /// Tells whether the servers that the list lacks are gone: where they are most of all, only if nothing else was unread.
+    fn removes(&self) -> bool {
+        self.complete && (self.missing.is_none() || self.faults.is_empty())
     }
 }
 
@@ -79,18 +126,10 @@ fn contradiction<T>(pages: &[PageOf<T>], distinct: usize) -> Option<String> {
     (read < smallest || read > largest).then(|| format!("it gave a total of {largest}, and {read} were read"))
 }
 
-fn shortened(memory: &Memory, ids: &BTreeSet<&str>) -> Option<String> {
-    let known = memory.servers.iter().count();
-    let gone = memory.servers.iter().filter(|(id, _)| !ids.contains(id)).count();
-    if known > 0 && ids.is_empty() {
-        return Some(format!("it is empty, and {known} servers are known"));
-    }
-    (gone * 2 > known).then(|| format!("{gone} of {known} servers are missing, more than half"))
-}
-
 /// Plans the transaction before a page: the changes of the servers, and the header of the scan that begins or goes on.
 ///
-/// A server that a complete list lacks is gone: `d`, then a tombstone. What could not be read is noted in the header.
+/// A server that a complete list lacks is gone: `d`, then a tombstone. What could not be read is noted in the header, and
+/// what is not believed in that of the servers.
 #[must_use]
 pub fn begin(origin: &Origin, memory: &Memory, header: &Header, read: &ReadServers, at: i64) -> (Step, Header) {
     let mut header = header.clone();
@@ -103,13 +142,16 @@ pub fn begin(origin: &Origin, memory: &Memory, header: &Header, read: &ReadServe
         servers.count(change.kind.as_str());
         let telling = match change.after {
             Some(_) => Telling { snapshot, ..Telling::shown() },
-            None => Telling::inferred(vec![format!("scan {}: absent", header.number)]),
+            None => Telling::inferred(absent(&header, read)),
         };
         step.servers.push(event::envelope(origin, &seen(&header, read, at), change, telling));
     }
-    if read.complete && (first_scan || !step.servers.is_empty()) {
-        servers.read_to_end = true;
-        servers.state = State::Complete;
+    let missed_before = servers.missing.take();
+    servers.missing = read.missing.clone().filter(|_| !read.removes());
+    let news = read.complete && (first_scan || !step.servers.is_empty());
+    if news || servers.missing != missed_before {
+        servers.read_to_end |= read.complete;
+        servers.state = if read.complete { State::Complete } else { State::Incomplete };
         servers.scan_id = format!("{}-servers-{}", origin.org, servers.number);
         servers.devices = read.servers.len() as u64;
         servers.finished_at = Some(at);
@@ -127,6 +169,12 @@ pub fn begin(origin: &Origin, memory: &Memory, header: &Header, read: &ReadServe
     (step, header)
 }
 
+/// What the removal of a server rests on.
+fn absent(header: &Header, read: &ReadServers) -> Vec<String> {
+    let since = read.missing.as_ref().map(|missing| format!("missing since {}", event::rfc3339(missing.since)));
+    [format!("scan {}: absent", header.number)].into_iter().chain(since).collect()
+}
+
 /// Tells of a scan that never came to its end and is not resumed either.
 fn left_behind(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> Option<Notification> {
     let last = memory.scans.devices.as_ref()?;
@@ -139,7 +187,7 @@ fn changes(memory: &Memory, read: &ReadServers) -> Vec<ServerChange> {
     let listed = read.servers.iter().filter(|server| met.insert(server.server_id.clone()));
     let mut changes: Vec<ServerChange> =
         listed.filter_map(|server| diff_server(&memory.servers, server.clone())).collect();
-    if read.complete {
+    if read.removes() {
         let gone = memory.servers.iter().filter(|(id, _)| !met.contains(*id));
         changes.extend(gone.map(|(_, known)| removed_server(known)));
     }
