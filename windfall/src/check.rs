@@ -8,7 +8,7 @@ use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::Period;
 use windfall_runtime::health::Snapshot;
-use windfall_runtime::kafka::config::ManageTopics;
+use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics};
 use windfall_runtime::kafka::topics;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::topic::value_subject;
@@ -33,8 +33,8 @@ struct Line {
     ok: bool,
     /// What answered, or why not.
     detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
     #[serde(skip)]
@@ -44,12 +44,12 @@ struct Line {
 impl Line {
     fn new(what: String, answer: anyhow::Result<String>) -> Self {
         match answer {
-            Ok(detail) => Self { what, ok: true, detail, warning: None, help: None, exit: Exit::Success },
+            Ok(detail) => Self { what, ok: true, detail, warnings: Vec::new(), help: None, exit: Exit::Success },
             Err(error) => Self {
                 what,
                 ok: false,
                 detail: chain(error.as_ref()).to_string(),
-                warning: None,
+                warnings: Vec::new(),
                 help: help(&error),
                 exit: exit(&error),
             },
@@ -89,22 +89,19 @@ fn rows(line: &Line) -> Vec<Vec<String>> {
     let state = if line.ok { "ok" } else { "FAILED" };
     let row = |state: &str, what: &str, detail: &str| vec![state.to_owned(), what.to_owned(), detail.to_owned()];
     let mut rows = vec![row(state, &line.what, &line.detail)];
-    rows.extend(line.warning.iter().map(|warning| row("", "", &format!("warning: {warning}"))));
+    rows.extend(line.warnings.iter().map(|warning| row("", "", &format!("warning: {warning}"))));
     rows.extend(line.help.iter().map(|help| row("", "", &format!("help: {help}"))));
     rows
 }
 
 async fn kafka_line(context: &Context) -> Line {
-    let config = &context.config.kafka;
-    let servers = config.bootstrap_servers.join(",");
-    let mut line = Line::new(format!("kafka {servers}"), kafka(context).await);
-    if config.replication_factor < 3 && !config.loopback() {
-        line.warning = Some(format!(
-            "`kafka.replication_factor` is {}: the loss of one broker may lose changes that were already read; 3 is safe",
-            config.replication_factor
-        ));
-    }
-    line
+    warned(&context.config.kafka, kafka(context).await)
+}
+
+/// What came of the knock at Kafka, with what its settings are to be warned of.
+fn warned(config: &KafkaConfig, answer: anyhow::Result<String>) -> Line {
+    let line = Line::new(format!("kafka {}", config.bootstrap_servers.join(",")), answer);
+    Line { warnings: config.warnings(), ..line }
 }
 
 async fn kafka(context: &Context) -> anyhow::Result<String> {
@@ -193,4 +190,26 @@ async fn sink_line(context: &Context, config: &SinkConfig) -> Line {
         Ok(format!("answers; table `{}` is ready", config.table))
     };
     Line::new(what, answer.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use windfall_runtime::kafka::config::SchemaRegistryConfig;
+    use windfall_runtime::secret::TextOrSecret;
+
+    use super::*;
+
+    #[test]
+    fn each_warning_has_a_line_of_its_own_whatever_was_answered() {
+        let text = |(name, value): (&str, &str)| (name.to_owned(), TextOrSecret::Text(value.to_owned()));
+        let open = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")];
+        let mut config = KafkaConfig::new("kafka:9092", SchemaRegistryConfig::embedded(None));
+        (config.replication_factor, config.properties) = (1, open.into_iter().map(text).collect());
+        for answer in [Ok("answers".to_owned()), Err(anyhow::anyhow!("does not answer"))] {
+            let line = warned(&config, answer);
+            let told = rows(&line).into_iter().filter(|row| row[2].starts_with("warning: `kafka.")).count();
+            assert_eq!(told, 2, "{line:?}");
+            assert_eq!(serde_json::to_value(&line).unwrap()["warnings"].as_array().map(Vec::len), Some(2), "{line:?}");
+        }
+    }
 }

@@ -56,6 +56,11 @@ fn each_fault_is_said_with_its_place_and_its_remedy() {
         ("a client id of the other portal", source("").replace("BUSINESSAPI.x", "SCHOOLAPI.x")),
         ("plain http to the world", source("    api_url: http://apple.example\n")),
         ("two sources of one account", source(SECOND)),
+        (
+            "a registry's password for all to read",
+            KAFKA.replace("127.0.0.1:8081\"", "registry:8081\", username: u, password: \"SECRET[files.abm.pem]\"")
+                + "secrets: { files: { type: directory, path: ./secrets } }\n",
+        ),
         ("a missing secret", source("").replace("files.abm.pem", "files.amb.pem")),
         ("an unknown backend", source("").replace("files.abm.pem", "vault.abm.pem")),
         ("a length of time without a unit", source("    scan: { interval: 3600 }\n")),

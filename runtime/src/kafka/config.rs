@@ -88,7 +88,8 @@ impl Compression {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaRegistryConfig {
-    /// Base URL of a registry that speaks Confluent's API; several, separated by commas, are tried in order.
+    /// Base URL of a registry that speaks Confluent's API; several, separated by commas, are tried in order. With a password, plain
+    /// http for loopback only.
     #[serde(default)]
     pub url: Option<String>,
     /// The embedded registry, whose schemas lie in the compacted topic `_windfall_schemas`.
@@ -186,15 +187,6 @@ impl KafkaConfig {
         }
     }
 
-    /// Returns whether all brokers named are on this machine, where replication below 3 is nothing to warn about.
-    #[must_use]
-    pub fn loopback(&self) -> bool {
-        self.bootstrap_servers.iter().all(|server| {
-            let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
-            host == "localhost" || host == "[::1]" || host.starts_with("127.")
-        })
-    }
-
     /// Returns every fault of this section, by paths within it; asks nothing of the network.
     #[must_use]
     pub fn violations(&self) -> Violations {
@@ -278,6 +270,14 @@ impl SchemaRegistryConfig {
         }
         let both = self.username.is_some() == self.password.is_some();
         violations.require(both, "", "must have both `username` and `password`, or neither");
+        if let Some(open) = self.open_address() {
+            let what = format!(
+                "must begin with `https://` where there is a password: `{open}` would have it cross the network for all to read; plain \
+                 `http://` is for this machine alone (127.0.0.1, [::1], localhost)"
+            );
+            let help = "give the registry TLS and write `https://`, or leave `username` and `password` out";
+            violations.push_with_help("url", what, help);
+        }
         violations
     }
 
@@ -290,8 +290,8 @@ impl SchemaRegistryConfig {
                 Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
                     violations.push("url", "must begin with `http://` or `https://`");
                 }
-                Ok(parsed) if parsed.password().is_some() => {
-                    violations.push("url", "must hold no password: use `username` and `password`");
+                Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+                    violations.push("url", "must hold no user name and no password: use `username` and `password`");
                 }
                 Ok(_) => {}
             }
@@ -403,12 +403,8 @@ mod tests {
         assert_eq!(registry.urls(), ["http://a:8081", "https://b:8081"]);
         assert!(registry.violations().is_empty());
         assert!(!SchemaRegistryConfig::at("ftp://a").violations().is_empty());
-        assert!(!SchemaRegistryConfig::at("http://u:p@a").violations().is_empty());
-    }
-
-    #[test]
-    fn loopback_is_told_from_the_network() {
-        assert!(config().loopback());
-        assert!(!KafkaConfig::new("127.0.0.1:9092,kafka:9092", SchemaRegistryConfig::embedded(None)).loopback());
+        for named in ["http://u:p@a", "http://token@a", "https://:p@a"] {
+            assert!(!SchemaRegistryConfig::at(named).violations().is_empty(), "{named}");
+        }
     }
 }

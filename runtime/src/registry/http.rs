@@ -62,6 +62,10 @@ impl HttpRegistry {
         if urls.is_empty() {
             return Err(RegistryError::Settings { reason: "no address".to_owned() });
         }
+        if let Some(open) = config.open_address() {
+            let reason = format!("`{open}` would have the password cross the network for all to read");
+            return Err(RegistryError::Settings { reason });
+        }
         let client = Client::builder()
             .timeout(REQUEST_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -266,6 +270,19 @@ mod tests {
 
     fn judged(status: u16, body: &str) -> Result<Answer, RegistryError> {
         judge("http://r", "x", StatusCode::from_u16(status).unwrap(), Some(body.as_bytes()))
+    }
+
+    #[test]
+    fn no_client_is_made_that_would_send_a_password_in_clear() {
+        let made = |url: &str| {
+            let mut config = SchemaRegistryConfig::at(url);
+            (config.username, config.password) = (Some("u".to_owned()), Some(Secret::new("hunter2")));
+            HttpRegistry::new(&config).err().map(|error| error.to_string())
+        };
+        let refused = made("http://registry:8081").unwrap();
+        assert!(refused.contains("`http://registry:8081`") && !refused.contains("hunter2"), "{refused}");
+        assert_eq!(made("https://registry:8081"), None);
+        assert_eq!(made("http://127.0.0.1:8081"), None);
     }
 
     #[test]
