@@ -1,7 +1,7 @@
-//! A TCP proxy in front of a broker or a database: passes bytes on, cuts, goes deaf, and holds one EndTxn back.
+//! A TCP proxy in front of a broker: passes requests on, cuts, goes deaf, and holds one EndTxn back.
 //!
 //! Holding works as a network may: the *first copy* of the request is kept, the client's connection is cut, so that the client sends
-//! a second copy by itself; the kept one reaches the broker later, inside the next transaction.
+//! a second copy by itself; the kept one reaches the broker later, inside the same owner's next transaction.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -39,14 +39,16 @@ pub enum Held {
     Idle,
     /// The next commit (or abort) is to be held.
     Armed {
+        /// What the transaction's owner is called, or a part of it.
+        owner: String,
         /// Which of the two.
         commit: bool,
     },
     /// The first copy is kept; the client's second copy has not come yet.
     Kept(EndTxn),
-    /// The second copy has passed; the first waits for the next transaction's first record.
+    /// The second copy has passed; the first waits for the first record of its owner's next transaction.
     Waiting(EndTxn),
-    /// The first copy was delivered; the broker's error code to it.
+    /// The first copy was delivered; the broker's error code to it, -1 when it gave no answer.
     Delivered(EndTxn, i16),
 }
 
@@ -106,9 +108,10 @@ impl Proxy {
         self.port
     }
 
-    /// Holds the first copy of the next commit or abort, and delivers it inside the transaction that follows.
-    pub fn hold_next_end(&self, commit: bool) {
-        self.shared.lock().held = Some(Held::Armed { commit });
+    /// Holds the first copy of the next commit (or abort) of an owner whose transactional id contains `owner`, and delivers it
+    /// inside the transaction of the same owner that follows.
+    pub fn hold_next_end(&self, owner: &str, commit: bool) {
+        self.shared.lock().held = Some(Held::Armed { owner: owner.to_owned(), commit });
     }
 
     /// Returns how far the held request has come.
@@ -189,7 +192,7 @@ fn pump_down(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
     close(&from, &to);
 }
 
-/// Passes requests on frame by frame, which all protocols with a 4-byte length in front allow; PostgreSQL's do not and pass as bytes.
+/// Passes requests on frame by frame: Kafka's have their length in front.
 fn pump_up(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
     loop {
         let mut length = [0_u8; 4];
@@ -207,11 +210,15 @@ fn pump_up(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
             Verdict::Swallow => continue,
             Verdict::KeepAndCut => break,
         }
-        let first_record = frame_key(&frame) == Some(PRODUCE) && is_transactional_produce(&frame);
         if to.write_all(&frame).is_err() {
             break;
         }
-        if first_record && matches!(shared.lock().held, Some(Held::Waiting(_))) {
+        let producer = transactional_producer(&frame);
+        let met = match &shared.lock().held {
+            Some(Held::Waiting(end)) => producer == Some(end.transactional_id.as_bytes()),
+            _ => false,
+        };
+        if met {
             deliver(shared);
         }
     }
@@ -231,7 +238,7 @@ fn decide(shared: &Shared, frame: &[u8]) -> Verdict {
     }
     let Some(end) = end_txn(frame) else { return Verdict::Pass };
     match state.held.clone() {
-        Some(Held::Armed { commit }) if commit == end.commit => {
+        Some(Held::Armed { owner, commit }) if commit == end.commit && end.transactional_id.contains(&owner) => {
             state.held = Some(Held::Kept(end));
             state.frame = frame.to_vec();
             shared.changed.notify_all();
@@ -315,13 +322,23 @@ fn end_txn(frame: &[u8]) -> Option<EndTxn> {
     Some(EndTxn { commit: *rest.get(10)? != 0, transactional_id: String::from_utf8_lossy(id).into_owned() })
 }
 
-fn is_transactional_produce(frame: &[u8]) -> bool {
-    let Some(version) = frame_version(frame) else { return false };
-    let Some(body) = body(frame) else { return false };
-    if version >= 9 {
-        return body.get(1).is_some_and(|length| *length > 1);
+/// Returns the owner of the transaction to which a request adds records.
+fn transactional_producer(frame: &[u8]) -> Option<&[u8]> {
+    if frame_key(frame) != Some(PRODUCE) {
+        return None;
     }
-    version >= 3 && body.get(..2).is_some_and(|b| i16::from_be_bytes([b[0], b[1]]) > 0)
+    let version = frame_version(frame)?;
+    let body = body(frame)?;
+    if version >= 9 {
+        // As in `end_txn`: one byte of tags, then a compact string.
+        let length = usize::from(*body.get(1)?).checked_sub(1)?;
+        return body.get(2..2 + length).filter(|owner| !owner.is_empty());
+    }
+    if version < 3 {
+        return None;
+    }
+    let length = usize::try_from(i16::from_be_bytes([*body.first()?, *body.get(1)?])).ok()?;
+    body.get(2..2 + length).filter(|owner| !owner.is_empty())
 }
 
 #[cfg(test)]
@@ -356,8 +373,11 @@ mod tests {
     }
 
     #[test]
-    fn a_produce_request_is_transactional_when_it_names_an_owner() {
-        assert!(is_transactional_produce(&frame(PRODUCE, 7, &[0, 1, b'x', 0, 0])));
-        assert!(!is_transactional_produce(&frame(PRODUCE, 7, &[0xff, 0xff, 0, 0])));
+    fn a_produce_request_tells_whose_transaction_it_adds_to() {
+        assert_eq!(transactional_producer(&frame(PRODUCE, 7, &[0, 1, b'x', 0, 0])), Some(&b"x"[..]));
+        assert_eq!(transactional_producer(&frame(PRODUCE, 9, &[0, 3, b'x', b'y', 0])), Some(&b"xy"[..]));
+        assert_eq!(transactional_producer(&frame(PRODUCE, 7, &[0xff, 0xff, 0, 0])), None);
+        assert_eq!(transactional_producer(&frame(PRODUCE, 9, &[0, 0, 0])), None);
+        assert_eq!(transactional_producer(&frame(END_TXN, 1, &old_body("x", true))), None);
     }
 }
