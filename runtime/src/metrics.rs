@@ -2,6 +2,8 @@
 //!
 //! Labels never grow with the fleet: no serial number, no device id.
 
+use std::time::Duration;
+
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -121,8 +123,8 @@ metrics! {
     BUILD_INFO = Gauge "windfall_build_info";
 }
 
-/// How often the handle's `run_upkeep` is to be called, without which histograms grow.
-pub const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often what histograms were given is added up; until then each value takes memory of its own.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// From a local answer to a slow page of a thousand devices.
 const REQUEST_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -141,6 +143,9 @@ fn buckets(name: &str) -> &'static [f64] {
 
 /// Installs the process's recorder, describes every metric and returns the handle that `/metrics` renders.
 ///
+/// The recorder is looked after by a task of its own for as long as the process lives, whether or not anybody renders it.
+/// To be called on the async runtime.
+///
 /// # Errors
 /// When a recorder is already installed.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -148,6 +153,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe();
     gauge!(BUILD_INFO, label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+/// Calls `upkeep` again and again, for ever.
+async fn look_after(upkeep: impl Fn()) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        upkeep();
+    }
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -181,6 +194,17 @@ mod tests {
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert!(!metric.help.is_empty(), "{}", metric.name);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_installs_the_recorder_need_not_look_after_it() {
+        let (tasks, calls) = (tokio::runtime::Handle::current().metrics(), std::cell::Cell::new(0));
+        let before = tasks.num_alive_tasks();
+        install().unwrap();
+        assert_eq!(tasks.num_alive_tasks(), before + 1);
+        let looked_after = look_after(|| calls.set(calls.get() + 1));
+        assert!(tokio::time::timeout(UPKEEP * 3 + UPKEEP / 2, looked_after).await.is_err(), "it ended");
+        assert_eq!(calls.get(), 3);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, Start};
+use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, Flow, Start};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Record};
 use windfall_schemas::topic::Cleanup;
@@ -18,6 +18,12 @@ async fn filled(connection: &Connection, partitions: i32, each: usize) -> String
     let derived = (0..partitions).flat_map(|partition| records(&topic, partition, 0..each)).collect();
     publisher.commit(Transaction { derived, ..Transaction::default() }).await.unwrap();
     topic
+}
+
+/// Waits until the thread has paused what it reads, since nobody takes anything.
+async fn paused(flow: &mut tokio::sync::watch::Receiver<Flow>) {
+    let paused = flow.wait_for(|flow| *flow == Flow::Paused);
+    tokio::time::timeout(PATIENCE, paused).await.expect("it pauses").unwrap();
 }
 
 /// Asserts that each partition's records are there from `from` on, without a gap and without a repetition.
@@ -152,11 +158,16 @@ async fn a_loop_that_takes_nothing_is_waited_for_and_misses_nothing() {
     let mut consumer = member(&connection, &topic, Membership::Dynamic, 50);
     let assignment = assigned(&mut consumer).await;
     start_committed(&consumer, &assignment).await;
+    let mut flow = consumer.group().flow();
     let mut taken = take(&mut consumer, 100).await;
-    // Longer than the thread waits before it pauses the partitions.
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    let read: i64 = consumer.group().position().unwrap().values().sum();
-    assert!(read < 1_000, "{read} records were read ahead of the loop");
+    paused(&mut flow).await;
+    let read = consumer.group().position().unwrap();
+    assert!(read.values().sum::<i64>() < 1_000, "{read:?} were read ahead of the loop");
+    // The broker answers often meanwhile, and the thread goes on polling.
+    for _ in 0..50 {
+        consumer.group().committed(&assignment.partitions).await.unwrap();
+    }
+    assert_eq!(consumer.group().position().unwrap(), read, "nothing is read while it is paused");
     taken.extend(take(&mut consumer, 5_900).await);
     assert_whole(&taken, 2, 0, 3_000);
     consumer.close().await;
@@ -174,12 +185,20 @@ async fn a_partition_that_was_given_up_stays_silent_while_the_other_goes_on() {
     take(&mut consumer, 100).await;
     group.give_up(&[at(&topic, 0)]).unwrap();
     let mut publisher = Publisher::start(&connection, &connection.prefixed("p")).await.unwrap();
-    let derived = (0..2).flat_map(|partition| records(&topic, partition, 50..550)).collect();
-    publisher.commit(Transaction { derived, ..Transaction::default() }).await.unwrap();
-    // The thread pauses and resumes meanwhile, which must not bring the partition back.
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    let taken = take(&mut consumer, 500).await;
-    assert!(taken.iter().all(|record| record.partition == 1), "{taken:?}");
+    let both = |numbers: std::ops::Range<usize>| Transaction {
+        derived: (0..2).flat_map(|partition| records(&topic, partition, numbers.clone())).collect(),
+        ..Transaction::default()
+    };
+    publisher.commit(both(50..550)).await.unwrap();
+    // The thread pauses and resumes what it reads, which must not bring the partition back.
+    paused(&mut group.flow()).await;
+    let mut taken = take(&mut consumer, 500).await;
+    // Whatever of the other partition waits in the broker would come before or with these.
+    publisher.commit(both(550..600)).await.unwrap();
+    taken.extend(take(&mut consumer, 50).await);
+    let stray = taken.iter().find(|record| record.partition != 1);
+    assert!(stray.is_none(), "{stray:?}");
+    assert_eq!(taken.len(), 550);
     consumer.close().await;
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
 
 use super::error::ConsumerError;
-use super::mailbox::{Assignment, Live, Mailbox, Turn};
+use super::mailbox::{Assignment, Flow, Live, Mailbox, Turn};
 use super::polling::GroupContext;
 use crate::kafka::client::first_offset;
 use crate::kafka::record::TopicPartition;
@@ -210,6 +211,12 @@ impl Group {
         self.blocking(move |consumer| consumer.commit(&list, rdkafka::consumer::CommitMode::Sync))
             .await?
             .map_err(|source| self.ask("offsets", source))
+    }
+
+    /// Shows whether the loop keeps up with what is read.
+    #[must_use]
+    pub fn flow(&self) -> watch::Receiver<Flow> {
+        self.mailbox.watch_flow()
     }
 
     /// Returns whether records of `epoch` may still be committed.

@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Event;
 use super::batch::Batch;
@@ -64,6 +64,16 @@ pub(super) enum Turn {
     Late,
 }
 
+/// Whether the loop keeps up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flow {
+    /// Records come as they are read.
+    #[default]
+    Open,
+    /// The partitions are paused until the loop has taken a batch.
+    Paused,
+}
+
 /// What may be read as of one moment.
 #[derive(Debug)]
 pub(super) struct View {
@@ -98,6 +108,8 @@ pub(super) struct Mailbox {
     changed: Condvar,
     /// Held while partitions are paused, sought and resumed; the polling thread only tries it.
     flow: Mutex<()>,
+    /// What the polling thread has last made of the partitions.
+    flowing: watch::Sender<Flow>,
 }
 
 impl Mailbox {
@@ -198,7 +210,15 @@ impl Mailbox {
         self.flow.try_lock().ok()
     }
 
+    pub(super) fn flows(&self, flow: Flow) {
+        self.flowing.send_replace(flow);
+    }
+
     // The run loop's side.
+
+    pub(super) fn watch_flow(&self) -> watch::Receiver<Flow> {
+        self.flowing.subscribe()
+    }
 
     pub(super) async fn next(&self) -> Event {
         loop {

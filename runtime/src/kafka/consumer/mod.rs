@@ -29,7 +29,7 @@ use tracing::warn;
 pub use batch::{Batch, BatchLimits, Reached};
 pub use error::ConsumerError;
 pub use group::{Group, Start};
-pub use mailbox::{Assignment, Revoked};
+pub use mailbox::{Assignment, Flow, Revoked};
 
 use super::client::make;
 use super::connection::{Connection, Membership};

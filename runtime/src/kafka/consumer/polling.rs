@@ -17,7 +17,7 @@ use super::GroupOptions;
 use super::batch::{Batch, Cutter, Reached};
 use super::error::ConsumerError;
 use super::group::partition_list;
-use super::mailbox::{Live, Mailbox, Revoked};
+use super::mailbox::{Flow, Live, Mailbox, Revoked};
 use crate::kafka::client::{first_offset, log_error};
 use crate::kafka::record::{Record, TopicPartition};
 
@@ -280,19 +280,23 @@ impl Polling {
             Err(batch) => batch,
         };
         let paused = self.flow(epoch, BaseConsumer::pause);
+        self.mailbox.flows(if paused { Flow::Paused } else { Flow::Open });
         loop {
             self.poll(PAUSED_POLL)?;
             if self.mailbox.stopped() || self.mailbox.epoch() != epoch {
-                return Ok(());
+                break;
             }
             waiting = match self.mailbox.offer(waiting, PAUSED_POLL) {
-                Ok(()) => break,
+                Ok(()) => {
+                    if paused {
+                        self.flow(epoch, BaseConsumer::resume);
+                    }
+                    break;
+                }
                 Err(batch) => batch,
             };
         }
-        if paused {
-            self.flow(epoch, BaseConsumer::resume);
-        }
+        self.mailbox.flows(Flow::Open);
         Ok(())
     }
 
