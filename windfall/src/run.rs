@@ -67,7 +67,7 @@ async fn begin(
     }
     // A run that ends by itself is not scraped; whoever wants to look at it says where.
     if !once || global.http.is_some() {
-        serve(&context, &status, stop).await?;
+        serve(context.listen.as_deref(), &status, stop).await?;
     }
     ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
     let registry = context.registry(&context.connection("registry")).await?;
@@ -130,24 +130,17 @@ fn announce(context: &Context, plan: &Plan, status: &Status) {
     }
 }
 
-/// Serves health, metrics and status for as long as the process lives, draining included.
-async fn serve(context: &Context, status: &Status, stop: &CancellationToken) -> anyhow::Result<()> {
-    let handle = metrics::install()?;
+/// Serves health, metrics and status for as long as the process lives, draining included; nothing is measured where nobody can look.
+async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) -> anyhow::Result<()> {
     let (draining, board) = (stop.clone(), status.clone());
     tokio::spawn(async move {
         draining.cancelled().await;
         board.drain();
     });
-    let Some(listen) = &context.listen else { return Ok(()) };
+    let Some(listen) = listen else { return Ok(()) };
+    let handle = metrics::install()?;
     let (address, listener) = http::bind(listen).await?;
     info!(%address, "serving health, metrics and status");
-    let upkeep = handle.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(metrics::UPKEEP).await;
-            upkeep.run_upkeep();
-        }
-    });
     let shown = Shown { status: status.clone(), metrics: Some(handle) };
     tokio::spawn(async move {
         if let Err(error) = http::serve(listener, shown, CancellationToken::new()).await {
@@ -251,4 +244,17 @@ fn say_what_is_left(stage: &str, exit: Exit) -> Exit {
         _ => {}
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_measured_where_nobody_can_look() {
+        let status = Status::new("i", SystemClock::shared());
+        serve(None, &status, &CancellationToken::new()).await.unwrap();
+        let free = ::metrics::set_global_recorder(::metrics::NoopRecorder);
+        assert!(free.is_ok(), "a recorder was installed");
+    }
 }
