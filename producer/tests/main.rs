@@ -10,3 +10,4 @@ mod rig;
 mod scenarios;
 mod steps;
 mod takeover;
+mod unwritable;

@@ -5,6 +5,8 @@ use windfall_runtime::kafka::table::TableError;
 use windfall_runtime::registry::RegistryError;
 use windfall_schemas::wire::WireError;
 
+use crate::step::Unwritable;
+
 /// What can go wrong with the topics of one organization.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -23,6 +25,9 @@ pub enum LedgerError {
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
+    /// Records of devices or servers cannot be encoded; nothing was written, and the ledger goes on.
+    #[error("records of {} cannot be encoded", names(.0))]
+    Unwritable(Vec<Unwritable>),
     /// The registry did not give a schema.
     #[error("schema `{subject}` was not resolved")]
     Schema {
@@ -59,7 +64,7 @@ impl LedgerError {
         match self {
             LedgerError::Publish(error) => error.is_fenced(),
             LedgerError::Fold(error) => matches!(**error, TableError::KeySchema { .. } | TableError::Refused { .. }),
-            LedgerError::Encode(_) => true,
+            LedgerError::Encode(_) | LedgerError::Unwritable(_) => true,
             LedgerError::Unseen { .. } | LedgerError::Schema { .. } => false,
         }
     }
@@ -74,7 +79,17 @@ impl LedgerError {
                 "check that the brokers can be reached, and that no transaction hangs in `abm.scans` (kafka-transactions.sh find-hanging)",
             ),
             LedgerError::Encode(error) => Some(error.help()),
+            LedgerError::Unwritable(found) => found.first().map(|found| found.error.help()),
             LedgerError::Schema { .. } => Some("see that `kafka.schema_registry` can be reached and knows the schema"),
         }
+    }
+}
+
+/// Names the first of the records, and how many more there are.
+fn names(unwritable: &[Unwritable]) -> String {
+    match unwritable {
+        [] => "nobody".to_owned(),
+        [one] => format!("`{}`", one.id),
+        [first, others @ ..] => format!("`{}` and {} others", first.id, others.len()),
     }
 }

@@ -18,6 +18,7 @@ use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Connection, Headers, Outgoing, table};
 use windfall_runtime::metrics::{TRANSACTION_SECONDS, label};
 use windfall_schemas::topic::Names;
+use windfall_schemas::wire::WireError;
 
 pub use codecs::Codecs;
 pub use error::LedgerError;
@@ -26,7 +27,7 @@ pub(crate) use fold::{all_scans, scans};
 use crate::checkpoint::{Owner, Part, Writer, overtaken_by};
 use crate::event::{self, Recorded};
 use crate::memory::Memory;
-use crate::step::Step;
+use crate::step::{Step, Unwritable};
 
 /// A broker ends an open transaction 15 s after it was left, and looks every 10 s: a look beyond that is in vain.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
@@ -107,7 +108,8 @@ impl Ledger {
     /// Writes a step and commits it; `Ok` means that all of it is durable.
     ///
     /// # Errors
-    /// After any error but a record that is too large the ledger is dead.
+    /// [`LedgerError::Unwritable`] names the events that cannot be encoded, all of them; the ledger goes on. After any other
+    /// error it is dead.
     pub async fn commit(&mut self, step: &Step) -> Result<(), LedgerError> {
         let transaction = self.transaction(step)?;
         let committed = self.publisher.commit(transaction).await?;
@@ -132,15 +134,23 @@ impl Ledger {
     fn transaction(&self, step: &Step) -> Result<Transaction, LedgerError> {
         let Cluster { names, codecs, .. } = &self.cluster;
         let mut transaction = Transaction::default();
+        let mut unwritable = Vec::new();
         let servers = Table { topic: names.servers().into(), key: &codecs.server_key, value: &codecs.server_value };
         for envelope in &step.servers {
             let Some(value) = envelope.after.as_ref().or(envelope.before.as_ref()) else { continue };
-            servers.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent)?;
+            if let Err(error) = servers.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent) {
+                unwritable.push(Unwritable { id: value.server_id.clone(), error });
+            }
         }
         let devices = Table { topic: names.devices().into(), key: &codecs.device_key, value: &codecs.device_value };
         for envelope in &step.devices {
             let Some(value) = envelope.after.as_ref().or(envelope.before.as_ref()) else { continue };
-            devices.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent)?;
+            if let Err(error) = devices.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent) {
+                unwritable.push(Unwritable { id: value.device_id.clone(), error });
+            }
+        }
+        if !unwritable.is_empty() {
+            return Err(LedgerError::Unwritable(unwritable));
         }
         let rejects: Arc<str> = names.rejects().into();
         for reject in &step.rejects {
@@ -194,7 +204,7 @@ impl Table<'_> {
         key: &K,
         envelope: &windfall_schemas::envelope::Envelope<V>,
         traceparent: &str,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), WireError> {
         let key = self.key.encode(key)?;
         let value = self.value.encode(envelope)?;
         let headers = native(event::headers(envelope, traceparent, false));

@@ -9,6 +9,7 @@ use super::Interruption;
 use super::asking::LOOK_UP_TRIES;
 use super::tenure::{Tenure, millis};
 use crate::apple::{Answer, DeviceDirectory, DirectoryError, Lookup};
+use crate::ledger::LedgerError;
 use crate::release::LookUp;
 use crate::step::{self, Reading};
 
@@ -99,9 +100,15 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     async fn settle(&mut self, device_id: &str, said: LookUp, reading: &Reading) -> Result<(), Interruption> {
         debug!(source = self.source.org(), device_id, ?said, "missing device looked up");
         let origin = &self.source.settings.origin;
-        let step = step::settle(origin, &self.memory, device_id, said, reading, self.now());
+        let mut step = step::settle(origin, &self.memory, device_id, said, reading, self.now());
         failpoint!("producer.look_up_commit.before");
-        self.commit(&step).await?;
+        match self.commit(&step).await {
+            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => {
+                step::reject_of_step(&self.source.settings.origin, &mut step, &unwritable, self.now());
+                self.commit(&step).await?;
+            }
+            committed => committed?,
+        }
         failpoint!("producer.look_up_commit.after");
         for event in &step.devices {
             let kind = event.kind.as_ref().map_or("", |kind| kind.as_str());

@@ -16,8 +16,9 @@ use super::tenure::{Tenure, millis};
 use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
 use crate::assignment::Assignments;
 use crate::checkpoint::Header;
+use crate::ledger::LedgerError;
 use crate::notice;
-use crate::step::{self, ReadServers};
+use crate::step::{self, ReadServers, Step};
 
 /// A cursor that expires this often in a row is a fault of the list, not of our pace.
 const MOST_RESTARTS: u32 = 3;
@@ -90,9 +91,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             let (read, mut assignments) = self.read_servers().await?;
             failpoint!("producer.servers.before");
             header.requests = counted.until(self.newest_request);
-            let (mut step, begun) = step::begin(&self.source.settings.origin, &self.memory, &header, &read, self.now());
-            step.parts.splice(0..0, self.signals_part());
-            self.commit(&step).await?;
+            let begun = self.commit_servers(&header, read).await?;
             failpoint!("producer.servers.after");
             header = match self.pages(begun, &mut assignments, counted, began).await? {
                 Pass::Ended(header) => header,
@@ -136,15 +135,51 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             single_reads -= self.settle_doubts(&header, assignments, &page, single_reads).await?;
             header.requests = counted.until(self.newest_request);
             cursor.clone_from(&page.next);
-            let origin = &self.source.settings.origin;
-            let (step, moved) = step::page(origin, &self.memory, &header, assignments, page, self.now());
             failpoint!("producer.page_commit.before");
-            self.commit(&step).await?;
+            let (step, moved) = self.commit_page(&header, assignments, page).await?;
             failpoint!("producer.page_commit.after");
             header = moved;
             telling::page(self.source, &header, &step, &self.memory, &self.directory.pace(), began);
             if cursor.is_none() {
                 return Ok(Pass::Ended(header));
+            }
+        }
+    }
+
+    /// Commits the beginning of a scan; a server whose record cannot be written stays as known.
+    async fn commit_servers(&mut self, header: &Header, mut read: ReadServers) -> Result<Header, Interruption> {
+        loop {
+            let origin = &self.source.settings.origin;
+            let (mut step, begun) = step::begin(origin, &self.memory, header, &read, self.now());
+            step.parts.splice(0..0, self.signals_part());
+            let unwritable = match self.commit(&step).await {
+                Ok(()) => return Ok(begun),
+                Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => unwritable,
+                Err(other) => return Err(other),
+            };
+            if step::reject_of_servers(&mut read, &unwritable) == 0 {
+                return Err(LedgerError::Unwritable(unwritable).into());
+            }
+        }
+    }
+
+    /// Commits a page; a device whose record cannot be written becomes a reject, and the rest of the page stands.
+    async fn commit_page(
+        &mut self,
+        header: &Header,
+        assignments: &Assignments,
+        mut page: Page,
+    ) -> Result<(Step, Header), Interruption> {
+        loop {
+            let origin = &self.source.settings.origin;
+            let (step, moved) = step::page(origin, &self.memory, header, assignments, page.clone(), self.now());
+            let unwritable = match self.commit(&step).await {
+                Ok(()) => return Ok((step, moved)),
+                Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => unwritable,
+                Err(other) => return Err(other),
+            };
+            if step::reject_of_page(&mut page, &unwritable) == 0 {
+                return Err(LedgerError::Unwritable(unwritable).into());
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{Interruption, OnceOutcome, Source};
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::memory::Memory;
 use crate::signals::{Received, SignalTail};
 use crate::step::{self, Answer, Step};
@@ -208,8 +208,15 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         failpoint!("producer.approval.before");
         let place = (self.newest_request, next_offset);
         let origin = &self.source.settings.origin;
-        let (step, answer) = step::approve(origin, &self.memory, &signal.id, &approval, place, self.now());
-        self.commit(&step).await?;
+        let (step, mut answer) = step::approve(origin, &self.memory, &signal.id, &approval, place, self.now());
+        match self.commit(&step).await {
+            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => {
+                let others = step::approve_others(origin, step, &signal.id, &approval, &unwritable, self.now());
+                answer = others.1;
+                self.commit(&others.0).await?;
+            }
+            committed => committed?,
+        }
         failpoint!("producer.approval.after");
         match answer {
             Answer::Approved { released } => {

@@ -3,7 +3,7 @@
 use windfall_schemas::envelope::Channel;
 use windfall_schemas::signal::ApproveScan;
 
-use super::Step;
+use super::{Step, Unwritable, reject_of_step};
 use crate::checkpoint::Scans;
 use crate::diff::diff;
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
@@ -59,6 +59,24 @@ pub fn approve(
     };
     step.notifications.push(notice::answered(origin, signal_id, approval, &answer, at));
     step.parts.push(Scans::signals_part(&origin.org, next_offset, at));
+    (step, answer)
+}
+
+/// Makes of an approval that cannot be written the same without the devices whose records are the reason.
+///
+/// They leave the plan with the others, and are suspected again by the next scan that misses them.
+#[must_use]
+pub fn approve_others(
+    origin: &Origin,
+    mut step: Step,
+    signal_id: &str,
+    approval: &ApproveScan,
+    unwritable: &[Unwritable],
+    at: i64,
+) -> (Step, Answer) {
+    reject_of_step(origin, &mut step, unwritable, at);
+    let answer = Answer::Approved { released: step.devices.len() };
+    step.notifications = vec![notice::answered(origin, signal_id, approval, &answer, at)];
     (step, answer)
 }
 

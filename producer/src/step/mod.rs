@@ -5,6 +5,7 @@ mod close;
 mod page;
 mod serverlist;
 mod settle;
+mod unwritable;
 
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::Envelope;
@@ -12,11 +13,12 @@ use windfall_schemas::notification::Notification;
 use windfall_schemas::reject::RejectValue;
 use windfall_schemas::server::ServerValue;
 
-pub use approval::{Answer, approve};
+pub use approval::{Answer, approve, approve_others};
 pub use close::{close, forget_seen, give_up};
 pub use page::{in_doubt, page};
 pub use serverlist::{ReadServers, begin, link};
 pub use settle::{Reading, settle};
+pub use unwritable::{Unwritable, reject_of_page, reject_of_servers, reject_of_step};
 
 use crate::checkpoint::Part;
 use crate::observation::Reads;

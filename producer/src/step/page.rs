@@ -173,7 +173,7 @@ fn reject_record(origin: &Origin, header: &Header, seen: &Seen, item: Rejected) 
     RejectValue {
         reject_id: format!("{:032x}", xxh3_128(name.as_bytes())),
         rejected_at: seen.made_at,
-        stage: "decode".to_owned(),
+        stage: super::unwritable::stage(item.reason).to_owned(),
         reason: item.reason.to_owned(),
         message: item.message,
         retriable: false,
