@@ -340,7 +340,10 @@ async fn a_sink_that_was_away_for_longer_than_deletions_are_kept_does_not_go_on(
     pipeline.subject.by_hand(&age(60)).await;
     let error = pipeline.once().await.unwrap_err();
     assert!(matches!(error, SinkError::AwayTooLong { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(&pipeline.topic()) && text.contains("deletions may be missing"), "{text}");
     assert!(error.help().contains("new table"));
+    assert_eq!(pipeline.colors().await, assets(30, "red"), "the table is left as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -294,8 +294,9 @@ impl<R: SchemaSource> Running<R> {
             warn!(sink = %self.sink, "the group still gives partitions to this instance that it gave up, taking them over again");
             return self.take_over_again().await;
         }
-        self.show_lag().await;
+        // Before the ends are asked: what is at its end then has missed nothing up to now.
         let now = self.clock.now();
+        self.show_lag().await;
         let due = |partition: &i32| self.marks.get(partition).is_none_or(|mark| now - mark >= RENEWAL);
         let reached: BTreeMap<i32, i64> =
             self.reached.iter().filter(|(partition, _)| due(partition)).map(|(at, offset)| (*at, *offset)).collect();
@@ -350,3 +351,6 @@ async fn until(instant: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,11 @@ impl<R: SchemaSource> Sink<R> {
         ended.map(|()| running.report)
     }
 
-    fn start(self, stop: CancellationToken, goal: Option<Goal>) -> Result<(Running<R>, GroupConsumer), SinkError> {
+    pub(super) fn start(
+        self,
+        stop: CancellationToken,
+        goal: Option<Goal>,
+    ) -> Result<(Running<R>, GroupConsumer), SinkError> {
         let Self { config, surroundings, names, store } = self;
         let Surroundings { connection, collection, schemas, clock, part, instance, membership } = surroundings;
         let topic = names.assets(collection.name());

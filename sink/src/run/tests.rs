@@ -1,0 +1,147 @@
+//! What an idle sink does by the hour, without waiting for one.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use chrono::TimeDelta;
+use windfall_runtime::clock::Clock;
+use windfall_runtime::health::Status;
+use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
+use windfall_runtime::kafka::{Membership, Outgoing, publisher, topics};
+use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::registry::embedded::EmbeddedRegistry;
+use windfall_schemas::asset::{Collection, Field, FieldType};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names};
+
+use super::*;
+use crate::store::AssetStore;
+use crate::store::memory::Memory;
+
+/// A clock that is set by hand.
+struct HandClock(Mutex<DateTime<Utc>>);
+
+impl HandClock {
+    fn pass(&self, time: TimeDelta) -> DateTime<Utc> {
+        let mut now = self.0.lock().unwrap();
+        *now += time;
+        *now
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> DateTime<Utc> {
+        *self.0.lock().unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A sink that has read its topic to the end, and now is idle.
+struct Idle {
+    running: Running<RegistryClient>,
+    consumer: GroupConsumer,
+    memory: Memory,
+    clock: Arc<HandClock>,
+    status: Status,
+}
+
+impl Idle {
+    async fn new(name: &str) -> Self {
+        let bootstrap = tokio::task::spawn_blocking(windfall_services::kafka).await.unwrap();
+        let mut kafka = KafkaConfig::new(bootstrap, SchemaRegistryConfig::embedded(None));
+        kafka.topic_prefix = format!("{name}-{}-{}.", std::process::id(), Utc::now().timestamp_micros());
+        kafka.replication_factor = 1;
+        let connection = Connection::new(&kafka, "sink-assets", "one");
+        let names = Names::new(&*kafka.topic_prefix);
+        let collection = Collection::new("devices", vec![Field::new("color", FieldType::String)]).unwrap();
+        let declared = CollectionTopics { collection: "devices", sources: Vec::new(), sinks: vec!["assets"] };
+        topics::ensure(&connection, &names.collection_topics(&declared), ManageTopics::Create).await.unwrap();
+        let topic = names.assets("devices");
+        let schemas = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
+        let key = schemas.codec(&format!("{topic}-key"), &collection.key_schema()).await.unwrap();
+        let key = key.encode(&windfall_schemas::asset::AssetKey { asset_id: "SIM1".to_owned() }).unwrap();
+        let mut writer = publisher::Publisher::start(&connection, &names.topic("writer")).await.unwrap();
+        let derived = vec![Outgoing::tombstone(topic.as_str(), key)];
+        writer.commit(publisher::Transaction { derived, ..Default::default() }).await.unwrap();
+
+        let clock = Arc::new(HandClock(Mutex::new(Utc::now())));
+        let status = Status::new("one", clock.clone());
+        let surroundings = Surroundings {
+            connection,
+            collection,
+            schemas,
+            clock: clock.clone(),
+            part: status.part("sink", Duration::from_secs(90)),
+            instance: "one".to_owned(),
+            membership: Membership::Dynamic,
+        };
+        let config = serde_json::json!({ "name": "assets", "type": "sqlite", "path": "never-opened.db", "collection": "devices" });
+        let memory = Memory::default();
+        let store = AnyStore::Memory(memory.open("assets", &topic));
+        let sink = Sink::new(serde_json::from_value(config).unwrap(), surroundings).unwrap().with_store(store);
+        let (running, consumer) = sink.start(CancellationToken::new(), None).unwrap();
+        let mut idle = Self { running, consumer, memory, clock, status };
+        let read = async {
+            while idle.running.reached.is_empty() {
+                let event = idle.consumer.next().await;
+                idle.running.on(event).await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the topic is read to its end");
+        idle
+    }
+
+    async fn look(&mut self) {
+        self.running.look_around().await.unwrap();
+    }
+
+    /// Up to when each partition's deletions are known in the store.
+    fn marks(&self) -> Vec<Option<DateTime<Utc>>> {
+        (0..CHANGE_PARTITIONS).map(|partition| self.memory.as_of(partition)).collect()
+    }
+
+    fn given_up(&self) -> Option<serde_json::Value> {
+        self.status.snapshot().parts["sink"].details.get("given_up").cloned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_partition_renews_its_mark_by_the_hour_and_no_sooner() {
+    let mut idle = Idle::new("renew").await;
+    let began = idle.clock.pass(TimeDelta::minutes(61));
+    idle.look().await;
+    let all = |mark| vec![Some(mark); usize::try_from(CHANGE_PARTITIONS).unwrap()];
+    assert_eq!(idle.marks(), all(began), "those without any record, too");
+    let calls = idle.memory.calls();
+    idle.clock.pass(TimeDelta::minutes(59));
+    idle.look().await;
+    assert_eq!((idle.marks(), idle.memory.calls()), (all(began), calls), "the store is left alone");
+    let later = idle.clock.pass(TimeDelta::minutes(2));
+    idle.look().await;
+    assert_eq!(idle.marks(), all(later));
+    assert_eq!(idle.given_up(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_partition_that_was_taken_over_in_the_store_is_given_up_and_the_others_stay() {
+    let mut idle = Idle::new("fenced").await;
+    let began = idle.clock.pass(TimeDelta::minutes(61));
+    idle.look().await;
+    // As a process does that was given the partition while this one was stopped.
+    idle.memory.open("assets", &idle.running.topic).claim(&[3]).await.unwrap();
+    let later = idle.clock.pass(TimeDelta::minutes(61));
+    idle.look().await;
+    assert_eq!(idle.given_up(), Some(serde_json::json!([3])));
+    assert!(!idle.running.writer.positions().contains_key(&3), "nothing is written for it any more");
+    idle.look().await;
+    for (partition, mark) in (0..).zip(idle.marks()) {
+        let expected = if partition == 3 { began } else { later };
+        assert_eq!(mark, Some(expected), "partition {partition}");
+    }
+}
