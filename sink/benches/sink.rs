@@ -16,7 +16,8 @@ use windfall_schemas::asset::{
 };
 use windfall_schemas::wire::Codec;
 use windfall_services::{Postgres, PostgresOptions};
-use windfall_sink::apply_path::ApplyPath;
+use windfall_sink::apply_path::{ApplyPath, values};
+use windfall_sink::asset::Field;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::record::SchemaSource;
 use windfall_sink::store::postgres::{Address, PostgresStore};
@@ -152,8 +153,7 @@ impl Bare {
     }
 
     /// Lays out the arrays; not part of what is measured for the bare loop.
-    fn arrays(&self, collection: &Collection, assets: &[(i64, AssetRecord)]) -> Vec<Array> {
-        let own = collection.fields().len();
+    fn arrays(&self, assets: &[(i64, AssetRecord)]) -> Vec<Array> {
         let mut arrays: Vec<Array> = self
             .table
             .columns
@@ -167,37 +167,9 @@ impl Bare {
             })
             .collect();
         for (_, asset) in assets {
-            let AssetMeta {
-                op,
-                kind,
-                org,
-                device_id,
-                source_ts_ms,
-                ts_ms,
-                event_id,
-                fingerprint,
-                identifier,
-                mapping,
-                sources,
-            } = asset.meta.clone();
-            let text = |value: Option<String>| value.map_or(FieldValue::Null, FieldValue::String);
-            let long = |value: Option<i64>| value.map_or(FieldValue::Null, FieldValue::Integer);
-            let notes = [
-                text(op),
-                text(kind),
-                text(org),
-                text(device_id),
-                long(source_ts_ms),
-                long(ts_ms),
-                text(event_id),
-                text(fingerprint),
-                long(Some(asset.version)),
-                text(identifier),
-                text(mapping),
-                text(sources),
-            ];
-            assert_eq!(arrays.len(), own + notes.len());
-            for (array, value) in arrays.iter_mut().zip(asset.fields.iter().cloned().chain(notes)) {
+            let values = values(asset.clone()).expect("values");
+            assert_eq!(arrays.len(), values.len());
+            for (array, value) in arrays.iter_mut().zip(values) {
                 push(array, value);
             }
         }
@@ -226,15 +198,13 @@ impl Bare {
     }
 }
 
-fn push(array: &mut Array, value: FieldValue) {
+fn push(array: &mut Array, value: Field) {
     match (array, value) {
-        (Array::Text(values), FieldValue::String(text)) => values.push(Some(text)),
-        (Array::Long(values), FieldValue::Integer(number)) => values.push(Some(number)),
-        (Array::Double(values), FieldValue::Decimal(number)) => values.push(Some(number)),
-        (Array::Boolean(values), FieldValue::Boolean(value)) => values.push(Some(value)),
-        (Array::Time(values), FieldValue::Timestamp(millis)) => {
-            values.push(chrono::DateTime::from_timestamp_millis(millis));
-        }
+        (Array::Text(values), Field::Text(text)) => values.push(Some(text)),
+        (Array::Long(values), Field::Long(number)) => values.push(Some(number)),
+        (Array::Double(values), Field::Double(number)) => values.push(Some(number)),
+        (Array::Boolean(values), Field::Boolean(value)) => values.push(Some(value)),
+        (Array::Time(values), Field::Timestamp(at)) => values.push(Some(at)),
         (Array::Text(values), _) => values.push(None),
         (Array::Long(values), _) => values.push(None),
         (Array::Double(values), _) => values.push(None),
@@ -279,7 +249,7 @@ impl Bench {
         let assets: Vec<(i64, AssetRecord)> =
             (from..from + BATCH).map(|offset| (offset, self.feed.asset(offset))).collect();
         let records = self.feed.records(&assets);
-        let arrays = self.bare.arrays(&self.feed.collection, &assets);
+        let arrays = self.bare.arrays(&assets);
         if (from / BATCH) % 2 == 0 {
             let bare = self.bare(&assets, &arrays).await;
             (self.framed(records).await, bare)

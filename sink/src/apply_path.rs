@@ -1,10 +1,11 @@
 //! What the run loop does with a batch, without Kafka: bytes in, rows out. For benchmarks.
 
 use windfall_runtime::kafka::Record;
-use windfall_schemas::asset::Collection;
+use windfall_schemas::asset::{AssetRecord, Collection};
 
+use crate::asset::{Content, Field};
 use crate::config::DlqConfig;
-use crate::record::{Decoder, Refused, SchemaSource};
+use crate::record::{Decoder, Refused, SchemaSource, content};
 use crate::store::{Applied, AssetStore, Source, StoreError};
 use crate::work::Work;
 use crate::writer::{DeadLetters, Halt, Writer};
@@ -50,6 +51,18 @@ impl<S: AssetStore, R: SchemaSource> ApplyPath<S, R> {
             applied += self.writer.step(&mut work).await.map_err(said)?.applied;
         }
         Ok(applied)
+    }
+}
+
+/// The values of a flat record in the order of its table's columns.
+///
+/// # Errors
+/// When a value is none that can be stored.
+pub fn values(record: AssetRecord) -> Result<Vec<Field>, Source> {
+    match content(record) {
+        Ok((Content::Record { fields, .. }, _)) => Ok(fields),
+        Ok((Content::Tombstone, _)) => Ok(Vec::new()),
+        Err(refused) => Err(refused.message.into()),
     }
 }
 

@@ -7,44 +7,47 @@ use chrono::DateTime;
 use windfall_runtime::kafka::Record;
 use windfall_runtime::kafka::dead_letters::RefusedAt;
 use windfall_runtime::registry::{RegistryClient, RegistryError};
-use windfall_schemas::asset::{AssetKey, AssetMeta, AssetRecord, Collection, FieldType, FieldValue};
+use windfall_schemas::asset::{AssetKey, AssetMeta, AssetRecord, Collection, FieldValue};
 use windfall_schemas::wire::{Codec, SchemaReference, WireError, unframe};
 
 use crate::asset::{AssetChange, Content, Field};
 use crate::store::Source;
 use crate::table::{ColumnKind, Table, TableError, TableName};
 
-/// The fields that every flat record has beside its collection's, in its order; `__deleted` is not one of them.
-const NOTES: [(&str, ColumnKind); 12] = [
-    ("__op", ColumnKind::Text),
-    ("__kind", ColumnKind::Text),
-    ("__org", ColumnKind::Text),
-    ("__device_id", ColumnKind::Text),
-    ("__source_ts_ms", ColumnKind::Long),
-    ("__ts_ms", ColumnKind::Long),
-    ("__event_id", ColumnKind::Text),
-    ("__fingerprint", ColumnKind::Text),
-    ("__version", ColumnKind::Long),
-    ("__identifier", ColumnKind::Text),
-    ("__mapping", ColumnKind::Text),
-    ("__sources", ColumnKind::Text),
-];
-
 impl Table {
-    /// Makes the table of a collection.
+    /// Makes the table of a collection: a column for each field that its flat record has, as the record's schema names them.
     ///
     /// # Errors
     /// When a field's name is too long for a column.
     pub fn of_collection(name: TableName, collection: &Collection) -> Result<Self, TableError> {
-        let kind = |kind| match kind {
-            FieldType::String => ColumnKind::Text,
-            FieldType::Integer => ColumnKind::Long,
-            FieldType::Decimal => ColumnKind::Double,
-            FieldType::Boolean => ColumnKind::Boolean,
-            FieldType::Timestamp => ColumnKind::Timestamp,
+        let schema: serde_json::Value = serde_json::from_str(&collection.value_schema())
+            .map_err(|error| TableError::Schema { why: error.to_string() })?;
+        let fields = schema["fields"].as_array().map_or(&[][..], Vec::as_slice);
+        let field = |field: &'_ serde_json::Value| -> Result<(String, ColumnKind), TableError> {
+            let name = field["name"].as_str().unwrap_or_default();
+            let kind = column_kind(&field["type"])
+                .ok_or_else(|| TableError::Schema { why: format!("`{name}` has a type that no column has") })?;
+            Ok((name.to_owned(), kind))
         };
-        let own = collection.fields().iter().map(|field| (field.name.as_str(), kind(field.kind)));
-        Self::of_fields(name, own.chain(NOTES))
+        let fields = fields.iter().map(field).collect::<Result<Vec<_>, _>>()?;
+        Self::of_fields(name, fields.iter().map(|(name, kind)| (name.as_str(), *kind)))
+    }
+}
+
+/// The column's type for a field's type in Avro.
+fn column_kind(schema: &serde_json::Value) -> Option<ColumnKind> {
+    match schema {
+        serde_json::Value::Array(branches) => column_kind(branches.iter().find(|branch| *branch != "null")?),
+        serde_json::Value::Object(schema) if schema.get("logicalType")? == "timestamp-millis" => {
+            Some(ColumnKind::Timestamp)
+        }
+        schema => match schema.as_str()? {
+            "string" => Some(ColumnKind::Text),
+            "long" => Some(ColumnKind::Long),
+            "double" => Some(ColumnKind::Double),
+            "boolean" => Some(ColumnKind::Boolean),
+            _ => None,
+        },
     }
 }
 
@@ -169,7 +172,7 @@ fn unreadable(stage: RefusedAt, error: &WireError) -> Refused {
 }
 
 /// Puts the values into the order of [`Table::of_collection`]'s columns.
-fn content(record: AssetRecord) -> Result<(Content, Option<i64>), Refused> {
+pub(crate) fn content(record: AssetRecord) -> Result<(Content, Option<i64>), Refused> {
     let AssetRecord { asset_id: _, fields: own, deleted, version, meta } = record;
     let AssetMeta {
         op,
@@ -184,10 +187,7 @@ fn content(record: AssetRecord) -> Result<(Content, Option<i64>), Refused> {
         mapping,
         sources,
     } = meta;
-    let mut fields = Vec::with_capacity(own.len() + NOTES.len());
-    for value in own {
-        fields.push(field(value)?);
-    }
+    let mut fields = own.into_iter().map(field).collect::<Result<Vec<_>, _>>()?;
     let text = |value: Option<String>| value.map_or(Field::Null, Field::Text);
     let long = |value: Option<i64>| value.map_or(Field::Null, Field::Long);
     fields.extend([
@@ -228,7 +228,7 @@ fn field(value: FieldValue) -> Result<Field, Refused> {
 mod tests {
     use super::*;
     use windfall_runtime::kafka::Headers;
-    use windfall_schemas::asset::{DEVICES_VALUE_SCHEMA, Field as CollectionField};
+    use windfall_schemas::asset::{DEVICES_VALUE_SCHEMA, Field as CollectionField, FieldType};
 
     struct Texts(HashMap<u32, String>);
 
@@ -285,15 +285,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_becomes_the_values_of_its_columns() {
-        let read = decoder().read(&record("a", Some(asset("a")))).await.unwrap().unwrap();
-        assert_eq!((read.change.partition, read.change.offset, read.observed_ms), (3, 41, Some(9)));
+    async fn every_column_gets_the_value_of_its_field() {
+        let text = |text: &str| Some(text.to_owned());
+        let mut asset = asset("a");
+        asset.meta = AssetMeta {
+            op: text("__op"),
+            kind: text("__kind"),
+            org: text("__org"),
+            device_id: text("__device_id"),
+            source_ts_ms: Some(101),
+            ts_ms: Some(102),
+            event_id: text("__event_id"),
+            fingerprint: text("__fingerprint"),
+            identifier: text("__identifier"),
+            mapping: text("__mapping"),
+            sources: text("__sources"),
+        };
+        let read = decoder().read(&record("a", Some(asset))).await.unwrap().unwrap();
+        assert_eq!((read.change.partition, read.change.offset, read.observed_ms), (3, 41, Some(101)));
         let Content::Record { fields, deleted: false } = read.change.content else { panic!("a live record") };
-        assert_eq!(fields.len(), 2 + NOTES.len());
-        assert_eq!(fields[0], Field::Text("Silver".to_owned()));
-        assert_eq!(fields[1], Field::Timestamp(DateTime::from_timestamp_millis(1_000).unwrap()));
-        assert_eq!(fields[2 + 1], Field::Text("added".to_owned()), "__kind");
-        assert_eq!(fields[2 + 8], Field::Long(7), "__version");
+        let table = Table::of_collection(TableName::parse("assets").unwrap(), &collection()).unwrap();
+        assert_eq!(fields.len(), table.columns.len());
+        for (column, value) in table.columns.iter().zip(fields) {
+            let expected = match column.name.as_str() {
+                "color" => Field::Text("Silver".to_owned()),
+                "bought_at" => Field::Timestamp(DateTime::from_timestamp_millis(1_000).unwrap()),
+                "__source_ts_ms" => Field::Long(101),
+                "__ts_ms" => Field::Long(102),
+                "__version" => Field::Long(7),
+                name => Field::Text(name.to_owned()),
+            };
+            assert_eq!(value, expected, "{}", column.name);
+        }
     }
 
     #[tokio::test]

@@ -153,6 +153,12 @@ pub enum TableError {
         /// The column.
         name: Name,
     },
+    /// The flat record's schema says nothing that a table can be made of.
+    #[error("the collection's flat record makes no table: {why}")]
+    Schema {
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl TableError {
@@ -164,6 +170,9 @@ impl TableError {
                 "use lower-case letters, digits and underscores, at most 63, not beginning with a digit; `schema.table` for a table elsewhere than in `public`"
             }
             Self::Twice { .. } => "rename one of the two fields in the collection's file",
+            Self::Schema { .. } => {
+                "report this with the collection's file: it has a field of a type that no store knows"
+            }
         }
     }
 }
