@@ -36,6 +36,7 @@ struct Statements {
     advance: Statement,
     positions: Statement,
     upsert: Statement,
+    upsert_and_count: Statement,
     bury: Statement,
 }
 
@@ -97,6 +98,7 @@ impl Session {
             advance: self.statement(statements::advance(schema)).await?,
             positions: self.statement(statements::positions(schema)).await?,
             upsert: self.statement(statements::upsert(table)).await?,
+            upsert_and_count: self.statement(statements::upsert_and_count(table)).await?,
             bury: self.statement(statements::bury(table)).await?,
         });
         Ok(())
@@ -167,10 +169,9 @@ impl Session {
         let mut applied = Applied { folded: *overtaken, ..Applied::default() };
         if !upserts.is_empty() {
             let rows = Rows::of(batch.table, upserts, generation)?;
-            let counts = self.within(self.client.query_one(&self.statements()?.upsert, &rows.parameters())).await?;
-            let written = count(counts.try_get(0).map_err(classify)?);
-            applied.deleted = count(counts.try_get(1).map_err(classify)?);
-            applied.applied = written - applied.deleted;
+            let (written, deleted) = self.upsert(&rows, upserts.iter().any(|upsert| upsert.deleted)).await?;
+            applied.deleted = deleted;
+            applied.applied = written - deleted;
             applied.stale = upserts.len() as u64 - written;
         }
         if !tombstones.is_empty() {
@@ -180,6 +181,18 @@ impl Session {
             applied.unchanged = tombstones.len() as u64 - buried;
         }
         Ok(applied)
+    }
+
+    /// Writes rows; answers how many were written, and how many of these are deleted, which is asked only where some may be.
+    async fn upsert(&self, rows: &Rows<'_>, some_deleted: bool) -> Result<(u64, u64), StoreError> {
+        let statements = self.statements()?;
+        if !some_deleted {
+            let written = self.within(self.client.execute(&statements.upsert, &rows.parameters())).await?;
+            return Ok((written, 0));
+        }
+        let counted = &statements.upsert_and_count;
+        let counts = self.within(self.client.query_one(counted, &rows.parameters())).await?;
+        Ok((count(counts.try_get(0).map_err(classify)?), count(counts.try_get(1).map_err(classify)?)))
     }
 
     /// Moves the positions; what does not fit is looked at again and named.

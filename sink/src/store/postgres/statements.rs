@@ -21,7 +21,7 @@ pub(super) fn table_name(name: &TableName) -> String {
     qualified(&name.schema, name.table.as_str())
 }
 
-/// Writes rows given as one array per column; answers how many were written and how many of these are deleted.
+/// Writes rows given as one array per column.
 pub(super) fn upsert(table: &Table) -> String {
     let mut columns: Vec<String> = table.columns.iter().map(|column| column.name.quoted()).collect();
     let own = ["__deleted", "__generation", "__partition", "__offset"];
@@ -31,16 +31,23 @@ pub(super) fn upsert(table: &Table) -> String {
     let arrays: Vec<String> = types.enumerate().map(|(index, kind)| format!("${}::{kind}[]", index + 1)).collect();
     let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     format!(
-        "with written as (insert into {table} as \"kept\" (\"asset_id\", {columns}, \"__written_at\") \
+        "insert into {table} as \"kept\" (\"asset_id\", {columns}, \"__written_at\") \
          select incoming.*, now() from unnest({arrays}) as incoming \
          on conflict (\"asset_id\") do update set {sets}, \"__written_at\" = excluded.\"__written_at\" \
-         where {NEWER} < (excluded.\"__generation\", excluded.\"__partition\", excluded.\"__offset\") \
-         returning \"__deleted\") \
-         select count(*), count(*) filter (where \"__deleted\" = 'true') from written",
+         where {NEWER} < (excluded.\"__generation\", excluded.\"__partition\", excluded.\"__offset\")",
         table = table_name(&table.name),
         columns = columns.join(", "),
         arrays = arrays.join(", "),
         sets = sets.join(", "),
+    )
+}
+
+/// Writes rows as [`upsert`] does; answers how many were written and how many of these are deleted.
+pub(super) fn upsert_and_count(table: &Table) -> String {
+    format!(
+        "with written as ({} returning \"__deleted\") \
+         select count(*), count(*) filter (where \"__deleted\" = 'true') from written",
+        upsert(table),
     )
 }
 
