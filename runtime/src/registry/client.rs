@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -210,7 +210,7 @@ impl RegistryClient {
     }
 }
 
-/// Answers that hold for ever, each fetched once however many ask at the same time.
+/// Answers that hold for ever, each fetched once however many ask at the same time; failures leave nothing behind.
 struct Flights<K, V>(Mutex<HashMap<K, Arc<OnceCell<V>>>>);
 
 impl<K, V> Default for Flights<K, V> {
@@ -219,13 +219,81 @@ impl<K, V> Default for Flights<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Flights<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     async fn get<F, Asked>(&self, key: K, ask: F) -> Result<V, RegistryError>
     where
         F: FnOnce() -> Asked,
         Asked: Future<Output = Result<V, RegistryError>>,
     {
-        let cell = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
-        cell.get_or_try_init(ask).await.cloned()
+        let flight = self.board(key);
+        flight.cell.get_or_try_init(ask).await.cloned()
+    }
+
+    fn board(&self, key: K) -> Flight<'_, K, V> {
+        let cell = Arc::clone(self.lock().entry(key.clone()).or_default());
+        Flight { flights: self, key, cell }
+    }
+}
+
+impl<K, V> Flights<K, V> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Arc<OnceCell<V>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question under way. The last to leave one that brought no answer, by an error or because nobody waits any more, clears it
+/// away: keys are made up by strangers, too.
+struct Flight<'a, K: Eq + Hash, V> {
+    flights: &'a Flights<K, V>,
+    key: K,
+    cell: Arc<OnceCell<V>>,
+}
+
+impl<K: Eq + Hash, V> Drop for Flight<'_, K, V> {
+    fn drop(&mut self) {
+        let mut cells = self.flights.lock();
+        // The map's and ours; more are only made under the lock.
+        if !self.cell.initialized() && Arc::strong_count(&self.cell) == 2 {
+            cells.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn missing() -> RegistryError {
+        RegistryError::NotFound { what: "it".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_and_asked_for_once() {
+        let flights = Flights::default();
+        assert_eq!(flights.get(7, || ready(Ok("seven"))).await.unwrap(), "seven");
+        assert_eq!(flights.get(7, || ready(Err(missing()))).await.unwrap(), "seven");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_found_or_not_waited_for_takes_no_room() {
+        let flights = Flights::<u32, ()>::default();
+        for key in 0..100 {
+            flights.get(key, || ready(Err(missing()))).await.unwrap_err();
+            assert!(flights.get(key, pending).now_or_never().is_none());
+        }
+        assert_eq!(flights.lock().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_question_stays_one_while_somebody_waits_for_it() {
+        let flights = Flights::default();
+        let (first, second) = (flights.board(7), flights.board(7));
+        drop(first);
+        let third = flights.get(7, || ready(Ok("seven")));
+        assert_eq!(third.await.unwrap(), "seven");
+        assert_eq!(second.cell.get(), Some(&"seven"));
     }
 }

@@ -22,6 +22,51 @@ pub(super) enum Storage {
     Memory(Mutex<Vec<Entry>>),
     /// In Kafka, for several processes and for ever.
     Topic(TopicStorage),
+    /// In memory, read when a test lets it.
+    #[cfg(test)]
+    Gated(Gate),
+}
+
+/// What stands between a test's entries and those who read them.
+#[cfg(test)]
+pub(super) struct Gate {
+    entries: Mutex<Vec<Entry>>,
+    permits: tokio::sync::Semaphore,
+    pub(super) reads: std::sync::atomic::AtomicUsize,
+    pub(super) fail: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(test)]
+impl Gate {
+    /// Lets so many readings through.
+    pub(super) fn open(&self, readings: usize) {
+        self.permits.add_permits(readings);
+    }
+
+    async fn read(&self, from: i64) -> Result<(Vec<Entry>, i64), RegistryError> {
+        use std::sync::atomic::Ordering;
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.permits.acquire().await.unwrap().forget();
+        if self.fail.load(Ordering::SeqCst) {
+            return Err(RegistryError::Storage { topic: "gated".to_owned(), source: "the gate is shut".into() });
+        }
+        Ok(tail(&self.entries, from))
+    }
+}
+
+#[cfg(test)]
+impl Storage {
+    pub(super) fn gated() -> Self {
+        let permits = tokio::sync::Semaphore::new(0);
+        Self::Gated(Gate { entries: Mutex::default(), permits, reads: 0.into(), fail: false.into() })
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        match self {
+            Self::Gated(gate) => gate,
+            Self::Memory(_) | Self::Topic(_) => panic!("no gate stands there"),
+        }
+    }
 }
 
 /// Entries in a topic.
@@ -50,20 +95,41 @@ impl Storage {
                 Ok(())
             }
             Self::Topic(storage) => storage.append(entry).await,
+            #[cfg(test)]
+            Self::Gated(gate) => {
+                gate.entries.lock().unwrap().push(entry.clone());
+                Ok(())
+            }
         }
     }
 
     /// Reads the entries from a position up to the present end, and returns the position to go on from.
     pub(super) async fn read(&self, from: i64) -> Result<(Vec<Entry>, i64), RegistryError> {
         match self {
-            Self::Memory(entries) => {
-                let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-                let start = usize::try_from(from).unwrap_or(0).min(entries.len());
-                Ok((entries[start..].to_vec(), i64::try_from(entries.len()).unwrap_or(i64::MAX)))
-            }
+            Self::Memory(entries) => Ok(tail(entries, from)),
             Self::Topic(storage) => storage.read(from).await,
+            #[cfg(test)]
+            Self::Gated(gate) => gate.read(from).await,
         }
     }
+
+    /// Tells those who waited for a reading why it failed.
+    pub(super) fn failed_before(&self, cause: &str) -> RegistryError {
+        let topic = match self {
+            Self::Memory(_) => "memory",
+            Self::Topic(storage) => &storage.topic,
+            #[cfg(test)]
+            Self::Gated(_) => "gated",
+        };
+        RegistryError::Storage { topic: topic.to_owned(), source: cause.into() }
+    }
+}
+
+/// Returns what lies from a position on, and the end.
+fn tail(entries: &Mutex<Vec<Entry>>, from: i64) -> (Vec<Entry>, i64) {
+    let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = usize::try_from(from).unwrap_or(0).min(entries.len());
+    (entries[start..].to_vec(), i64::try_from(entries.len()).unwrap_or(i64::MAX))
 }
 
 impl TopicStorage {
