@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use windfall_producer::error::ProducerError;
-use windfall_producer::run::Setup;
+use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
@@ -135,4 +135,34 @@ async fn requests_go_on_counting_over_a_take_over() {
     // What was asked for a page whose commit came to nothing is asked again, and counts with the page that was committed.
     let counted = header.requests.unwrap();
     assert!((asked - 1..=asked).contains(&counted), "{counted} counted, {asked} made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_keeps_away_from_another_instance_that_reads_its_servers_or_waits() {
+    let mut rig = Rig::scaled(still(20, 2), 10, 50.0).await;
+    rig.source.scan.interval = Period::from_secs(600);
+    rig.faults("servers hang x1");
+    let stop = CancellationToken::new();
+    let serving = rig.serve(&stop);
+    let handle = rig.handle();
+    let hangs = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
+    until("it reads its servers", hangs).await;
+    let other = rig.peer(windfall_services::kafka(), "b");
+    let refused = async || {
+        let ended = run::run_once(&other, std::slice::from_ref(&rig.source), CancellationToken::new()).await;
+        match ended {
+            Err(ProducerError::AtWork { instance, .. }) => Some(instance),
+            _ => None,
+        }
+    };
+    assert_eq!(refused().await.as_deref(), Some("a"), "no page has shown its scan yet");
+    assert!(rig.parts().await.get("").is_none());
+
+    // It waits for so long that its take-over is forgotten.
+    let taken_at = rig.parts().await["owner"].updated_at;
+    let shown = async || rig.parts().await["owner"].updated_at > taken_at.map(|at| at + 90_000);
+    until("it shows that it still waits", shown).await;
+    assert_eq!(refused().await.as_deref(), Some("a"));
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Who has taken an organization over: written at every take-over, so that each one can be seen.
+//! Who has taken an organization over: written at every take-over and while there is work, so that both can be seen.
 
 use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
@@ -43,16 +43,16 @@ pub struct Owner {
     pub instance: String,
     /// What tells it from another process of the same name.
     pub process: String,
-    /// When it took over, in epoch milliseconds.
-    pub taken_at: i64,
+    /// When it last showed that it is at work, at first by taking over, in epoch milliseconds.
+    pub shown_at: i64,
 }
 
 impl Owner {
-    /// Writes the take-over as a record.
+    /// Writes the take-over, or that it goes on, as a record.
     #[must_use]
     pub fn part(&self, org: &str, writer: Writer) -> Part {
         let mut value = value(org, DEVICES, &ScanPart::Other(writer.part().to_owned()), "");
-        value.updated_at = Some(self.taken_at);
+        value.updated_at = Some(self.shown_at);
         value.detail = serde_json::to_string(self).ok();
         Part::set(value)
     }
@@ -66,7 +66,7 @@ impl Owner {
     }
 }
 
-/// A take-over and the offset of its record.
+/// A take-over, or that it goes on, and the offset of its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Where its record stands.
@@ -93,15 +93,15 @@ pub fn overtaken_by<'a>(claims: &'a [Claim], since: i64, process: &str) -> Optio
 
 /// Tells which other instance is at work, and how many milliseconds ago it last showed.
 ///
-/// A scan shows by its header, but only from its first page on. Until then, for as long as its servers are read, the
-/// take-over itself is the sign, unless a scan has ended since.
+/// A scan shows by its header, but only from its first page on, and not while it waits for Apple. Then the owner's record
+/// is the sign, unless a scan has ended since.
 #[must_use]
 pub fn at_work(scans: &Scans, instance: &str, now: i64) -> Option<(String, i64)> {
     let running = scans.devices.iter().filter(|header| header.state == State::Running);
     let running = running.map(|header| (&header.instance, header.updated_at));
     let ended_at = scans.devices.as_ref().and_then(|header| header.finished_at).unwrap_or(i64::MIN);
-    let taken = scans.owners().filter(|owner| owner.taken_at > ended_at);
-    let shown = running.chain(taken.map(|owner| (&owner.instance, owner.taken_at)));
+    let owners = scans.owners().filter(|owner| owner.shown_at > ended_at);
+    let shown = running.chain(owners.map(|owner| (&owner.instance, owner.shown_at)));
     shown
         .filter(|(other, _)| *other != instance)
         // Another machine's clock may be ahead of ours.
@@ -118,7 +118,7 @@ mod tests {
     const NOW: i64 = 1_764_000_000_000;
 
     fn owner(instance: &str, process: &str) -> Owner {
-        Owner { instance: instance.into(), process: process.into(), taken_at: NOW }
+        Owner { instance: instance.into(), process: process.into(), shown_at: NOW }
     }
 
     fn claims(claims: &[(i64, &str, &str)]) -> Vec<Claim> {

@@ -28,6 +28,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     {
         let mut attempt = 0;
         loop {
+            self.show_work().await?;
             self.save_limiter().await?;
             let answer = self.waiting(call(Arc::clone(&self.directory))).await?;
             // A `Retry-After` outlives a crash only when it is written before it is waited for.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tracing::info;
 use windfall_runtime::health::State;
 
-use super::Source;
 use super::tenure::Tenure;
+use super::{Source, SourceSettings};
 use crate::apple::DeviceDirectory;
-use crate::checkpoint::Owner;
+use crate::checkpoint::{Owner, Part};
 use crate::error::ProducerError;
 use crate::ledger::{Ledger, LedgerError};
 use crate::memory::Memory;
@@ -83,13 +83,16 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         }
         let part = self.part.clone();
         let report = move |text: String| part.detail("take_over", text);
-        let owner = Owner {
-            instance: settings.instance.clone(),
-            process: settings.process.clone(),
-            taken_at: self.clock.now().timestamp_millis(),
-        };
-        let claim = owner.part(self.org(), settings.writer);
+        let claim = self.claim();
         Ok(Ledger::take_over(&self.cluster, &settings.transactional_id, self.org(), claim, report).await?)
+    }
+
+    /// Makes the record that says who owns the source, and that it is at work now.
+    pub(super) fn claim(&self) -> Part {
+        let SourceSettings { instance, process, writer, .. } = &self.settings;
+        let shown_at = self.clock.now().timestamp_millis();
+        let owner = Owner { instance: instance.clone(), process: process.clone(), shown_at };
+        owner.part(self.org(), *writer)
     }
 
     async fn overtaken_by(&self, since: i64) -> Result<Option<Owner>, LedgerError> {

@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::signals::{Received, SignalTail};
 use crate::step::{self, Answer, Step};
 
-/// An idle source shows that it lives this often.
+/// A source shows this often that it lives, and one that asks or waits for Apple, that it is at work.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Signals that lie there already are read within this time, or with the next run.
 const SIGNALS_WITHIN: Duration = Duration::from_secs(5);
@@ -40,6 +40,8 @@ pub(crate) struct Tenure<'a, D> {
     /// The newest request whose answer was read.
     pub(super) newest_request: u64,
     try_again_at: Option<i64>,
+    /// When it last showed that it is at work.
+    shown_at: i64,
 }
 
 impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
@@ -68,6 +70,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             signals_end,
             newest_request: 0,
             try_again_at: None,
+            shown_at: source.clock.now().timestamp_millis(),
         })
     }
 
@@ -169,7 +172,10 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
                 () = self.source.shutdown.cancelled() => return Err(Interruption::Stopped),
                 done = &mut work => return Ok(done),
                 received = self.signals.next() => self.obey(received).await?,
-                () = clock.sleep(HEARTBEAT) => telling::waiting(&self.source.part, &self.directory.pace()),
+                () = clock.sleep(HEARTBEAT) => {
+                    telling::waiting(&self.source.part, &self.directory.pace());
+                    self.show_work().await?;
+                }
             }
         }
     }
@@ -227,6 +233,15 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             }
         }
         Ok(())
+    }
+
+    /// Shows in `abm.scans` that this process is at work, unless it has done so lately: a single run elsewhere keeps away.
+    pub(super) async fn show_work(&mut self) -> Result<(), Interruption> {
+        if self.now() - self.shown_at < millis(HEARTBEAT) {
+            return Ok(());
+        }
+        self.shown_at = self.now();
+        self.commit(&Step { parts: vec![self.source.claim()], ..Step::default() }).await
     }
 
     /// Makes a step durable, and only then moves the memory.
