@@ -224,7 +224,8 @@ mod tests {
         let registry = |status| RegistryError::Unauthorized { url: String::new(), status, what: String::new() };
         assert_eq!(exit_of_error(registry(401)), Exit::Authentication);
         assert_eq!(exit_of_error(registry(403)), Exit::Permission);
-        let kafka = |code| TopicError::Ask { servers: String::new(), source: KafkaError::MetadataFetch(code) };
+        let kafka =
+            |code| TopicError::Ask { servers: String::new(), reason: None, source: KafkaError::MetadataFetch(code) };
         assert_eq!(exit_of_error(kafka(Code::Authentication)), Exit::Authentication);
         assert_eq!(exit_of_error(kafka(Code::ClusterAuthorizationFailed)), Exit::Permission);
         assert_eq!(exit_of_error(kafka(Code::BrokerTransportFailure)), Exit::Failure);

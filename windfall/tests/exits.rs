@@ -92,3 +92,69 @@ fn a_script_of_faults_that_cannot_be_read_is_usage() {
     says(&said, &["`explode` is no action", "help: a rule is"]);
     desk.run(&["sim", "--listen", "127.0.0.1:0", "--time-scale", "0"]).ended(2);
 }
+
+/// A broker in small: it knows three requests, and refuses every password.
+mod guarded {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    const SASL_HANDSHAKE: i16 = 17;
+    const API_VERSIONS: i16 = 18;
+    const SASL_AUTHENTICATE: i16 = 36;
+
+    pub(super) fn listen() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                std::thread::spawn(move || serve(client));
+            }
+        });
+        port
+    }
+
+    /// Answers until the client goes away.
+    fn serve(mut client: TcpStream) -> Option<()> {
+        loop {
+            let mut length = [0; 4];
+            client.read_exact(&mut length).ok()?;
+            let mut request = vec![0; usize::try_from(i32::from_be_bytes(length)).ok()?];
+            client.read_exact(&mut request).ok()?;
+            let number = |at: usize| i16::from_be_bytes([request[at], request[at + 1]]);
+            let body = match (number(0), number(2)) {
+                (API_VERSIONS, 0) => versions(),
+                // Unsupported: the client comes back with version 0.
+                (API_VERSIONS, _) => [35_i16.to_be_bytes().as_slice(), &[0; 4]].concat(),
+                (SASL_HANDSHAKE, _) => [&[0, 0, 0, 0, 0, 1, 0, 5], b"PLAIN".as_slice()].concat(),
+                (SASL_AUTHENTICATE, _) => [&[0, 58, 0, 9], b"no entry.".as_slice(), &[0; 4]].concat(),
+                _ => return None,
+            };
+            let answer = [&request[4..8], body.as_slice()].concat();
+            client.write_all(&i32::try_from(answer.len()).ok()?.to_be_bytes()).ok()?;
+            client.write_all(&answer).ok()?;
+        }
+    }
+
+    fn versions() -> Vec<u8> {
+        let apis = [(3_i16, 0_i16, 4_i16), (SASL_HANDSHAKE, 0, 1), (API_VERSIONS, 0, 0), (SASL_AUTHENTICATE, 0, 0)];
+        let apis = apis.iter().flat_map(|(key, from, to)| [key.to_be_bytes(), from.to_be_bytes(), to.to_be_bytes()]);
+        [&[0, 0, 0, 0, 0, 4], apis.flatten().collect::<Vec<_>>().as_slice()].concat()
+    }
+}
+
+#[test]
+fn brokers_that_refuse_the_password_are_authentication_and_the_password_stays_unsaid() {
+    let address = format!("127.0.0.1:{}", guarded::listen());
+    let sasl = "  properties:\n    security.protocol: sasl_plaintext\n    sasl.mechanism: PLAIN\n    sasl.username: windfall\n    \
+                sasl.password: \"SECRET[files.kafka]\"\nsecrets: { files: { type: directory, path: . } }\n";
+    let desk = Desk::with(&config(sasl).replace(windfall_services::kafka(), &address));
+    desk.write("kafka", "canary-7f3a");
+    for arguments in [&["topics", "create"] as &[&str], &["-vv", "run", "transformer"]] {
+        let said = desk.run(arguments).ended(3);
+        says(
+            &said,
+            &["error: topics were not read from", "SASL authentication error: no entry.", "help: check `kafka."],
+        );
+        assert!(!said.err().contains("canary-7f3a"), "{}", said.err());
+    }
+}

@@ -211,7 +211,9 @@ fn a_kafka_that_does_not_answer_is_named_with_the_remedy() {
     desk.write("windfall.yaml", &config("").replace(windfall_services::kafka(), "127.0.0.1:9"));
     let said = desk.run(&["topics", "create"]).ended(1);
     assert!(
-        said.err().contains("127.0.0.1:9") && said.err().contains("help: check `kafka.bootstrap_servers`"),
+        said.err().contains("error: topics were not read from `127.0.0.1:9`")
+            && said.err().contains("failed: Connection refused: ")
+            && said.err().contains("help: check `kafka.bootstrap_servers`"),
         "{}",
         said.err()
     );

@@ -18,6 +18,7 @@ pub mod sender;
 pub mod table;
 pub mod topics;
 
+mod asking;
 mod clear;
 mod client;
 mod retire;

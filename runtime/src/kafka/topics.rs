@@ -11,6 +11,7 @@ use tracing::info;
 pub use windfall_schemas::topic::TopicSpec;
 use windfall_schemas::topic::min_insync_replicas;
 
+use super::asking::{Asker, Unanswered};
 use super::client::{PlainContext, make};
 use super::config::ManageTopics;
 use super::connection::Connection;
@@ -54,10 +55,12 @@ impl fmt::Display for Difference {
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// No broker could be asked.
-    #[error("topics were not read from {servers}")]
+    #[error("topics were not read from `{servers}`{}", said(reason.as_deref()))]
     Ask {
         /// The brokers.
         servers: String,
+        /// What the client has heard of them, where it has.
+        reason: Option<String>,
         /// What librdkafka says.
         source: KafkaError,
     },
@@ -90,6 +93,10 @@ impl TopicError {
             ),
         }
     }
+}
+
+fn said(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 fn count(differences: &[Difference]) -> usize {
@@ -149,6 +156,7 @@ pub async fn partition_count(connection: &Connection, topic: &str) -> Result<Opt
 
 struct Admin {
     client: Option<std::sync::Arc<AdminClient<PlainContext>>>,
+    asker: Option<std::sync::Arc<Asker>>,
     servers: String,
     replication: i32,
 }
@@ -157,12 +165,14 @@ impl Admin {
     fn connect(connection: &Connection) -> Result<Self, TopicError> {
         let config = connection.config();
         let servers = config.bootstrap_servers.join(",");
-        match make::<_, AdminClient<PlainContext>>(&connection.admin(), PlainContext) {
-            Ok(client) => {
-                let client = Some(std::sync::Arc::new(client));
-                Ok(Self { client, servers, replication: i32::from(config.replication_factor) })
+        let made = make::<_, AdminClient<PlainContext>>(&connection.admin(), PlainContext)
+            .and_then(|client| Ok((client, Asker::new(&connection.reader())?)));
+        match made {
+            Ok((client, asker)) => {
+                let (client, asker) = (Some(std::sync::Arc::new(client)), Some(std::sync::Arc::new(asker)));
+                Ok(Self { client, asker, servers, replication: i32::from(config.replication_factor) })
             }
-            Err(source) => Err(TopicError::Ask { servers, source }),
+            Err(source) => Err(TopicError::Ask { servers, reason: None, source }),
         }
     }
 
@@ -171,18 +181,18 @@ impl Admin {
     }
 
     fn ask(&self, source: KafkaError) -> TopicError {
-        TopicError::Ask { servers: self.servers.clone(), source }
+        TopicError::Ask { servers: self.servers.clone(), reason: None, source }
     }
 
     async fn partitions(&self, topic: Option<&str>) -> Result<BTreeMap<String, i32>, TopicError> {
-        let (client, topic) = (self.client(), topic.map(str::to_owned));
-        let work = move || client.inner().fetch_metadata(topic.as_deref(), ASK_TIMEOUT);
-        let metadata = tokio::task::spawn_blocking(work).await;
-        let metadata = metadata.unwrap_or(Err(KafkaError::Canceled)).map_err(|source| self.ask(source))?;
-        let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
-        let counted = existing
-            .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)));
-        Ok(counted.collect())
+        let asker = self.asker.clone().unwrap_or_else(|| unreachable!("the asker is taken by drop alone"));
+        let topic = topic.map(str::to_owned);
+        let work = move || asker.partitions(topic.as_deref(), ASK_TIMEOUT);
+        let canceled = |_| Err(Unanswered { source: KafkaError::Canceled, reason: None });
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(canceled)
+            .map_err(|Unanswered { source, reason }| TopicError::Ask { servers: self.servers.clone(), reason, source })
     }
 
     async fn create(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, TopicError> {
@@ -300,8 +310,6 @@ fn same_setting(declared: &str, found: &str) -> bool {
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
-            retire("admin", client);
-        }
+        retire("admin", (self.client.take(), self.asker.take()));
     }
 }

@@ -1,0 +1,103 @@
+//! Asks the brokers what topics there are; when none answers, what the client has heard of them says why.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tracing::warn;
+
+use super::client::{make, passing};
+
+/// One try: whoever waits hears in between what is wrong.
+const TRY: Duration = Duration::from_secs(2);
+/// What was heard is served by the client's own queue, whose thread may be a moment late.
+const SERVE: Duration = Duration::from_millis(10);
+
+/// More that was met in one try is heard at the next.
+const MOST_HEARD: usize = 1_000;
+
+/// Why nobody answered.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) source: KafkaError,
+    /// In the client's words, with the broker it is about.
+    pub(super) reason: Option<String>,
+}
+
+/// Keeps the last thing that was said of a broker.
+#[derive(Default)]
+struct Hearing(Mutex<Option<(Code, String)>>);
+
+impl Hearing {
+    fn last(&self) -> Option<(Code, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Hearing {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all are down says nothing that was not said of each.
+        if let Some(code) = error.rdkafka_error_code().filter(|code| *code != Code::AllBrokersDown) {
+            // How long it took and how often is different each time.
+            let reason = reason.split_once(" (after ").map_or(reason, |(reason, _)| reason);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Hearing {}
+
+/// A client that asks what topics there are.
+pub(super) struct Asker(BaseConsumer<Hearing>);
+
+impl Asker {
+    pub(super) fn new(settings: &ClientConfig) -> KafkaResult<Self> {
+        make(settings, Hearing::default()).map(Self)
+    }
+
+    /// Returns how many partitions each topic has, or the one that is asked for; tries on until the limit is over.
+    ///
+    /// A broker that refuses who we are is not asked again: another try would lock the account sooner than help.
+    pub(super) fn partitions(&self, topic: Option<&str>, limit: Duration) -> Result<BTreeMap<String, i32>, Unanswered> {
+        let deadline = Instant::now() + limit;
+        let mut told = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let source = match self.0.fetch_metadata(topic, left.min(TRY)) {
+                Ok(metadata) => {
+                    let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
+                    let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+                    return Ok(existing.map(|it| (it.name().to_owned(), count(it.partitions().len()))).collect());
+                }
+                Err(source) => source,
+            };
+            let heard = self.hear();
+            let reason = heard.as_ref().map(|(_, reason)| reason.clone());
+            if let Some((code @ Code::Authentication, _)) = heard {
+                return Err(Unanswered { source: KafkaError::MetadataFetch(code), reason });
+            }
+            if Instant::now() >= deadline || !source.rdkafka_error_code().is_some_and(passing) {
+                return Err(Unanswered { source, reason });
+            }
+            if told != reason {
+                warn!(reason, "no broker has answered yet, trying on");
+                told = reason;
+            }
+        }
+    }
+
+    /// Lets the client say what it has met meanwhile.
+    fn hear(&self) -> Option<(Code, String)> {
+        for _ in 0..MOST_HEARD {
+            if self.0.poll(SERVE).is_none() {
+                break;
+            }
+        }
+        self.0.context().last()
+    }
+}
