@@ -1,6 +1,7 @@
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
@@ -10,9 +11,18 @@ import org.apache.kafka.common.PartitionInfo;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.utils.Utils;
 
-/** Reads topics from their beginning to the end that stands at the start, one JSON object a line: the checker's eyes, apart from librdkafka. */
+/**
+ * Reads topics from their beginning to the end that stands at the start, one JSON object a line: the checker's eyes, apart from librdkafka.
+ *
+ * The end is that of a reader who sees everything: one who sees only what is committed calls the last stable offset the end, and what lies
+ * behind an open transaction would be left out without a word.
+ */
 class ReadTopics {
+  /** An open transaction is ended by its broker within 15 s, the product's setting; beyond this it hangs. */
+  private static final Duration PATIENCE = Duration.ofSeconds(40);
+
   public static void main(String[] arguments) {
     var settings = new Properties();
     settings.put("bootstrap.servers", arguments[0]);
@@ -24,13 +34,22 @@ class ReadTopics {
     var out = new StringBuilder();
     try (var consumer = new KafkaConsumer<byte[], byte[]>(settings, bytes, bytes)) {
       List<TopicPartition> partitions = new ArrayList<>();
-      for (int at = 2; at < arguments.length; at++)
-        for (PartitionInfo info : consumer.partitionsFor(arguments[at])) partitions.add(new TopicPartition(info.topic(), info.partition()));
+      Map<String, Integer> counts = new HashMap<>();
+      for (int at = 2; at < arguments.length; at++) {
+        List<PartitionInfo> found = consumer.partitionsFor(arguments[at]);
+        counts.put(arguments[at], found.size());
+        for (PartitionInfo info : found) partitions.add(new TopicPartition(info.topic(), info.partition()));
+      }
       consumer.assign(partitions);
       consumer.seekToBeginning(partitions);
-      Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
+      Map<TopicPartition, Long> ends = ends(settings, partitions);
+      long deadline = System.nanoTime() + PATIENCE.toNanos();
       while (!ends.entrySet().stream().allMatch(end -> consumer.position(end.getKey()) >= end.getValue())) {
-        for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) write(out, record);
+        if (System.nanoTime() > deadline) {
+          complain(consumer, ends);
+          System.exit(1);
+        }
+        for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) write(out, record, counts);
         if (out.length() > 1 << 20) {
           System.out.print(out);
           out.setLength(0);
@@ -41,8 +60,28 @@ class ReadTopics {
     System.out.flush();
   }
 
-  private static void write(StringBuilder out, ConsumerRecord<byte[], byte[]> record) {
+  private static Map<TopicPartition, Long> ends(Properties settings, List<TopicPartition> partitions) {
+    var open = new Properties();
+    open.putAll(settings);
+    open.put("isolation.level", "read_uncommitted");
+    var bytes = new ByteArrayDeserializer();
+    try (var consumer = new KafkaConsumer<byte[], byte[]>(open, bytes, bytes)) {
+      return consumer.endOffsets(partitions);
+    }
+  }
+
+  private static void complain(KafkaConsumer<byte[], byte[]> consumer, Map<TopicPartition, Long> ends) {
+    ends.forEach((partition, end) -> {
+      long reached = consumer.position(partition);
+      if (reached < end) System.err.println("an open transaction hides " + partition + " from " + reached + " to " + end);
+    });
+  }
+
+  private static void write(StringBuilder out, ConsumerRecord<byte[], byte[]> record, Map<String, Integer> counts) {
     out.append("{\"topic\":\"").append(record.topic()).append("\",\"partition\":").append(record.partition());
+    // A topic of ours never changes its partition count; that of the topic read now is the one the record was written under.
+    int home = record.key() == null ? -1 : Utils.toPositive(Utils.murmur2(record.key())) % counts.get(record.topic());
+    out.append(",\"home\":").append(home);
     out.append(",\"offset\":").append(record.offset()).append(",\"timestamp\":").append(record.timestamp());
     out.append(",\"key\":").append(encoded(record.key())).append(",\"value\":").append(encoded(record.value())).append(",\"headers\":[");
     String comma = "";

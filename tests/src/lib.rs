@@ -1,8 +1,20 @@
 //! What tests of more than one stage share: the product as processes, the topics as another client reads them, and the checker of the laws.
 
 pub mod checker;
+pub mod identity;
+pub mod image;
 pub mod journal;
+pub mod limits;
 pub mod process;
+pub mod release;
+pub mod run;
+pub mod secrets;
+pub mod served;
 pub mod store;
 pub mod topics;
+pub mod truth;
+pub mod vacuity;
 pub mod workbench;
+
+#[cfg(test)]
+mod planted;

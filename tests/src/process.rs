@@ -1,11 +1,15 @@
 //! The product as its users run it: a process with a configuration, a log and an exit code.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+
+/// The signal by which a process ends itself at a label.
+const SIGABRT: i32 = 6;
 
 /// A running `windfall`; killed when this is dropped.
 #[derive(Debug)]
@@ -67,6 +71,16 @@ impl Windfall {
             }
             std::thread::sleep(Duration::from_millis(25));
         }
+    }
+
+    /// Waits until a labelled place has ended the process, as `kill -9` would.
+    ///
+    /// # Errors
+    /// When it has not within `limit`, or when it ended in any other way: then the label was never reached.
+    pub fn wait_for_label(&mut self, label: &str, limit: Duration) -> anyhow::Result<()> {
+        let status = self.wait(limit)?;
+        ensure!(status.signal() == Some(SIGABRT), "`{label}` was not reached: {status}; {}", self.log_end());
+        Ok(())
     }
 
     /// Ends the process at once, as a power cut would.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use chrono::DateTime;
 use serde_json::{Value as Json, json};
 use tokio_postgres::{Client, NoTls};
 
-use crate::checker::StoreSnapshot;
+use crate::checker::{Rows, StoreSnapshot};
 
 /// Notes each version of each row of `public.assets` from the table's first moment on.
 const AUDIT: &str = "
@@ -53,18 +54,14 @@ impl Database {
         &self.url
     }
 
-    /// Reads all rows of `public.assets`, times as milliseconds; empty while there is no table.
+    /// Reads all rows of `public.<table>`, times as milliseconds; empty while there is no table.
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn rows(&self) -> anyhow::Result<BTreeMap<String, BTreeMap<String, Json>>> {
-        let columns = self
-            .client
-            .query(
-                "select column_name, data_type from information_schema.columns where table_schema = 'public' and table_name = 'assets'",
-                &[],
-            )
-            .await?;
+    pub async fn rows(&self, table: &str) -> anyhow::Result<Rows> {
+        let columns = "select column_name, data_type from information_schema.columns
+                       where table_schema = 'public' and table_name = $1";
+        let columns = self.client.query(columns, &[&table]).await?;
         if columns.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -81,7 +78,8 @@ impl Database {
         // A function takes 100 arguments at the most, so the object is made in parts.
         let parts: Vec<String> =
             members.chunks(40).map(|part| format!("jsonb_build_object({})", part.join(", "))).collect();
-        let rows = self.client.query(&format!("select ({})::text from public.assets", parts.join(" || ")), &[]).await?;
+        let rows =
+            self.client.query(&format!("select ({})::text from public.{table}", parts.join(" || ")), &[]).await?;
         rows.iter()
             .map(|row| {
                 let row: BTreeMap<String, Json> = serde_json::from_str(row.get(0))?;
@@ -142,11 +140,11 @@ async fn connect(url: &str) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-/// Reads all rows of the table `assets` of an SQLite file, times as milliseconds.
+/// Reads all rows of the table `assets` of an SQLite file, each value as PostgreSQL would give it: times as milliseconds, booleans as such.
 ///
 /// # Errors
 /// When the file is not such a store.
-pub fn sqlite_rows(path: &std::path::Path) -> anyhow::Result<BTreeMap<String, BTreeMap<String, Json>>> {
+pub fn sqlite_rows(path: &std::path::Path) -> anyhow::Result<Rows> {
     let connection = rusqlite::Connection::open(path)?;
     let mut statement = connection.prepare("select * from assets")?;
     let names: Vec<String> = statement.column_names().map(ToString::to_string).collect();
@@ -157,9 +155,10 @@ pub fn sqlite_rows(path: &std::path::Path) -> anyhow::Result<BTreeMap<String, BT
         for (at, name) in names.iter().enumerate() {
             let value = match row.get::<_, rusqlite::types::Value>(at)? {
                 rusqlite::types::Value::Null => Json::Null,
+                rusqlite::types::Value::Integer(it) if name.starts_with("is_") => json!(it != 0),
                 rusqlite::types::Value::Integer(it) => json!(it),
                 rusqlite::types::Value::Real(it) => json!(it),
-                rusqlite::types::Value::Text(it) => json!(it),
+                rusqlite::types::Value::Text(it) => millis(name, it),
                 rusqlite::types::Value::Blob(it) => json!(it),
             };
             fields.insert(name.clone(), value);
@@ -167,4 +166,9 @@ pub fn sqlite_rows(path: &std::path::Path) -> anyhow::Result<BTreeMap<String, BT
         found.insert(fields["asset_id"].as_str().unwrap_or_default().to_owned(), fields);
     }
     Ok(found)
+}
+
+fn millis(column: &str, text: String) -> Json {
+    let time = column.ends_with("_date_time").then(|| DateTime::parse_from_rfc3339(&text).ok()).flatten();
+    time.map_or(Json::String(text), |time| json!(time.timestamp_millis()))
 }

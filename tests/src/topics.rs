@@ -22,7 +22,7 @@ pub enum Isolation {
 }
 
 /// One record, decoded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Entry {
     /// Topic, its prefix included.
     pub topic: String,
@@ -32,6 +32,10 @@ pub struct Entry {
     pub offset: i64,
     /// The broker's time, in milliseconds.
     pub timestamp: i64,
+    /// The partition that Java's own partitioner gives to the key's bytes; -1 where there is no key.
+    pub home: i32,
+    /// The key's bytes, frame included.
+    pub key_bytes: Vec<u8>,
     /// Decoded key; `Null` where there is none.
     pub key: Json,
     /// Decoded value; `None` is a tombstone.
@@ -44,6 +48,7 @@ pub struct Entry {
 struct Line {
     topic: String,
     partition: i32,
+    home: i32,
     offset: i64,
     timestamp: i64,
     key: Option<String>,
@@ -68,8 +73,10 @@ impl TopicReader {
 
     /// Reads the whole of some topics, in the order of partition and offset for each.
     ///
+    /// The end is the log's own, as it stands at the start: what an open transaction hides is waited for, and missed in words.
+    ///
     /// # Errors
-    /// When Java cannot read or a record cannot be decoded.
+    /// When Java cannot read, a transaction stays open, or a record cannot be decoded.
     pub fn read(&mut self, isolation: Isolation, topics: &[&str]) -> anyhow::Result<Vec<Entry>> {
         let jars = windfall_services::Jars::kafka()?;
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/java/ReadTopics.java");
@@ -102,6 +109,7 @@ impl TopicReader {
 
     fn entry(&mut self, line: Line) -> anyhow::Result<Entry> {
         let place = format!("{} {} @{}", line.topic, line.partition, line.offset);
+        let key_bytes = BASE64_STANDARD.decode(line.key.as_deref().unwrap_or_default())?;
         let key = line.key.map(|key| self.decode(&key)).transpose().with_context(|| format!("key of {place}"))?;
         let value =
             line.value.map(|value| self.decode(&value)).transpose().with_context(|| format!("value of {place}"))?;
@@ -110,8 +118,9 @@ impl TopicReader {
             let bytes = BASE64_STANDARD.decode(value.unwrap_or_default())?;
             headers.insert(name, String::from_utf8_lossy(&bytes).into_owned());
         }
-        let Line { topic, partition, offset, timestamp, .. } = line;
-        Ok(Entry { topic, partition, offset, timestamp, key: key.unwrap_or(Json::Null), value, headers })
+        let Line { topic, partition, offset, timestamp, home, .. } = line;
+        let key = key.unwrap_or(Json::Null);
+        Ok(Entry { topic, partition, offset, timestamp, home, key_bytes, key, value, headers })
     }
 
     fn decode(&mut self, encoded: &str) -> anyhow::Result<Json> {

@@ -1,0 +1,213 @@
+//! Law L1: nothing is invented. What an event says of a device stood in an answer, its server in the lists.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value as Json, json};
+use windfall_simulator::journal::{Line, Response, Truth};
+
+use crate::checker::{Breach, events, place, text, time};
+use crate::image::{self, Image};
+use crate::journal::{good, responses};
+use crate::topics::Entry;
+use crate::truth::{Walk, lives};
+
+/// What the journal's answers showed, by what an event asks for.
+struct Answers<'a> {
+    by_request: HashMap<&'a str, &'a Response>,
+    /// Device to the servers whose lists, or whose single read, showed it.
+    places: HashMap<&'a str, Vec<(DateTime<Utc>, &'a str)>>,
+    /// Server to the names it was shown by.
+    names: HashMap<&'a str, Vec<(DateTime<Utc>, &'a str)>>,
+    /// Lists of servers and linkages that were not served.
+    missing: Vec<&'a Response>,
+}
+
+impl<'a> Answers<'a> {
+    fn of(journal: &'a [Line]) -> Self {
+        let (mut places, mut names): (HashMap<_, Vec<_>>, HashMap<_, Vec<_>>) = (HashMap::new(), HashMap::new());
+        for answer in responses(journal).filter(|answer| good(answer)) {
+            let at = answer.at_wall;
+            if let Some(linkage) = &answer.linkage {
+                for id in &linkage.device_ids {
+                    places.entry(id.as_str()).or_default().push((at, linkage.server_id.as_str()));
+                }
+            }
+            if let Some(assigned) = &answer.assigned
+                && let Some(server) = &assigned.server_id
+            {
+                places.entry(assigned.device_id.as_str()).or_default().push((at, server));
+            }
+            for server in &answer.servers {
+                let name = server.attributes.as_ref().and_then(|attributes| attributes["serverName"].as_str());
+                names.entry(server.id.as_deref().unwrap_or_default()).or_default().push((at, name.unwrap_or_default()));
+            }
+        }
+        let list = |answer: &&Response| matches!(answer.route.as_str(), "servers" | "linkage");
+        Self {
+            by_request: responses(journal).map(|answer| (answer.request_id.as_str(), answer)).collect(),
+            places,
+            names,
+            missing: responses(journal).filter(list).filter(|answer| !good(answer)).collect(),
+        }
+    }
+
+    /// Whether the server of a device could not be read in a scan: its list, or the list of servers, or several claimed it.
+    fn unknown(&self, id: &str, server: Option<&str>, from: DateTime<Utc>, by: DateTime<Utc>) -> bool {
+        let inside = |at: DateTime<Utc>| from <= at && at <= by;
+        let concerns = |answer: &Response| match server {
+            Some(server) => answer.route == "servers" || answer.target.contains(server),
+            None => true,
+        };
+        let claimed: HashSet<&str> =
+            self.places.get(id).into_iter().flatten().filter(|it| inside(it.0)).map(|it| it.1).collect();
+        claimed.len() > 1 || self.missing.iter().any(|answer| inside(answer.at_wall) && concerns(answer))
+    }
+}
+
+fn shown_before(known: Option<&Vec<(DateTime<Utc>, &str)>>, wanted: &str, by: DateTime<Utc>) -> bool {
+    known.into_iter().flatten().any(|(at, shown)| *shown == wanted && *at <= by)
+}
+
+/// L1: each after-image stood in the answer that its event names, its server in the lists before it; and a device is said to
+/// change its server, or to leave it, only as it truly did, in that order and not before.
+#[must_use]
+pub fn nothing_invented(journal: &[Line], truth: &Truth, changes: &[Entry]) -> Vec<Breach> {
+    let answers = Answers::of(journal);
+    let lives = lives(journal, truth);
+    let mut breaches = Vec::new();
+    let mut last: HashMap<&str, (&Json, Walk<'_>)> = HashMap::new();
+    for (entry, event) in events(changes) {
+        let id = text(&entry.key, "device_id");
+        if !lives.contains_key(id) {
+            breaches.push(format!("L1: {} never existed", place(entry)));
+            continue;
+        }
+        let (before, walk) = last.entry(id).or_insert((&Json::Null, Walk::of(&lives, id)));
+        let after = &event["after"];
+        if !after.is_null() {
+            let facts = Facts { id, entry, event, before, after, answers: &answers };
+            let found = [facts.identity(), facts.attributes(), facts.server(walk)];
+            breaches.extend(found.into_iter().flatten().map(|why| format!("L1: {} {why}", place(entry))));
+        }
+        *before = after;
+    }
+    breaches
+}
+
+/// L1 for `abm.servers`: each name was served before.
+#[must_use]
+pub fn no_server_invented(journal: &[Line], servers: &[Entry]) -> Vec<Breach> {
+    let answers = Answers::of(journal);
+    let mut breaches = Vec::new();
+    for (entry, event) in events(servers).filter(|(_, event)| !event["after"].is_null()) {
+        let (id, name) = (text(&entry.key, "server_id"), text(&event["after"], "server_name"));
+        if !shown_before(answers.names.get(id), name, time(event, "ts_ms")) {
+            breaches.push(format!("L1: {} is called `{name}`, which was never served", place(entry)));
+        }
+    }
+    breaches
+}
+
+/// One event and what it is compared with.
+struct Facts<'a> {
+    id: &'a str,
+    entry: &'a Entry,
+    event: &'a Json,
+    before: &'a Json,
+    after: &'a Json,
+    answers: &'a Answers<'a>,
+}
+
+impl Facts<'_> {
+    fn at(&self) -> DateTime<Utc> {
+        time(self.event, "ts_ms")
+    }
+
+    fn scan_began(&self) -> DateTime<Utc> {
+        time(&self.event["source"], "scan_started_ms")
+    }
+
+    fn identity(&self) -> Option<String> {
+        let same = self.after["device_id"] == self.id && self.after["org"] == self.entry.key["org"];
+        (!same).then(|| format!("is about {} of {}", self.after["device_id"], self.after["org"]))
+    }
+
+    fn attributes(&self) -> Option<String> {
+        let request = text(&self.event["source"], "request_id");
+        let Some(answer) = self.answers.by_request.get(request) else {
+            return Some(format!("names the request `{request}`, which was never made"));
+        };
+        if answer.at_wall > self.at() {
+            return Some("is older than the answer that it names".to_owned());
+        }
+        let image = image::shown(self.after);
+        if answer.status == Some(404) {
+            // A release that nothing shows: the last image without its server, with a date.
+            let (old, new) = (undated(image::shown(self.before)), undated(image.clone()));
+            let dated = image.contains_key("released_from_org_date_time");
+            let fits = old == new && dated && !self.before.is_null();
+            return (!fits).then(|| format!("is not the last image with a release date: {}", image::line(&image)));
+        }
+        let shown: Vec<Image> = answer
+            .devices
+            .iter()
+            .filter(|device| device.id.as_deref() == Some(self.id))
+            .filter_map(|device| device.attributes.as_ref())
+            .map(|attributes| image::served(self.id, attributes))
+            .collect();
+        let fits = good(answer) && shown.iter().any(|shown| *shown == image || self.keeps_status(shown, &image));
+        (!fits).then(|| format!("shows what its answer did not: {}, served {:?}", image::line(&image), shown.first()))
+    }
+
+    /// Whether an image differs from what was served in that the device stays assigned: half-read lists take no server away.
+    fn keeps_status(&self, shown: &Image, image: &Image) -> bool {
+        let mut kept = shown.clone();
+        match self.before.get("status").filter(|status| !status.is_null()) {
+            Some(status) => kept.insert("status".to_owned(), status.clone()),
+            None => kept.remove("status"),
+        };
+        shown.get("status") == Some(&json!("UNASSIGNED"))
+            && kept == *image
+            && self.answers.unknown(self.id, None, self.scan_began(), self.at())
+    }
+
+    fn server(&self, walk: &mut Walk<'_>) -> Option<String> {
+        let (old, new) = (self.before["mdm_server_id"].as_str(), self.after["mdm_server_id"].as_str());
+        let at = self.at();
+        if let Some(why) = self.server_name(new) {
+            return Some(why);
+        }
+        match new {
+            Some(_) if old == new => None,
+            Some(id) if !shown_before(self.answers.places.get(self.id), id, at) => {
+                Some(format!("is on the server {id}, which no list showed"))
+            }
+            Some(id) => (!walk.reach(at, |state| state.server.as_deref() == new))
+                .then(|| format!("goes from the server {old:?} to {id}, which never happened")),
+            None if walk.reach(at, |state| state.server.is_none()) => None,
+            None if old.is_some() => Some(format!("loses its server {old:?}, which never happened")),
+            // Not known yet is no change.
+            None => {
+                let true_server = walk.by(at).and_then(|state| state.server.as_deref());
+                let unknown = self.answers.unknown(self.id, true_server, self.scan_began(), at);
+                (!unknown).then(|| format!("has no server, while the lists show it on {true_server:?}"))
+            }
+        }
+    }
+
+    fn server_name(&self, id: Option<&str>) -> Option<String> {
+        let name = self.after["mdm_server_name"].as_str();
+        let fits = match (id, name) {
+            (None, None) => true,
+            (Some(id), Some(name)) => shown_before(self.answers.names.get(id), name, self.at()),
+            _ => false,
+        };
+        (!fits).then(|| format!("calls its server {id:?} {name:?}, which was never served"))
+    }
+}
+
+fn undated(mut image: Image) -> Image {
+    image.remove("released_from_org_date_time");
+    image
+}
