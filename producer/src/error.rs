@@ -4,6 +4,7 @@ use windfall_runtime::kafka::topics::TopicError;
 
 use crate::apple::DirectoryError;
 use crate::apple::client::ConnectError;
+use crate::checkpoint::{Scans, at_work};
 use crate::ledger::LedgerError;
 
 /// Why a producer ends.
@@ -80,6 +81,12 @@ pub enum ProducerError {
 }
 
 impl ProducerError {
+    /// Refuses a source on which another instance is at work.
+    pub(crate) fn when_at_work(scans: &Scans, source_name: &str, instance: &str, now: i64) -> Result<(), Self> {
+        let Some((instance, ago)) = at_work(scans, instance, now) else { return Ok(()) };
+        Err(ProducerError::AtWork { source_name: source_name.to_owned(), instance, seconds: ago / 1000 })
+    }
+
     /// Returns the process's exit code: 3 when Apple does not know us, 5 when we may not read, else 1.
     #[must_use]
     pub fn exit_code(&self) -> i32 {

@@ -16,7 +16,7 @@ use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
 
 use crate::apple::DeviceDirectory;
 use crate::apple::client::AppleDirectory;
-use crate::checkpoint::{Writer, at_work};
+use crate::checkpoint::Writer;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
@@ -140,10 +140,7 @@ async fn refuse_when_at_work(setup: &Setup, cluster: &Cluster, settings: &Source
     let scans = ledger::scans(cluster, &source_name, |_| ()).await;
     let scans = scans.map_err(|source| ProducerError::Ledger { source_name: source_name.clone(), source })?;
     let now = setup.clock.now().timestamp_millis();
-    match at_work(&scans, &settings.instance, now) {
-        Some((instance, ago)) => Err(ProducerError::AtWork { source_name, instance, seconds: ago / 1000 }),
-        None => Ok(()),
-    }
+    ProducerError::when_at_work(&scans, &source_name, &settings.instance, now)
 }
 
 fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: CancellationToken) -> Source<D> {

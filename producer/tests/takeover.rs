@@ -166,3 +166,29 @@ async fn a_single_run_keeps_away_from_another_instance_that_reads_its_servers_or
     stop.cancel();
     serving.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_single_run_elsewhere_has_published_is_not_published_again_by_the_process_that_serves() {
+    let mut rig = Rig::scaled(still(20, 2), 10, 50.0).await;
+    rig.source.scan.interval = Period::from_secs(600);
+    let stop = CancellationToken::new();
+    let serving = rig.serve(&stop);
+    until("it scans", async || !rig.requests().is_empty()).await;
+    let ended = async |number| {
+        let header = rig.parts().await.remove("");
+        header.is_some_and(|header| header.scan_number >= Some(number) && header.state.as_deref() == Some("complete"))
+    };
+    until("its scan ends", async || ended(1).await).await;
+
+    rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
+    let other = rig.peer(windfall_services::kafka(), "b");
+    let outcome = run::run_once(&other, std::slice::from_ref(&rig.source), CancellationToken::new()).await;
+    assert_eq!(outcome.unwrap(), OnceOutcome::Complete);
+    assert_eq!(rig.events().await.len(), 21);
+    until("the next scan of the one that serves ends", async || ended(3).await).await;
+    assert!(rig.header().await.detail.unwrap().contains(r#""instance":"a""#));
+    assert!(!serving.is_finished());
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    assert_eq!(rig.events().await.len(), 21, "it has read what the other one had written");
+}

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 
 pub use header::{Header, Missing, Reason, Scope, State};
-pub use owner::{Claim, Owner, Writer, at_work, overtaken_by};
+pub use owner::{Claim, Owner, Writer, at_work, overtaken_by, single_run};
 pub use plan::{First, Origin as PlanOrigin, Plan};
 pub use suspect::Suspect;
 

@@ -110,6 +110,13 @@ pub fn at_work(scans: &Scans, instance: &str, now: i64) -> Option<(String, i64)>
         .min_by_key(|(_, ago)| *ago)
 }
 
+/// Returns who is at work on the organization in a single run.
+#[must_use]
+pub fn single_run(scans: &Scans, now: i64) -> Option<&Owner> {
+    let ended_at = scans.devices.as_ref().and_then(|header| header.finished_at).unwrap_or(i64::MIN);
+    scans.single_run.as_ref().filter(|owner| owner.shown_at > ended_at && now - owner.shown_at < AT_WORK_WITHIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,5 +180,22 @@ mod tests {
         (header.state, header.finished_at) = (State::Complete, Some(NOW + 1));
         scans.apply(&header.part("acme", DEVICES));
         assert_eq!(at_work(&scans, "a", NOW + 2), None, "its scan has ended");
+    }
+
+    #[test]
+    fn a_single_run_is_at_work_until_its_scan_has_ended_or_it_shows_no_more() {
+        let mut scans = Scans::default();
+        scans.apply(&owner("b", "p2").part("acme", Writer::Serving));
+        assert_eq!(single_run(&scans, NOW), None, "it serves");
+        scans.apply(&owner("a", "p1").part("acme", Writer::SingleRun));
+        assert_eq!(single_run(&scans, NOW + 59_999), Some(&owner("a", "p1")));
+        assert_eq!(single_run(&scans, NOW + 60_000), None);
+        let mut header = Header::begin("acme", None, "a", NOW);
+        (header.state, header.finished_at) = (State::Complete, Some(NOW + 5));
+        scans.apply(&header.part("acme", DEVICES));
+        assert_eq!(single_run(&scans, NOW + 6), None);
+        let looks_up = Owner { shown_at: NOW + 7, ..owner("a", "p1") };
+        scans.apply(&looks_up.part("acme", Writer::SingleRun));
+        assert_eq!(single_run(&scans, NOW + 8), Some(&looks_up));
     }
 }

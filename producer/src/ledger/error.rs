@@ -22,6 +22,9 @@ pub enum LedgerError {
         /// How long it was tried.
         seconds: u64,
     },
+    /// Somebody else has written of the organization, so what is known of it is behind.
+    #[error("another process has written of this organization meanwhile")]
+    Outrun,
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
@@ -65,7 +68,7 @@ impl LedgerError {
             LedgerError::Publish(error) => error.is_fenced(),
             LedgerError::Fold(error) => matches!(**error, TableError::KeySchema { .. } | TableError::Refused { .. }),
             LedgerError::Encode(_) | LedgerError::Unwritable(_) => true,
-            LedgerError::Unseen { .. } | LedgerError::Schema { .. } => false,
+            LedgerError::Unseen { .. } | LedgerError::Outrun | LedgerError::Schema { .. } => false,
         }
     }
 
@@ -78,6 +81,9 @@ impl LedgerError {
             LedgerError::Unseen { .. } => Some(
                 "check that the brokers can be reached, and that no transaction hangs in `abm.scans` (kafka-transactions.sh find-hanging)",
             ),
+            LedgerError::Outrun => {
+                Some("run `--once` where nothing serves the source, or leave the work to the process that does")
+            }
             LedgerError::Encode(error) => Some(error.help()),
             LedgerError::Unwritable(found) => found.first().map(|found| found.error.help()),
             LedgerError::Schema { .. } => Some("see that `kafka.schema_registry` can be reached and knows the schema"),

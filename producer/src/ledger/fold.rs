@@ -16,12 +16,21 @@ use crate::checkpoint::{Claim, Owner, Part, Scans, Writer};
 use crate::fleet::{Event, Fleet, Servers};
 use crate::memory::Memory;
 
-/// Reads the fleet, the servers and the scan state of one organization; the offsets are the ends of the devices' topic.
+/// What a take-over has read.
+pub(super) struct Read {
+    pub(super) memory: Memory,
+    /// The ends of the devices' topic.
+    pub(super) ends: BTreeMap<i32, i64>,
+    /// Up to where `abm.scans` was read.
+    pub(super) read_to: i64,
+}
+
+/// Reads the fleet, the servers and the scan state of one organization.
 pub(super) async fn memory(
     cluster: &Cluster,
     org: &str,
     report: impl Fn(String) + Send + Sync + Clone + 'static,
-) -> Result<(Memory, BTreeMap<i32, i64>), LedgerError> {
+) -> Result<Read, LedgerError> {
     let names = &cluster.names;
     let owner = org.to_owned();
     let fold_device = move |fleet: &mut Fleet, key: DeviceKey, value: Option<Envelope<DeviceValue>>| {
@@ -39,8 +48,10 @@ pub(super) async fn memory(
     };
     let servers =
         read(cluster, &names.servers(), SINGLE_PARTITION, Servers::default(), fold_server, report.clone()).await?;
-    let scans = scans(cluster, org, report).await?;
-    Ok((Memory { fleet: fleet.state, servers: servers.state, scans }, fleet.next_offsets))
+    let scans = folded_scans(cluster, org, report).await?;
+    let read_to = scans.next_offsets.get(&0).copied().unwrap_or(0);
+    let memory = Memory { fleet: fleet.state, servers: servers.state, scans: scans.state };
+    Ok(Read { memory, ends: fleet.next_offsets, read_to })
 }
 
 /// Reads the scan state of one organization.
@@ -49,6 +60,14 @@ pub(crate) async fn scans(
     org: &str,
     report: impl Fn(String) + Send + Sync + 'static,
 ) -> Result<Scans, LedgerError> {
+    Ok(folded_scans(cluster, org, report).await?.state)
+}
+
+async fn folded_scans(
+    cluster: &Cluster,
+    org: &str,
+    report: impl Fn(String) + Send + Sync + 'static,
+) -> Result<Folded<Scans>, LedgerError> {
     let owner = org.to_owned();
     let fold = move |scans: &mut Scans, key: ScanKey, value: Option<ScanValue>| {
         if key.org == owner {
@@ -56,7 +75,7 @@ pub(crate) async fn scans(
         }
     };
     let names = &cluster.names;
-    Ok(read(cluster, &names.scans(), SINGLE_PARTITION, Scans::default(), fold, report).await?.state)
+    read(cluster, &names.scans(), SINGLE_PARTITION, Scans::default(), fold, report).await
 }
 
 /// Reads the scan state of every organization.
@@ -92,6 +111,20 @@ pub(super) async fn claims(
         Ok(())
     });
     Ok(folded.await?.state)
+}
+
+/// Lists the offsets of one organization's records from `from` on, committed or not, and tells where the topic ends.
+pub(super) async fn written(cluster: &Cluster, org: String, from: i64) -> Result<(Vec<i64>, i64), LedgerError> {
+    let request = FoldRequest::tail(cluster.names.scans(), &BTreeMap::from([(0, from)])).uncommitted();
+    let decoder = cluster.codecs.decoder.blocking();
+    let folded = table::fold(&cluster.connection, request, Vec::new(), move |written, record: Record| {
+        if matches!(decoder.key::<ScanKey>(&record), Ok(Some(key)) if key.org == org) {
+            written.push(record.offset);
+        }
+        Ok(())
+    });
+    let folded = folded.await?;
+    Ok((folded.state, folded.next_offsets.get(&0).copied().unwrap_or(from)))
 }
 
 async fn read<S, K, V>(

@@ -8,7 +8,7 @@ mod codecs;
 mod error;
 mod fold;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,11 +43,22 @@ pub struct Cluster {
     pub codecs: Arc<Codecs>,
 }
 
+/// What stands in `abm.scans` of one organization since the last look.
+#[derive(Debug)]
+pub struct Surroundings {
+    written: Vec<i64>,
+    end: i64,
+}
+
 /// The writer of one organization.
 pub struct Ledger {
     cluster: Cluster,
     publisher: Publisher,
     ends: BTreeMap<i32, i64>,
+    /// Up to where nobody but us has written of the organization into `abm.scans`, as far as we know.
+    alone_to: i64,
+    /// Where our own records stand from there on.
+    own: BTreeSet<i64>,
 }
 
 impl Ledger {
@@ -63,10 +74,11 @@ impl Ledger {
         report: impl Fn(String) + Send + Sync + Clone + 'static,
     ) -> Result<(Self, Memory), LedgerError> {
         let publisher = Publisher::start(&cluster.connection, transactional_id).await?;
-        let mut ledger = Self { cluster: cluster.clone(), publisher, ends: BTreeMap::new() };
+        let (ends, own) = (BTreeMap::new(), BTreeSet::new());
+        let mut ledger = Self { cluster: cluster.clone(), publisher, ends, alone_to: 0, own };
         ledger.commit(&Step { parts: vec![claim], ..Step::default() }).await?;
-        let (memory, ends) = fold::memory(cluster, org, report).await?;
-        ledger.ends = ends;
+        let fold::Read { memory, ends, read_to } = fold::memory(cluster, org, report).await?;
+        (ledger.ends, ledger.alone_to) = (ends, read_to);
         Ok((ledger, memory))
     }
 
@@ -115,12 +127,40 @@ impl Ledger {
         let committed = self.publisher.commit(transaction).await?;
         let Timing { delivery, offsets, commit } = committed.timing;
         histogram!(TRANSACTION_SECONDS, label::STAGE => "producer").record((delivery + offsets + commit).as_secs_f64());
-        let devices = self.cluster.names.devices();
+        let (devices, scans) = (self.cluster.names.devices(), self.cluster.names.scans());
+        let kept = committed.follow_up.iter().chain(&committed.checkpoint);
+        self.own.extend(kept.filter(|delivered| *delivered.topic == *scans).map(|delivered| delivered.offset));
         for Delivered { topic, partition, offset } in committed.derived {
             if *topic == *devices {
                 self.ends.insert(partition, offset + 1);
             }
         }
+        Ok(())
+    }
+
+    /// Looks for what anybody else has written of the organization since the take-over, or since the last look.
+    ///
+    /// The future holds nothing of the ledger: hand what it says to [`Ledger::is_alone`].
+    pub fn look_around(&self, org: &str) -> impl Future<Output = Result<Surroundings, LedgerError>> + use<> {
+        let (cluster, org, from) = (self.cluster.clone(), org.to_owned(), self.alone_to);
+        async move {
+            let unseen = LedgerError::Unseen { seconds: LOOK_WITHIN.as_secs() };
+            let written = tokio::time::timeout(LOOK_WITHIN, fold::written(&cluster, org, from)).await;
+            let (written, end) = written.unwrap_or(Err(unseen))?;
+            Ok(Surroundings { written, end })
+        }
+    }
+
+    /// Tells whether all that was seen is our own.
+    ///
+    /// # Errors
+    /// [`LedgerError::Outrun`] when it is not: memory is behind, and only a new take-over helps.
+    pub fn is_alone(&mut self, Surroundings { written, end }: Surroundings) -> Result<(), LedgerError> {
+        if written.iter().any(|offset| !self.own.contains(offset)) {
+            return Err(LedgerError::Outrun);
+        }
+        self.alone_to = end;
+        self.own = self.own.split_off(&end);
         Ok(())
     }
 

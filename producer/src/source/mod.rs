@@ -1,6 +1,7 @@
 //! One organization's task: take over, scan by schedule, look up what is missing, obey signals; and when a commit is in
 //! doubt, throw everything away and take over again, unless another process has done so meanwhile.
 
+mod alone;
 mod asking;
 mod lookups;
 mod scanning;

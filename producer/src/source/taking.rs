@@ -9,7 +9,7 @@ use windfall_runtime::health::State;
 use super::tenure::Tenure;
 use super::{Source, SourceSettings};
 use crate::apple::DeviceDirectory;
-use crate::checkpoint::{Owner, Part};
+use crate::checkpoint::{Owner, Part, Scans, Writer};
 use crate::error::ProducerError;
 use crate::ledger::{Ledger, LedgerError};
 use crate::memory::Memory;
@@ -61,6 +61,10 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 Arc::clone(lasting.directory.insert(Arc::new(connected)))
             }
         };
+        // Both may have begun at once: whoever runs once looks again now that the other can see it.
+        if self.settings.writer == Writer::SingleRun {
+            self.refuse_when_at_work(&memory.scans).map_err(TakeOver::Fatal)?;
+        }
         info!(source = self.org(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
         let mut tenure = Tenure::begin(self, directory, ledger, memory).await?;
         tenure.newest_request = lasting.newest_request;
@@ -93,6 +97,11 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         let shown_at = self.clock.now().timestamp_millis();
         let owner = Owner { instance: instance.clone(), process: process.clone(), shown_at };
         owner.part(self.org(), *writer)
+    }
+
+    fn refuse_when_at_work(&self, scans: &Scans) -> Result<(), ProducerError> {
+        let now = self.clock.now().timestamp_millis();
+        ProducerError::when_at_work(scans, self.org(), &self.settings.instance, now)
     }
 
     async fn overtaken_by(&self, since: i64) -> Result<Option<Owner>, LedgerError> {

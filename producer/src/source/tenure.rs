@@ -41,7 +41,7 @@ pub(crate) struct Tenure<'a, D> {
     pub(super) newest_request: u64,
     try_again_at: Option<i64>,
     /// When it last showed that it is at work.
-    shown_at: i64,
+    pub(super) shown_at: i64,
 }
 
 impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
@@ -78,6 +78,9 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
     pub(super) async fn serve(&mut self) -> Result<OnceOutcome, Interruption> {
         loop {
             self.source.part.progress();
+            if self.work_is_due() {
+                self.make_sure_alone().await?;
+            }
             if self.now() >= self.next_scan_at() {
                 match self.scan().await {
                     Ok(_) => self.try_again_at = None,
@@ -136,7 +139,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
     }
 
     /// When the next scan begins: at once when one is under way or none was ever made, else by the interval.
-    fn next_scan_at(&self) -> i64 {
+    pub(super) fn next_scan_at(&self) -> i64 {
         if let Some(at) = self.try_again_at {
             return at;
         }
@@ -233,15 +236,6 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             }
         }
         Ok(())
-    }
-
-    /// Shows in `abm.scans` that this process is at work, unless it has done so lately: a single run elsewhere keeps away.
-    pub(super) async fn show_work(&mut self) -> Result<(), Interruption> {
-        if self.now() - self.shown_at < millis(HEARTBEAT) {
-            return Ok(());
-        }
-        self.shown_at = self.now();
-        self.commit(&Step { parts: vec![self.source.claim()], ..Step::default() }).await
     }
 
     /// Makes a step durable, and only then moves the memory.
