@@ -61,6 +61,8 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// First pause after a failure; doubled up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(200);
+/// By then the group has told a member that another process has replaced it: its writer must not fence the other's.
+const VERDICT: Duration = connection::SESSION_TIMEOUT;
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -98,8 +100,8 @@ enum Step {
     Done,
     /// Something more important came in between: it is handled first.
     Interrupted(Turn),
-    /// The step failed and passes: the assignment is taken over again after a pause.
-    Again(Assignment),
+    /// The step failed and passes: the assignment is taken over again after a while.
+    Again(Assignment, Duration),
 }
 
 impl<S: Stage> Driver<S> {
@@ -177,7 +179,7 @@ impl<S: Stage> Driver<S> {
                 Step::Done if self.reached() => return Ok(()),
                 Step::Done => None,
                 Step::Interrupted(turn) => Some(turn),
-                Step::Again(assignment) => Some(self.pause(consumer, assignment).await),
+                Step::Again(assignment, pause) => Some(self.pause(consumer, assignment, pause).await),
             };
         }
     }
@@ -201,12 +203,12 @@ impl<S: Stage> Driver<S> {
         warn!(group = self.options.group, error = %chain(&error), attempt = self.failures, "taking over again");
         metrics::counter!(names::ERRORS, label::STAGE => self.stage.name(), label::CODE => code).increment(1);
         self.part.paused(chain(&error).to_string());
-        Ok(Step::Again(assignment))
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
+        Ok(Step::Again(assignment, if error.fenced() { VERDICT } else { pause }))
     }
 
     /// Waits before another try; an event or the shutdown ends the wait.
-    async fn pause(&mut self, consumer: &mut GroupConsumer, assignment: Assignment) -> Turn {
-        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
+    async fn pause(&mut self, consumer: &mut GroupConsumer, assignment: Assignment, pause: Duration) -> Turn {
         let wait = sleep(pause);
         tokio::pin!(wait);
         loop {
@@ -311,23 +313,4 @@ async fn overdue(shutdown: &CancellationToken, within: Duration) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_commit_is_given_up_after_a_shutdown_and_never_before() {
-        let shutdown = CancellationToken::new();
-        let commit = tokio::task::yield_now();
-        let in_time = tokio::select! {
-            () = commit => true,
-            () = overdue(&shutdown, Duration::ZERO) => false,
-        };
-        assert!(in_time);
-        shutdown.cancel();
-        let in_time = tokio::select! {
-            () = std::future::pending() => true,
-            () = overdue(&shutdown, Duration::ZERO) => false,
-        };
-        assert!(!in_time);
-    }
-}
+mod tests;

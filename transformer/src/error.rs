@@ -107,7 +107,8 @@ impl TransformerError {
             Self::Registry { source, .. } => source.may_pass(),
             Self::Topics(error) => matches!(error, TopicError::Ask { .. }),
             Self::Consumer(error) => error.may_pass(),
-            Self::Publish(error) => !error.is_fenced() && !matches!(**error, PublishError::TooLarge { .. }),
+            // The group decides who goes on: see `fenced`.
+            Self::Publish(error) => !matches!(**error, PublishError::TooLarge { .. }),
             Self::Table(error) => match &**error {
                 TableError::Refused { source, .. } => source.downcast_ref::<Self>().is_some_and(Self::may_pass),
                 error => matches!(error, TableError::Ask { .. } | TableError::Read { .. }),
@@ -120,6 +121,14 @@ impl TransformerError {
     pub(crate) fn reassigned(&self) -> bool {
         matches!(self, Self::Consumer(ConsumerError::Reassigned { .. }))
             || matches!(self, Self::Publish(error) if matches!(**error, PublishError::Reassigned(_)))
+    }
+
+    /// Says whether the writer's epoch is no longer the newest.
+    ///
+    /// Either another process of the same name has taken over, which ends this one's membership; or the coordinator ended a
+    /// transaction whose commit came too late, and then nobody else goes on.
+    pub(crate) fn fenced(&self) -> bool {
+        matches!(self, Self::Publish(error) if error.is_fenced())
     }
 
     /// A short name to count by.

@@ -9,5 +9,6 @@ mod loops;
 mod poison;
 mod scenarios;
 mod shipped;
+mod shutdown;
 mod takeover;
 mod workbench;

@@ -277,7 +277,7 @@ async fn link_record(bench: &Workbench, link: &Link) -> Outgoing {
 }
 
 /// Opens a transaction in a partition and leaves it open.
-async fn open_transaction(bench: &Workbench, topic: &str, partition: i32) -> BaseProducer {
+pub(crate) async fn open_transaction(bench: &Workbench, topic: &str, partition: i32) -> BaseProducer {
     let (servers, id) = (windfall_services::kafka(), bench.names.topic("intruder"));
     let topic = topic.to_owned();
     let open = move || {

@@ -53,6 +53,14 @@ impl Workbench {
         Self::over(collections, None).await
     }
 
+    /// Makes topics on a broker whose clients go through `port` from now on, but for those of the test itself.
+    pub(crate) async fn through(kafka: &windfall_services::Kafka, port: u16) -> Self {
+        let collections = load_collections(Path::new("."), &[]).unwrap();
+        let mut bench = Self::at(collections, None, kafka.bootstrap()).await;
+        bench.setup.kafka.bootstrap_servers = vec![format!("127.0.0.1:{port}")];
+        bench
+    }
+
     /// Makes a cluster in this process, as the demo has it.
     pub(crate) async fn in_process() -> Self {
         let collections = load_collections(Path::new("."), &[]).unwrap();
@@ -68,12 +76,16 @@ impl Workbench {
     }
 
     async fn over(collections: Vec<LoadedCollection>, cluster: Option<DemoCluster>) -> Self {
-        logs();
-        let prefix = if cluster.is_some() { String::new() } else { format!("t{}-{}.", std::process::id(), unique()) };
         let servers = match &cluster {
             Some(cluster) => cluster.bootstrap_servers().to_owned(),
             None => windfall_services::kafka().to_owned(),
         };
+        Self::at(collections, cluster, &servers).await
+    }
+
+    async fn at(collections: Vec<LoadedCollection>, cluster: Option<DemoCluster>, servers: &str) -> Self {
+        logs();
+        let prefix = if cluster.is_some() { String::new() } else { format!("t{}-{}.", std::process::id(), unique()) };
         let kafka: KafkaConfig = serde_json::from_value(serde_json::json!({
             "bootstrap_servers": [servers],
             "manage_topics": if cluster.is_some() { "none" } else { "create" },

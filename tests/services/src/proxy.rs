@@ -58,6 +58,9 @@ struct State {
     frame: Vec<u8>,
     connections: Vec<TcpStream>,
     deaf: Option<Direction>,
+    /// Whose ends of transactions wait on their way.
+    stall: Option<String>,
+    stalled: usize,
 }
 
 #[derive(Debug)]
@@ -139,6 +142,25 @@ impl Proxy {
         deliver(&self.shared);
     }
 
+    /// Lets ends of transactions wait on their way, until [`Proxy::release`], where `owner` is part of their owner's name.
+    pub fn stall_ends(&self, owner: &str) {
+        self.shared.lock().stall = Some(owner.to_owned());
+    }
+
+    /// Waits until an end of a transaction waits on its way; false when `limit` is over.
+    #[must_use]
+    pub fn wait_stalled(&self, limit: Duration) -> bool {
+        let nobody = |state: &mut State| state.stalled == 0;
+        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), limit, nobody);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Lets every end of a transaction go on that waits on its way.
+    pub fn release(&self) {
+        self.shared.lock().stall = None;
+        self.shared.changed.notify_all();
+    }
+
     /// Cuts every connection; new ones are served.
     pub fn cut(&self) {
         for connection in self.shared.lock().connections.drain(..) {
@@ -155,6 +177,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
+        self.release();
         self.cut();
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
@@ -205,6 +228,7 @@ fn pump_up(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
         if from.read_exact(&mut frame[4..]).is_err() {
             break;
         }
+        stall(shared, &frame);
         match decide(shared, &frame) {
             Verdict::Pass => {}
             Verdict::Swallow => continue,
@@ -223,6 +247,19 @@ fn pump_up(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
         }
     }
     close(&from, &to);
+}
+
+/// Waits with an end of a transaction for as long as such are stalled.
+fn stall(shared: &Shared, frame: &[u8]) {
+    let Some(end) = end_txn(frame) else { return };
+    let mut state = shared.lock();
+    if state.stall.as_ref().is_some_and(|owner| end.transactional_id.contains(owner)) {
+        state.stalled += 1;
+        shared.changed.notify_all();
+        let stalled = |state: &mut State| state.stall.is_some();
+        state = shared.changed.wait_while(state, stalled).unwrap_or_else(PoisonError::into_inner);
+        state.stalled -= 1;
+    }
 }
 
 enum Verdict {

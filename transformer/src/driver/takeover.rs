@@ -86,7 +86,7 @@ impl<S: Stage> Driver<S> {
         Ok((starts, goal))
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         &mut self,
         group: &Group,
         assignment: &Assignment,

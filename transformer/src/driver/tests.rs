@@ -1,0 +1,252 @@
+//! What a loop does while it waits: for brokers, in its back-off, for the end of a healing.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+
+use windfall_runtime::clock::SystemClock;
+use windfall_runtime::health::Status;
+use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
+use windfall_runtime::kafka::consumer::Start;
+use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::topics::{self, TopicSpec};
+use windfall_runtime::kafka::{Outgoing, Record};
+use windfall_schemas::topic::Names;
+
+use super::*;
+use crate::stage::{Details, Starts};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A stage that computes nothing, and whose healing takes as many rounds as it is told.
+struct Idle {
+    /// Rounds still to be gone.
+    rounds: u32,
+    /// The round in which the process is told to stop.
+    stop_at: Option<(u32, CancellationToken)>,
+}
+
+impl Stage for Idle {
+    type Effects = ();
+
+    fn name(&self) -> &'static str {
+        "idle"
+    }
+
+    async fn take_over(
+        &mut self,
+        _: &[TopicPartition],
+        committed: &BTreeMap<TopicPartition, Option<i64>>,
+    ) -> Result<Starts, TransformerError> {
+        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(*offset))).collect())
+    }
+
+    fn heal(&mut self) -> Result<Option<Work<()>>, TransformerError> {
+        if let Some((_, stop)) = self.stop_at.as_ref().filter(|(round, _)| *round == self.rounds) {
+            stop.cancel();
+        }
+        self.rounds = self.rounds.saturating_sub(1);
+        Ok((self.rounds > 0).then(Work::empty))
+    }
+
+    async fn compute(&mut self, _: Vec<Record>) -> Result<Work<()>, TransformerError> {
+        Ok(Work::empty())
+    }
+
+    fn settle(&mut self, (): (), _: &Committed) {}
+
+    fn details(&self) -> Details {
+        Vec::new()
+    }
+
+    fn before_commit(&self) {}
+
+    fn after_commit(&self) {}
+}
+
+/// A loop over a topic of one partition with three records, driven by hand.
+struct Bench {
+    driver: Driver<Idle>,
+    consumer: GroupConsumer,
+    group: Group,
+    status: Status,
+    options: GroupOptions,
+}
+
+const RECORDS: usize = 3;
+
+fn connection(servers: &str, prefix: &str) -> Connection {
+    let mut kafka = KafkaConfig::new(servers, SchemaRegistryConfig::embedded(None));
+    kafka.topic_prefix = prefix.to_owned();
+    kafka.replication_factor = 1;
+    Connection::new(&kafka, "idle", "one")
+}
+
+impl Bench {
+    async fn new(name: &str) -> Self {
+        let servers = tokio::task::spawn_blocking(windfall_services::kafka).await.unwrap();
+        let prefix = format!("{name}-{}-{}.", std::process::id(), chrono::Utc::now().timestamp_micros());
+        let (connection, names) = (connection(servers, &prefix), Names::new(&*prefix));
+        let declared = names.base_topics().into_iter().find(|spec| spec.name == names.rejects()).unwrap();
+        let topic = names.topic("idle");
+        let spec = TopicSpec { name: topic.clone(), partitions: 1, ..declared };
+        topics::ensure(&connection, &[spec], ManageTopics::Create).await.unwrap();
+        let mut publisher = Publisher::start(&connection, &names.topic("writer")).await.unwrap();
+        let derived = vec![Outgoing::new(topic.as_str(), &b"key"[..], &b"value"[..]); RECORDS];
+        publisher.commit(Transaction { derived, ..Transaction::default() }).await.unwrap();
+        let options = GroupOptions {
+            group: names.topic("group"),
+            topics: vec![topic.clone()],
+            membership: Membership::Dynamic,
+            limits: BatchLimits::default(),
+        };
+        let driver = DriverOptions {
+            group: options.group.clone(),
+            topics: options.topics.clone(),
+            partitions: 1,
+            transactional_id: names.topic("loop"),
+            membership: Membership::Dynamic,
+            limits: options.limits,
+            once: false,
+        };
+        let status = Status::new("one", SystemClock::shared());
+        let consumer = GroupConsumer::start(&connection, options.clone()).unwrap();
+        let stage = Idle { rounds: 0, stop_at: None };
+        let part = status.part("idle", SILENCE);
+        let driver = Driver::new(stage, connection, driver, part, CancellationToken::new());
+        Self { driver, group: consumer.group(), consumer, status, options }
+    }
+
+    async fn event(&mut self) -> Event {
+        tokio::time::timeout(PATIENCE, self.consumer.next()).await.expect("something comes")
+    }
+
+    /// Waits for the assignment and begins to read.
+    async fn begin(&mut self) {
+        let Event::Assigned(assignment) = self.event().await else { panic!("an assignment comes first") };
+        let starts = assignment.partitions.iter().map(|at| (at.clone(), Start::Beginning)).collect();
+        self.driver.begin(&self.group, &assignment, starts, BTreeMap::new()).await.unwrap();
+    }
+
+    async fn beat(&mut self) -> Step {
+        let beat = self.driver.beat(&mut self.consumer, &self.group);
+        tokio::time::timeout(PATIENCE, beat).await.expect("a beat ends by itself")
+    }
+
+    /// Lets the driver, but not its consumer, ask a broker that accepts and never answers.
+    fn silence_brokers(&mut self) -> TcpListener {
+        let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.driver.connection = connection(&deaf.local_addr().unwrap().to_string(), "");
+        deaf
+    }
+
+    fn detail(&self, name: &str) -> Option<serde_json::Value> {
+        self.status.snapshot().parts["idle"].details.get(name).cloned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_shows_the_lag_by_position() {
+    let mut bench = Bench::new("beat").await;
+    bench.begin().await;
+    // The marker behind the records is an offset, too.
+    let end = i64::try_from(RECORDS).unwrap() + 1;
+    let mut read = 0;
+    loop {
+        let Event::Batch(batch) = bench.event().await else { panic!("nothing else happens") };
+        read += batch.records.len();
+        if batch.reached.iter().any(|reached| reached.next_offset == end) {
+            break;
+        }
+    }
+    assert_eq!(read, RECORDS);
+    assert!(matches!(bench.beat().await, Step::Done));
+    assert_eq!((bench.detail("lag_records"), bench.detail("partitions")), (Some(0.into()), Some(1.into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_that_brokers_hold_up_loses_no_batch() {
+    let mut bench = Bench::new("held-up").await;
+    let _deaf = bench.silence_brokers();
+    bench.begin().await;
+    let mut read = 0;
+    while read < RECORDS {
+        match bench.beat().await {
+            Step::Interrupted(Turn::Event(Event::Batch(batch))) => read += batch.records.len(),
+            Step::Done => {}
+            _ => panic!("nothing else happens"),
+        }
+    }
+    assert_eq!(bench.detail("lag_records"), None, "what was not told is not shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_that_brokers_hold_up_gives_way_to_a_rebalance_and_to_a_shutdown() {
+    let mut bench = Bench::new("gives-way").await;
+    let _deaf = bench.silence_brokers();
+    bench.begin().await;
+    let second = GroupConsumer::start(&connection(windfall_services::kafka(), ""), bench.options.clone()).unwrap();
+    let revoked = async {
+        loop {
+            if let Step::Interrupted(Turn::Event(Event::Revoked(revoked))) = bench.beat().await {
+                break revoked;
+            }
+        }
+    };
+    let revoked = tokio::time::timeout(PATIENCE, revoked).await.expect("the rebalance is seen");
+    assert_eq!(revoked.partitions.len(), 1);
+    revoked.ack();
+    second.close().await;
+    bench.driver.shutdown.cancel();
+    assert!(matches!(bench.beat().await, Step::Interrupted(Turn::Stop)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_off_ends_by_itself_and_at_once_when_the_process_is_to_stop() {
+    let mut bench = Bench::new("back-off").await;
+    let Event::Assigned(assignment) = bench.event().await else { panic!("an assignment comes first") };
+    let turn = bench.driver.pause(&mut bench.consumer, assignment.clone(), PAUSE).await;
+    assert!(matches!(turn, Turn::Retake(again) if again.id == assignment.id));
+    bench.driver.shutdown.cancel();
+    assert!(matches!(bench.driver.pause(&mut bench.consumer, assignment, PATIENCE).await, Turn::Stop));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healing_that_a_shutdown_meets_is_left_for_the_next_take_over() {
+    let mut bench = Bench::new("healing").await;
+    bench.driver.stage = Idle { rounds: 10, stop_at: Some((7, bench.driver.shutdown.clone())) };
+    bench.begin().await;
+    assert_eq!(bench.driver.stage.rounds, 6, "no round was begun after the shutdown");
+    assert!(bench.driver.held.is_none(), "nothing is computed over what is not healed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_waits_gives_way_to_a_shutdown() {
+    let mut bench = Bench::new("take-over").await;
+    let _deaf = bench.silence_brokers();
+    let Event::Assigned(assignment) = bench.event().await else { panic!("an assignment comes first") };
+    let shutdown = bench.driver.shutdown.clone();
+    // The writer finds no broker; the test's own broker has long answered when the shutdown comes.
+    let (take, stop) = (bench.driver.take(&mut bench.consumer, &bench.group, assignment), async {
+        bench.group.committed(&[]).await.unwrap();
+        shutdown.cancel();
+    });
+    let taken = tokio::time::timeout(PATIENCE, async { tokio::join!(take, stop).0 }).await;
+    assert!(matches!(taken.expect("it does not wait for brokers"), Ok(Step::Interrupted(Turn::Stop))));
+}
+
+#[tokio::test]
+async fn a_commit_is_given_up_after_a_shutdown_and_never_before() {
+    let shutdown = CancellationToken::new();
+    let commit = tokio::task::yield_now();
+    let in_time = tokio::select! {
+        () = commit => true,
+        () = overdue(&shutdown, Duration::ZERO) => false,
+    };
+    assert!(in_time);
+    shutdown.cancel();
+    let in_time = tokio::select! {
+        () = std::future::pending() => true,
+        () = overdue(&shutdown, Duration::ZERO) => false,
+    };
+    assert!(!in_time);
+}
