@@ -5,6 +5,7 @@
 mod clients;
 mod kafka_chain;
 mod kafka_consumer;
+mod kafka_dead_letters;
 mod kafka_mock;
 mod kafka_outage;
 mod kafka_publisher;

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message, OwnedHeaders};
 
+/// No record that is published may be larger, by [`Outgoing::size`]: librdkafka refuses more than `message.max.bytes` (1,000,000)
+/// with framing, brokers take a little more.
+pub const MAX_RECORD_BYTES: usize = 990_000;
+
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {

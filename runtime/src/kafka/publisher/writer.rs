@@ -21,7 +21,7 @@ use super::starting::Turn;
 use super::{Committed, Input, PublishError, Timing, Transaction};
 use crate::kafka::client::{log_error, make};
 use crate::kafka::connection::MESSAGE_TIMEOUT;
-use crate::kafka::record::{Delivered, Outgoing};
+use crate::kafka::record::{Delivered, MAX_RECORD_BYTES, Outgoing};
 use crate::kafka::retire::retire;
 use crate::telemetry::chain;
 
@@ -40,8 +40,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const DELIVERY_POLL: Duration = Duration::from_millis(1);
 /// How often an idle producer's events are served.
 const IDLE_POLL: Duration = Duration::from_secs(1);
-/// librdkafka refuses more than `message.max.bytes` (1,000,000) with key and framing; brokers take a little more.
-pub(super) const MAX_RECORD_BYTES: usize = 990_000;
 
 /// One transaction to commit, and where its end is told.
 pub(super) struct Command {
