@@ -60,7 +60,7 @@ pub enum TopicError {
         /// The brokers.
         servers: String,
         /// What the client has heard of them, where it has.
-        reason: Option<String>,
+        reason: Option<Box<str>>,
         /// What librdkafka says.
         source: KafkaError,
     },
@@ -189,10 +189,9 @@ impl Admin {
         let topic = topic.map(str::to_owned);
         let work = move || asker.partitions(topic.as_deref(), ASK_TIMEOUT);
         let canceled = |_| Err(Unanswered { source: KafkaError::Canceled, reason: None });
-        tokio::task::spawn_blocking(work)
-            .await
-            .unwrap_or_else(canceled)
-            .map_err(|Unanswered { source, reason }| TopicError::Ask { servers: self.servers.clone(), reason, source })
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(canceled).map_err(|Unanswered { source, reason }| {
+            TopicError::Ask { servers: self.servers.clone(), reason: reason.map(String::into_boxed_str), source }
+        })
     }
 
     async fn create(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, TopicError> {
