@@ -192,3 +192,38 @@ async fn what_a_single_run_elsewhere_has_published_is_not_published_again_by_the
     serving.await.unwrap().unwrap();
     assert_eq!(rig.events().await.len(), 21, "it has read what the other one had written");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_serves_waits_for_a_single_run_elsewhere_and_goes_on_where_it_died() {
+    let mut rig = Rig::scaled(still(20, 2), 10, 50.0).await;
+    rig.source.scan.interval = Period::from_secs(400);
+    let stop = CancellationToken::new();
+    let serving = rig.serve(&stop);
+    until("it scans", async || !rig.requests().is_empty()).await;
+    let header = async || {
+        let header = rig.parts().await.remove("").unwrap_or_default();
+        (header.scan_number.unwrap_or(0), header.state.unwrap_or_default())
+    };
+    until("its scan ends", async || header().await == (1, "complete".to_owned())).await;
+
+    rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
+    rig.faults("devices page=2 hang x1");
+    let (other, source) = (rig.peer(windfall_services::kafka(), "b"), rig.source.clone());
+    let single = tokio::spawn(async move { run::run_once(&other, &[source], CancellationToken::new()).await });
+    let handle = rig.handle();
+    let hangs = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
+    until("the single run is in the middle of its scan", hangs).await;
+    let asked = rig.requests().len();
+    until("the other waits for it", async || {
+        reason(&rig.setup).is_some_and(|it| it.contains("single run of instance `b`"))
+    })
+    .await;
+    assert_eq!((rig.requests().len(), header().await), (asked, (2, "running".to_owned())));
+
+    single.abort();
+    until("the scan ends that was begun", async || header().await == (2, "complete".to_owned())).await;
+    assert!(rig.header().await.detail.unwrap().contains(r#""instance":"a""#));
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    assert_eq!(rig.events().await.len(), 21);
+}
