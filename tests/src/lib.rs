@@ -1,6 +1,7 @@
 //! What tests of more than one stage share: the product as processes, the topics as another client reads them, and the checker of the laws.
 
 pub mod checker;
+pub mod fold;
 pub mod identity;
 pub mod image;
 pub mod journal;

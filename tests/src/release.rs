@@ -6,7 +6,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde_json::Value as Json;
 use windfall_simulator::journal::{Line, Response, Truth};
 
-use crate::checker::{Breach, events, place, text, time};
+use crate::checker::{Breach, events, made, place, text, time};
 use crate::image;
 use crate::journal::{Scan, good, responses, scans_ended};
 use crate::topics::Entry;
@@ -31,7 +31,7 @@ pub fn no_false_release(journal: &[Line], truth: &Truth, scans: &[Entry], change
         let id = text(&entry.key, "device_id");
         let (was, walk) = last.entry(id).or_insert_with(|| (false, Walk::of(&lives, id)));
         let is = event["after"].is_null() || !event["after"]["released_from_org_date_time"].is_null();
-        if is != *was && !walk.reach(time(event, "ts_ms"), |state| state.released == is) {
+        if is != *was && !walk.reach(made(event), |state| state.released == is) {
             let what = if is { "released" } else { "back" };
             breaches.push(format!("L5: {} is called {what}, and was not", place(entry)));
         }
@@ -49,7 +49,7 @@ pub fn no_false_removal(journal: &[Line], truth: &Truth, servers: &[Entry]) -> V
     use windfall_simulator::journal::{ChangeKind, Record};
     let mut breaches = Vec::new();
     for (entry, event) in events(servers).filter(|(_, event)| event["after"].is_null()) {
-        let (id, by) = (text(&entry.key, "server_id"), time(event, "ts_ms"));
+        let (id, by) = (text(&entry.key, "server_id"), made(event));
         let removed = journal.iter().any(|line| match &line.record {
             Record::Change(change) => {
                 change.kind == ChangeKind::ServerRemoved && change.server_id.as_deref() == Some(id) && change.at <= by
@@ -103,7 +103,7 @@ impl Proof<'_> {
         for evidence in strings(&event["evidence"]) {
             if let Some(number) = cited_scan(evidence) {
                 cites = true;
-                match self.absent(id, number, time(event, "ts_ms")) {
+                match self.absent(id, number, made(event)) {
                     Ok(at) => ended = ended.max(Some(at)),
                     Err(why) => faults.push(why),
                 }
@@ -149,7 +149,7 @@ impl Proof<'_> {
         let Some(answer) = self.by_request.get(request).filter(|it| it.route == "device" && names(it, id)) else {
             return Some(format!("names no look-up of it: `{request}`"));
         };
-        let by = time(event, "ts_ms");
+        let by = made(event);
         // The scan's end is written in whole milliseconds.
         if answer.at_wall < ended || answer.at_wall > by {
             return Some("was not looked up between the scan and the event".to_owned());

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use windfall_simulator::journal::{Line, Truth};
 
-use crate::checker::{self, Breach, Rows, StoreSnapshot};
+use crate::checker::{self, Breach, StoreSnapshot};
+use crate::fold::{self, Rows};
 use crate::identity::{self, Table};
 use crate::topics::Entry;
 use crate::{journal, limits, release, secrets, served};
@@ -59,8 +60,8 @@ impl Run {
         }
         breaches.extend(release::no_false_release(journal, truth, scans, changes));
         breaches.extend(release::no_false_removal(journal, truth, servers));
-        breaches.extend(checker::assets_equal_changes(changes, flat));
-        breaches.extend(checker::store_equals_log(flat, rows));
+        breaches.extend(fold::assets_equal_changes(changes, flat));
+        breaches.extend(fold::store_equals_log(flat, rows));
         breaches.extend(checker::offsets_move_with_rows(&self.snapshots));
         breaches.extend(checker::rows_only_go_forward(audit));
         breaches.extend(checker::audit_ends_at_rows(audit, rows));

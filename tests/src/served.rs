@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value as Json, json};
 use windfall_simulator::journal::{Line, Response, Truth};
 
-use crate::checker::{Breach, events, place, text, time};
+use crate::checker::{Breach, events, made, place, text, time};
 use crate::image::{self, Image};
 use crate::journal::{good, responses};
 use crate::topics::Entry;
@@ -19,8 +19,8 @@ struct Answers<'a> {
     places: HashMap<&'a str, Vec<(DateTime<Utc>, &'a str)>>,
     /// Server to the names it was shown by.
     names: HashMap<&'a str, Vec<(DateTime<Utc>, &'a str)>>,
-    /// Lists of servers and linkages that were not served.
-    missing: Vec<&'a Response>,
+    /// Every page of the list of servers and of linkage lists, served or refused.
+    lists: Vec<&'a Response>,
 }
 
 impl<'a> Answers<'a> {
@@ -48,20 +48,26 @@ impl<'a> Answers<'a> {
             by_request: responses(journal).map(|answer| (answer.request_id.as_str(), answer)).collect(),
             places,
             names,
-            missing: responses(journal).filter(list).filter(|answer| !good(answer)).collect(),
+            lists: responses(journal).filter(list).collect(),
         }
     }
 
     /// Whether the server of a device could not be read in a scan: its list, or the list of servers, or several claimed it.
+    ///
+    /// A page that was refused and then served is not missing.
     fn unknown(&self, id: &str, server: Option<&str>, from: DateTime<Utc>, by: DateTime<Utc>) -> bool {
         let inside = |at: DateTime<Utc>| from <= at && at <= by;
+        let lists = || self.lists.iter().filter(|answer| inside(answer.at_wall));
         let concerns = |answer: &Response| match server {
             Some(server) => answer.route == "servers" || answer.target.contains(server),
             None => true,
         };
-        let claimed: HashSet<&str> =
-            self.places.get(id).into_iter().flatten().filter(|it| inside(it.0)).map(|it| it.1).collect();
-        claimed.len() > 1 || self.missing.iter().any(|answer| inside(answer.at_wall) && concerns(answer))
+        let served_later = |refused: &Response| {
+            lists().any(|it| good(it) && it.target == refused.target && it.at_wall > refused.at_wall)
+        };
+        let places = self.places.get(id).into_iter().flatten().filter(|(at, _)| inside(*at));
+        let claimed: HashSet<&str> = places.map(|(_, server)| *server).collect();
+        claimed.len() > 1 || lists().any(|it| !good(it) && concerns(it) && !served_later(it))
     }
 }
 
@@ -76,18 +82,19 @@ pub fn nothing_invented(journal: &[Line], truth: &Truth, changes: &[Entry]) -> V
     let answers = Answers::of(journal);
     let lives = lives(journal, truth);
     let mut breaches = Vec::new();
-    let mut last: HashMap<&str, (&Json, Walk<'_>)> = HashMap::new();
+    let mut last: HashMap<&str, Known<'_>> = HashMap::new();
     for (entry, event) in events(changes) {
         let id = text(&entry.key, "device_id");
         if !lives.contains_key(id) {
             breaches.push(format!("L1: {} never existed", place(entry)));
             continue;
         }
-        let (before, walk) = last.entry(id).or_insert((&Json::Null, Walk::of(&lives, id)));
+        let Known { before, walk, answered } =
+            last.entry(id).or_insert_with(|| Known { before: &Json::Null, walk: Walk::of(&lives, id), answered: None });
         let after = &event["after"];
         if !after.is_null() {
             let facts = Facts { id, entry, event, before, after, answers: &answers };
-            let found = [facts.identity(), facts.attributes(), facts.server(walk)];
+            let found = [facts.identity(), facts.attributes(), facts.order(answered), facts.server(walk)];
             breaches.extend(found.into_iter().flatten().map(|why| format!("L1: {} {why}", place(entry))));
         }
         *before = after;
@@ -102,11 +109,19 @@ pub fn no_server_invented(journal: &[Line], servers: &[Entry]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (entry, event) in events(servers).filter(|(_, event)| !event["after"].is_null()) {
         let (id, name) = (text(&entry.key, "server_id"), text(&event["after"], "server_name"));
-        if !shown_before(answers.names.get(id), name, time(event, "ts_ms")) {
+        if !shown_before(answers.names.get(id), name, made(event)) {
             breaches.push(format!("L1: {} is called `{name}`, which was never served", place(entry)));
         }
     }
     breaches
+}
+
+/// What the events of a device have said so far.
+struct Known<'a> {
+    before: &'a Json,
+    walk: Walk<'a>,
+    /// When the newest answer came that an event of it named.
+    answered: Option<DateTime<Utc>>,
 }
 
 /// One event and what it is compared with.
@@ -121,7 +136,7 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn at(&self) -> DateTime<Utc> {
-        time(self.event, "ts_ms")
+        made(self.event)
     }
 
     fn scan_began(&self) -> DateTime<Utc> {
@@ -158,6 +173,15 @@ impl Facts<'_> {
             .collect();
         let fits = good(answer) && shown.iter().any(|shown| *shown == image || self.keeps_status(shown, &image));
         (!fits).then(|| format!("shows what its answer did not: {}, served {:?}", image::line(&image), shown.first()))
+    }
+
+    /// What was shown earlier may not come back once something later was told.
+    fn order(&self, answered: &mut Option<DateTime<Utc>>) -> Option<String> {
+        let answer = self.answers.by_request.get(text(&self.event["source"], "request_id"))?;
+        let before = *answered;
+        *answered = before.max(Some(answer.at_wall));
+        (before > Some(answer.at_wall))
+            .then(|| format!("goes back to an answer of {}, after one of {before:?}", answer.at_wall))
     }
 
     /// Whether an image differs from what was served in that the device stays assigned: half-read lists take no server away.

@@ -7,7 +7,8 @@ use chrono::DateTime;
 use serde_json::{Value as Json, json};
 use tokio_postgres::{Client, NoTls};
 
-use crate::checker::{Rows, StoreSnapshot};
+use crate::checker::StoreSnapshot;
+use crate::fold::Rows;
 
 /// Notes each version of each row of `public.assets` from the table's first moment on.
 const AUDIT: &str = "

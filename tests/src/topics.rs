@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use apache_avro::Schema;
@@ -56,11 +57,15 @@ struct Line {
     headers: Vec<(String, Option<String>)>,
 }
 
+/// An open transaction is ended by its broker within 15 s, the product's setting; one that lasts longer than this hangs.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 /// Reads topics and decodes them by the schemas of one registry.
 #[derive(Debug)]
 pub struct TopicReader {
     bootstrap: String,
     registry: String,
+    patience: Duration,
     schemas: HashMap<u32, Schema>,
 }
 
@@ -68,7 +73,18 @@ impl TopicReader {
     /// Makes a reader of the broker at `bootstrap` with the registry at `registry`.
     #[must_use]
     pub fn new(bootstrap: &str, registry: &str) -> Self {
-        Self { bootstrap: bootstrap.to_owned(), registry: registry.to_owned(), schemas: HashMap::new() }
+        Self {
+            bootstrap: bootstrap.to_owned(),
+            registry: registry.to_owned(),
+            patience: PATIENCE,
+            schemas: HashMap::new(),
+        }
+    }
+
+    /// Waits so long for an open transaction to end, instead of longer than a broker lets one of the product's be open.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Reads the whole of some topics, in the order of partition and offset for each.
@@ -92,7 +108,7 @@ impl TopicReader {
                 "-cp",
             ])
             .arg(jars.join("*"))
-            .args([program, &self.bootstrap, level])
+            .args([program, &self.bootstrap, level, &self.patience.as_secs().to_string()])
             .args(topics)
             .output()
             .context("cannot run java")?;

@@ -13,7 +13,8 @@ use tokio::runtime::Runtime;
 use windfall_simulator::journal::{Line, TrueDevice};
 use windfall_simulator::{Builder, Handle, JournalMode, RateLimit, Running};
 
-use crate::checker::{Breach, StoreSnapshot, rebuilt_equals};
+use crate::checker::{Breach, StoreSnapshot};
+use crate::fold::rebuilt_equals;
 use crate::image::{columns, served};
 use crate::process::{Start, Windfall};
 use crate::run::Run;
@@ -24,7 +25,7 @@ use crate::topics::{Entry, Isolation, TopicReader};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Reads admitted in each [`WINDOW`]: so many that a scan takes a second or two, and fewer than a producer without a limiter makes.
-pub const LIMIT: u32 = 80;
+pub const LIMIT: u32 = 60;
 /// Length of the sliding window of reads, in seconds: short, so that a run of a minute holds many of them.
 pub const WINDOW: u32 = 10;
 

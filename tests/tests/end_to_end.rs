@@ -1,12 +1,16 @@
 //! The whole pipeline, each stage a process of its own, judged by the laws.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use windfall_simulator::{Command, ReleaseAnswer, Round, Simulator};
 use windfall_tests::journal::{complete_scans, scans_ended};
 use windfall_tests::process::Windfall;
-use windfall_tests::topics::Entry;
+use windfall_tests::topics::{Entry, Isolation, TopicReader};
 use windfall_tests::vacuity;
 use windfall_tests::workbench::{PATIENCE, Workbench};
 
@@ -168,5 +172,35 @@ fn killed_anywhere(bench: &Workbench, stages: &mut [Windfall]) -> anyhow::Result
         stages[stage].kill();
         stages[stage] = bench.start(STAGES[stage], None)?;
     }
+    Ok(())
+}
+
+/// What a reader of committed records cannot see is missed in words, and never left out in silence.
+#[test]
+fn the_checker_does_not_take_a_hidden_tail_for_the_end() -> anyhow::Result<()> {
+    let topic = format!("tail-{}", uuid::Uuid::new_v4().simple());
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", windfall_services::kafka());
+    let admin: AdminClient<DefaultClientContext> = client.create()?;
+    let created = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(admin.create_topics(&[created], &AdminOptions::new()))?;
+    let producer: BaseProducer = client.set("transactional.id", &topic).create()?;
+    producer.init_transactions(Duration::from_secs(30))?;
+    let mut reader = TopicReader::new(windfall_services::kafka(), "").patience(Duration::from_secs(3));
+    let write = |key: &str| -> anyhow::Result<()> {
+        producer.begin_transaction()?;
+        let record = BaseRecord::<str, str>::to(&topic).key(key).payload("\"value\"");
+        producer.send(record).map_err(|(error, _)| error)?;
+        Ok(producer.flush(Duration::from_secs(10))?)
+    };
+    write("seen")?;
+    producer.commit_transaction(Duration::from_secs(10))?;
+    ensure!(reader.read(Isolation::Committed, &[&topic])?.len() == 1, "the committed record was not read");
+    write("hidden")?;
+    let error = reader.read(Isolation::Committed, &[&topic]).expect_err("a tail that nobody can see").to_string();
+    ensure!(error.contains("an open transaction hides"), "{error}");
+    producer.abort_transaction(Duration::from_secs(10))?;
+    ensure!(reader.read(Isolation::Committed, &[&topic])?.len() == 1, "the aborted record was read");
     Ok(())
 }
