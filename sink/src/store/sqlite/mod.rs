@@ -23,10 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(35);
 
 /// A SQLite file as a store.
 ///
-/// The file is opened by the first call, and again after each environment error. A call that is dropped half-way
-/// still ends on the thread; the next one stands behind it.
+/// The file is opened by the first call, and again after each environment error. A call that is dropped or has timed out
+/// half-way still ends on the thread, and until it has, no other is handed over: the next waits for its turn, within its own
+/// time. One that is dropped before its turn never begins.
 pub struct SqliteStore {
     file: SqliteFile,
+    patience: Duration,
     worker: Option<Worker>,
 }
 
@@ -44,7 +46,8 @@ impl SqliteStore {
     /// Makes a store whose file is not open yet. The table's schema is ignored: SQLite has none.
     #[must_use]
     pub fn new(path: PathBuf, identity: Identity, table: Table, mode: SchemaMode) -> Self {
-        Self { file: SqliteFile { path, identity, table, mode, busy_timeout: BUSY_TIMEOUT }, worker: None }
+        let file = SqliteFile { path, identity, table, mode, busy_timeout: BUSY_TIMEOUT };
+        Self { file, patience: PATIENCE, worker: None }
     }
 
     /// Sets how long a lock of another process is waited for.
@@ -54,7 +57,7 @@ impl SqliteStore {
         self
     }
 
-    /// Has the thread do one job.
+    /// Has the thread do one job, when it has ended the one before.
     async fn ask<T>(
         &mut self,
         job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
@@ -64,13 +67,15 @@ impl SqliteStore {
             Some(worker) => worker,
             None => self.worker.insert(Worker::start(self.file.clone())?),
         };
-        let gone = || StoreError::environment(Cause::Internal, "the thread of the file has ended");
-        worker.send(job(answer)).map_err(|()| gone())?;
-        match tokio::time::timeout(PATIENCE, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => {
+        let done = async {
+            worker.hand_over(job(answer)).await.ok()?;
+            outcome.await.ok()
+        };
+        match tokio::time::timeout(self.patience, done).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => {
                 self.worker = None;
-                Err(gone())
+                Err(StoreError::environment(Cause::Internal, "the thread of the file has ended"))
             }
             Err(_) => Err(StoreError::environment(Cause::TimedOut, "the file was not written in time")),
         }
@@ -90,5 +95,47 @@ impl AssetStore for SqliteStore {
 
     async fn check(&mut self) -> Result<(), StoreError> {
         self.ask(|answer| Job::Check { answer }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{ColumnKind, TableName};
+
+    /// Long enough for any job that nothing holds up.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn cause(error: &StoreError) -> Option<Cause> {
+        match error {
+            StoreError::Environment { cause, .. } => Some(*cause),
+            _ => None,
+        }
+    }
+
+    fn epoch(connection: &rusqlite::Connection) -> i64 {
+        connection.query_row("select epoch from windfall_positions", [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn while_the_disk_hangs_nothing_is_queued_that_would_run_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("assets.db");
+        let identity = Identity { sink: "assets".to_owned(), topic: "assets.devices".to_owned() };
+        let table = Table::of_fields(TableName::parse("assets").unwrap(), [("color", ColumnKind::Text)]).unwrap();
+        let mut store = SqliteStore::new(path.clone(), identity, table, SchemaMode::Evolve).with_busy_timeout(LONG);
+        store.claim(&[0]).await.unwrap();
+        let disk = rusqlite::Connection::open(path).unwrap();
+        assert_eq!(epoch(&disk), 1);
+        disk.execute_batch("begin immediate").unwrap();
+        store.patience = Duration::from_millis(50);
+        for _ in 0..5 {
+            let error = store.claim(&[0]).await.unwrap_err();
+            assert_eq!(cause(&error), Some(Cause::TimedOut), "{error:?}");
+        }
+        disk.execute_batch("rollback").unwrap();
+        store.patience = LONG;
+        store.check().await.unwrap();
+        assert_eq!(epoch(&disk), 2, "the claim that was under way has ended, and none came after it");
     }
 }

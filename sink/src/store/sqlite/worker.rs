@@ -1,11 +1,11 @@
 //! The thread that owns a SQLite file.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::info;
 
 use super::SqliteFile;
@@ -18,31 +18,50 @@ use crate::store::ownership::{Owned, may_take};
 use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
 use crate::table::Table;
 
-/// What the thread can be asked to do. A dropped `answer` is no reason to stop half-way.
+/// What the thread can be asked to do. An `answer` that is dropped half-way is no reason to stop, one that is dropped before is
+/// one not to begin: whoever asked has gone on, and may not own the partitions any more.
 pub(super) enum Job {
     Claim { partitions: Vec<i32>, answer: oneshot::Sender<Result<Vec<Claimed>, StoreError>> },
     Apply { batch: Vec<AssetChange>, spans: Vec<Span>, answer: oneshot::Sender<Result<Applied, StoreError>> },
     Check { answer: oneshot::Sender<Result<(), StoreError>> },
 }
 
+impl Job {
+    fn abandoned(&self) -> bool {
+        match self {
+            Self::Claim { answer, .. } => answer.is_closed(),
+            Self::Apply { answer, .. } => answer.is_closed(),
+            Self::Check { answer } => answer.is_closed(),
+        }
+    }
+}
+
+/// A job on its way to the thread, with the turn that it holds until it has ended.
+type Order = (Job, OwnedSemaphorePermit);
+
 /// A handle on the thread; the thread ends when it is dropped.
 pub(super) struct Worker {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::SyncSender<Order>,
+    /// One: no job waits in the channel while another is under way.
+    turns: Arc<Semaphore>,
 }
 
 impl Worker {
     /// Starts the thread. The file is opened by the first job.
     pub(super) fn start(file: SqliteFile) -> Result<Self, StoreError> {
-        let (jobs, inbox) = mpsc::channel();
+        // There is room for the one job that has its turn, so that handing over never blocks.
+        let (jobs, inbox) = mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("windfall-sqlite".to_owned())
-            .spawn(move || Owner { file, connection: None, claims: BTreeMap::new() }.serve(&inbox))
+            .spawn(move || Owner::new(file).serve(&inbox))
             .map_err(|error| StoreError::environment(Cause::Resources, error))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, turns: Arc::new(Semaphore::new(1)) })
     }
 
-    pub(super) fn send(&self, job: Job) -> Result<(), ()> {
-        self.jobs.send(job).map_err(|_| ())
+    /// Waits for the job before to end, and hands this one over; an error when the thread has ended.
+    pub(super) async fn hand_over(&self, job: Job) -> Result<(), ()> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(drop)?;
+        self.jobs.send((job, turn)).map_err(drop)
     }
 }
 
@@ -53,15 +72,26 @@ struct Owner {
 }
 
 impl Owner {
-    fn serve(mut self, inbox: &mpsc::Receiver<Job>) {
-        while let Ok(job) = inbox.recv() {
-            match job {
-                Job::Claim { partitions, answer } => drop(answer.send(self.claim(&partitions))),
-                Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
-                Job::Check { answer } => {
-                    self.connection = None;
-                    drop(answer.send(self.in_transaction(|_, _, _| Ok(()))));
-                }
+    fn new(file: SqliteFile) -> Self {
+        Self { file, connection: None, claims: BTreeMap::new() }
+    }
+
+    fn serve(mut self, inbox: &mpsc::Receiver<Order>) {
+        while let Ok((job, turn)) = inbox.recv() {
+            if !job.abandoned() {
+                self.work(job);
+            }
+            drop(turn);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Claim { partitions, answer } => drop(answer.send(self.claim(&partitions))),
+            Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
+            Job::Check { answer } => {
+                self.connection = None;
+                drop(answer.send(self.in_transaction(|_, _, _| Ok(()))));
             }
         }
     }
@@ -292,4 +322,41 @@ fn write_row(
     let own: [&dyn ToSql; 5] = [&deleted, &generation, partition, offset, &now];
     values.extend(own);
     upsert.execute(values.as_slice()).map_err(classify)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::table::{ColumnKind, TableName};
+
+    #[test]
+    fn a_job_that_nobody_waits_for_any_more_is_not_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("assets.db");
+        let file = SqliteFile {
+            path: path.clone(),
+            identity: Identity { sink: "assets".to_owned(), topic: "assets.devices".to_owned() },
+            table: Table::of_fields(TableName::parse("assets").unwrap(), [("color", ColumnKind::Text)]).unwrap(),
+            mode: SchemaMode::Evolve,
+            busy_timeout: Duration::ZERO,
+        };
+        let serve = |job: Job| {
+            let turns = Arc::new(Semaphore::new(1));
+            let (jobs, inbox) = mpsc::sync_channel(1);
+            jobs.send((job, Arc::clone(&turns).try_acquire_owned().unwrap())).unwrap();
+            drop(jobs);
+            Owner::new(file.clone()).serve(&inbox);
+            assert_eq!(turns.available_permits(), 1, "the next has its turn");
+        };
+        let (answer, gone) = oneshot::channel();
+        drop(gone);
+        serve(Job::Claim { partitions: vec![0], answer });
+        assert!(!path.exists());
+        let (answer, mut waiting) = oneshot::channel();
+        serve(Job::Claim { partitions: vec![0], answer });
+        assert_eq!(waiting.try_recv().unwrap().unwrap().len(), 1);
+        assert!(path.exists());
+    }
 }
