@@ -1,11 +1,11 @@
 //! Membership of groups, against a real broker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, Flow, Start};
+use windfall_runtime::kafka::consumer::{Batch, BatchLimits, ConsumerError, Event, Flow, Start};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Record};
 use windfall_schemas::topic::Cleanup;
@@ -55,6 +55,27 @@ async fn a_group_without_offsets_begins_at_the_beginning_and_its_position_passes
     }
     assert_whole(&taken, 3, 0, 10);
     assert!(consumer.group().position().unwrap().values().all(|position| *position == 11));
+    consumer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_behind_the_last_record_reaches_the_end_without_one() {
+    let connection = connection();
+    let topic = topic(&connection, "t", 3).await;
+    let mut publisher = Publisher::start(&connection, &connection.prefixed("p")).await.unwrap();
+    let derived = (0..2).flat_map(|partition| records(&topic, partition, 0..10)).collect();
+    publisher.commit(Transaction { derived, ..Transaction::default() }).await.unwrap();
+    let mut consumer = member(&connection, &topic, Membership::Dynamic, 10);
+    let assignment = assigned(&mut consumer).await;
+    // In front of the marker, behind it, and in a partition that holds nothing.
+    let starts = [(at(&topic, 0), Start::At(10)), (at(&topic, 1), Start::At(11)), (at(&topic, 2), Start::At(0))];
+    consumer.group().start_at(&assignment, starts.into()).await.unwrap();
+    let mut ends = BTreeMap::new();
+    while ends != BTreeMap::from([(0, 11), (1, 11), (2, 0)]) {
+        let Batch { records, reached, .. } = batch(&mut consumer).await;
+        assert!(records.is_empty(), "{records:?}");
+        ends.extend(reached.into_iter().map(|reached| (reached.partition.partition, reached.next_offset)));
+    }
     consumer.close().await;
 }
 

@@ -107,7 +107,7 @@ impl Group {
         let all = partition_list(assignment.partitions.iter().map(|partition| (partition, Offset::Invalid)));
         consumer.pause(&all).map_err(|source| self.ask("partitions", source))?;
         let offsets = self.offsets_of(consumer, assignment, starts)?;
-        self.seek(consumer, assignment, offsets)?;
+        self.seek(consumer, assignment, offsets.clone())?;
         // A poll that began before the seek may hold a record of before; only when it has ended may anything be believed.
         match self.mailbox.await_turn(assignment.id, Instant::now() + TURN_TIMEOUT) {
             Turn::Taken => {}
@@ -116,8 +116,8 @@ impl Group {
             Turn::Late => return Err(self.not_set("a poll has not ended in time".to_owned())),
         }
         let mut live = Live::new();
-        for partition in starts.keys() {
-            live.entry(Arc::clone(&partition.topic)).or_default().insert(partition.partition);
+        for (partition, start) in offsets {
+            live.entry(partition.topic).or_default().insert(partition.partition, start);
         }
         let epoch = self.mailbox.open(assignment.id, live).ok_or_else(|| self.reassigned())?;
         let listed = partition_list(starts.keys().map(|partition| (partition, Offset::Invalid)));

@@ -1,6 +1,6 @@
 //! What passes between the polling thread and the run loop, and whose turn it is.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -17,8 +17,8 @@ use crate::kafka::record::TopicPartition;
 /// Two batches wait while a third is worked on: enough to keep both sides busy.
 const QUEUED_BATCHES: usize = 2;
 
-/// The partitions that may be read, by topic.
-pub(super) type Live = HashMap<Arc<str>, HashSet<i32>>;
+/// The partitions that may be read, by topic, each with the offset from which.
+pub(super) type Live = HashMap<Arc<str>, HashMap<i32, i64>>;
 
 /// Partitions that this member now has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -396,12 +396,12 @@ mod tests {
     #[test]
     fn what_is_given_up_is_told_within_the_epoch() {
         let (mailbox, assignment) = assigned();
-        let live = Live::from([("t".into(), HashSet::from([0, 1]))]);
+        let live = Live::from([("t".into(), HashMap::from([(0, 7), (1, 8)]))]);
         let epoch = mailbox.open(assignment, live).unwrap();
         let before = mailbox.revision();
         mailbox.give_up(&[TopicPartition::new("t", 0)]);
         assert!(mailbox.revision() > before);
         let view = mailbox.view();
-        assert_eq!((view.epoch, &view.live["t"]), (epoch, &HashSet::from([1])));
+        assert_eq!((view.epoch, &view.live["t"]), (epoch, &HashMap::from([(1, 8)])));
     }
 }

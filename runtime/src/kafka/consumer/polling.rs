@@ -227,17 +227,22 @@ impl Polling {
 
     fn keep(&mut self, message: &BorrowedMessage<'_>) {
         let Some((topic, partitions)) = self.live.get_key_value(message.topic()) else { return };
-        if partitions.contains(&message.partition()) {
+        if partitions.contains_key(&message.partition()) {
             self.cutter.push(Record::detach(message, Arc::clone(topic)), Instant::now());
         }
     }
 
     /// The event names no topic, so every live partition of that number tells its position, which is true for each.
+    ///
+    /// One of which nothing was delivered since the seek has no position: it stands where it was set.
     fn reach(&mut self, partition: i32) {
         let Ok(positions) = self.consumer.position() else { return };
-        let live = self.live.iter().filter(|(_, partitions)| partitions.contains(&partition));
-        let reached = live.filter_map(|(topic, _)| {
-            let Offset::Offset(next_offset) = positions.find_partition(topic, partition)?.offset() else { return None };
+        let reached = self.live.iter().filter_map(|(topic, partitions)| {
+            let start = *partitions.get(&partition)?;
+            let next_offset = match positions.find_partition(topic, partition).map(|found| found.offset()) {
+                Some(Offset::Offset(position)) => position,
+                _ => start,
+            };
             Some(Reached { partition: TopicPartition { topic: Arc::clone(topic), partition }, next_offset })
         });
         let reached = reached.collect();
@@ -311,7 +316,7 @@ impl Polling {
             return false;
         }
         let live = self.live.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(|partition| TopicPartition { topic: Arc::clone(topic), partition: *partition })
+            partitions.keys().map(|partition| TopicPartition { topic: Arc::clone(topic), partition: *partition })
         });
         let live: Vec<TopicPartition> = live.collect();
         let list = partition_list(live.iter().map(|partition| (partition, Offset::Invalid)));
