@@ -2,7 +2,9 @@
 //! them again after a restart.
 
 use serde_json::json;
-use windfall_runtime::kafka::{Headers, Outgoing, Record};
+use windfall_runtime::kafka::sender::Sender;
+use windfall_runtime::kafka::{Connection, Headers, Outgoing, Record};
+use windfall_runtime::secret::TextOrSecret;
 use windfall_schemas::conflict::Conflict;
 use windfall_schemas::topic::{key_subject, value_subject};
 
@@ -114,6 +116,35 @@ async fn a_source_record_that_cannot_be_read_is_one_dead_letter_over_a_restart()
     assert_eq!(bench.own_output().await, before);
     assert_eq!(bench.dead_letters(&topic, &group).await.len(), 4);
     assert_eq!(bench.assets().await.len(), 1, "what it contributed before stands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_value_that_no_dead_letter_can_hold_stops_neither_loop() {
+    let mut bench = Workbench::new().await;
+    let (devices, contributions) = (bench.names.devices(), bench.names.contributions("devices"));
+    let events = vec![bench.added(1, &device("acme", "D1", "SIMP250001"))];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    let huge = |at: &Record| {
+        let key = at.key.clone().unwrap();
+        Outgoing::new(at.topic.to_string(), key, vec![b'x'; 5_000_000]).to_partition(at.partition)
+    };
+    let poison = [huge(&bench.log(&devices).await[0]), huge(&bench.log(&contributions).await[0])];
+    // Packed, it is small enough for the broker; the client's own limit is the stranger's to set.
+    let mut kafka = bench.setup.kafka.clone();
+    kafka.properties.insert("message.max.bytes".to_owned(), TextOrSecret::Text("20000000".to_owned()));
+    Sender::new(&Connection::new(&kafka, "stranger", "one")).unwrap().send(&poison).await.unwrap();
+    let events = vec![bench.added(2, &device("acme", "D2", "SIMP250002"))];
+    bench.write(events).await;
+
+    assert_eq!(bench.once().await.unwrap().dead_letters, 2);
+    assert_eq!(bench.assets().await.len(), 2, "what comes behind is read");
+    let (map, merge) = (bench.names.map_group("devices"), bench.names.merge_group("devices"));
+    for (topic, group) in [(devices, map), (contributions, merge)] {
+        let letters = bench.dead_letters(&topic, &group).await;
+        let told: Vec<_> = letters.iter().map(|letter| letter.headers.text("windfall.errors.value_bytes")).collect();
+        assert_eq!(told, [Some("5000000")], "{topic}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
