@@ -108,9 +108,7 @@ impl<R: SchemaSource> Running<R> {
         }
     }
 
-    /// Asks where the topic ends, shows how far away that is, and notes which partitions have nothing left to read.
-    ///
-    /// A partition that holds nothing never tells its end: the client told it once, before anything was read here.
+    /// Asks where the topic ends and shows how far away that is.
     pub(super) async fn show_lag(&mut self) {
         let positions = self.furthest();
         let asked = table::ends(&self.connection, &self.topic, positions.keys().copied());
@@ -121,10 +119,6 @@ impl<R: SchemaSource> Running<R> {
                     extents.get(partition).map_or(0, |extent| (extent.end - position).max(0))
                 };
                 let lag: i64 = positions.iter().map(behind).sum();
-                let at_end = |(partition, position): &(&i32, &i64)| {
-                    extents.get(partition).is_some_and(|extent| extent.end == **position)
-                };
-                self.reached.extend(positions.iter().filter(at_end));
                 self.set_lag(lag);
                 self.part.progress();
             }

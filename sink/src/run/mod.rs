@@ -294,9 +294,8 @@ impl<R: SchemaSource> Running<R> {
             warn!(sink = %self.sink, "the group still gives partitions to this instance that it gave up, taking them over again");
             return self.take_over_again().await;
         }
-        // Before the ends are asked: what is at its end then has missed nothing up to now.
-        let now = self.clock.now();
         self.show_lag().await;
+        let now = self.clock.now();
         let due = |partition: &i32| self.marks.get(partition).is_none_or(|mark| now - mark >= RENEWAL);
         let reached: BTreeMap<i32, i64> =
             self.reached.iter().filter(|(partition, _)| due(partition)).map(|(at, offset)| (*at, *offset)).collect();

@@ -17,6 +17,8 @@ use super::*;
 use crate::store::AssetStore;
 use crate::store::memory::Memory;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A clock that is set by hand.
 struct HandClock(Mutex<DateTime<Utc>>);
 
@@ -87,14 +89,18 @@ impl Idle {
         let sink = Sink::new(serde_json::from_value(config).unwrap(), surroundings).unwrap().with_store(store);
         let (running, consumer) = sink.start(CancellationToken::new(), None).unwrap();
         let mut idle = Self { running, consumer, memory, clock, status };
+        idle.read_to_end().await;
+        idle
+    }
+
+    async fn read_to_end(&mut self) {
         let read = async {
-            while idle.running.reached.is_empty() {
-                let event = idle.consumer.next().await;
-                idle.running.on(event).await.unwrap();
+            while self.running.reached.len() < usize::try_from(CHANGE_PARTITIONS).unwrap() {
+                let event = self.consumer.next().await;
+                self.running.on(event).await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the topic is read to its end");
-        idle
+        tokio::time::timeout(PATIENCE, read).await.expect("the topic is read to its end");
     }
 
     async fn look(&mut self) {
@@ -111,12 +117,15 @@ impl Idle {
     }
 }
 
+fn all(mark: DateTime<Utc>) -> Vec<Option<DateTime<Utc>>> {
+    vec![Some(mark); usize::try_from(CHANGE_PARTITIONS).unwrap()]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_partition_renews_its_mark_by_the_hour_and_no_sooner() {
     let mut idle = Idle::new("renew").await;
     let began = idle.clock.pass(TimeDelta::minutes(61));
     idle.look().await;
-    let all = |mark| vec![Some(mark); usize::try_from(CHANGE_PARTITIONS).unwrap()];
     assert_eq!(idle.marks(), all(began), "those without any record, too");
     let calls = idle.memory.calls();
     idle.clock.pass(TimeDelta::minutes(59));
@@ -133,15 +142,33 @@ async fn an_idle_partition_that_was_taken_over_in_the_store_is_given_up_and_the_
     let mut idle = Idle::new("fenced").await;
     let began = idle.clock.pass(TimeDelta::minutes(61));
     idle.look().await;
+    assert_eq!(idle.marks(), all(began));
     // As a process does that was given the partition while this one was stopped.
     idle.memory.open("assets", &idle.running.topic).claim(&[3]).await.unwrap();
     let later = idle.clock.pass(TimeDelta::minutes(61));
     idle.look().await;
     assert_eq!(idle.given_up(), Some(serde_json::json!([3])));
     assert!(!idle.running.writer.positions().contains_key(&3), "nothing is written for it any more");
+    let mut expected = all(later);
+    expected[3] = Some(began);
     idle.look().await;
-    for (partition, mark) in (0..).zip(idle.marks()) {
-        let expected = if partition == 3 { began } else { later };
-        assert_eq!(mark, Some(expected), "partition {partition}");
-    }
+    assert_eq!(idle.marks(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_the_group_still_counts_on_takes_a_partition_again_that_it_gave_up() {
+    let mut idle = Idle::new("reclaim").await;
+    idle.memory.open("assets", &idle.running.topic).claim(&[3]).await.unwrap();
+    idle.clock.pass(TimeDelta::minutes(61));
+    idle.look().await;
+    idle.look().await;
+    assert!(!idle.running.writer.positions().contains_key(&3), "not at once: the other may be the one who goes on");
+    idle.running.given_up_at = Instant::now().checked_sub(RECLAIM);
+    idle.look().await;
+    assert_eq!(idle.given_up(), None);
+    // Read to the end again, it is renewed under an epoch of our own.
+    idle.read_to_end().await;
+    let later = idle.clock.pass(TimeDelta::minutes(61));
+    idle.look().await;
+    assert_eq!(idle.marks(), all(later));
 }
