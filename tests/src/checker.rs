@@ -10,6 +10,7 @@
 //! | L3 no duplicate, L4 order, L7 atomic offset, L8 monotone rows | here |
 //! | L5 no false removal | [`crate::release`] |
 //! | L6 store = fold(log) | [`crate::fold`] |
+//! | L9 accounting | [`crate::accounting`] |
 //! | L10 limits | [`crate::limits`] |
 //! | L12 secrets, in logs and topics | [`crate::secrets`] |
 //! | names, hashes and partitions of events | [`crate::identity`] |

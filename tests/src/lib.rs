@@ -1,5 +1,6 @@
 //! What tests of more than one stage share: the product as processes, the topics as another client reads them, and the checker of the laws.
 
+pub mod accounting;
 pub mod checker;
 pub mod fold;
 pub mod identity;

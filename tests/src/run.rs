@@ -7,7 +7,7 @@ use crate::checker::{self, Breach, StoreSnapshot};
 use crate::fold::{self, Rows};
 use crate::identity::{self, Table};
 use crate::topics::Entry;
-use crate::{journal, limits, release, secrets, served};
+use crate::{accounting, journal, limits, release, secrets, served};
 
 /// What a run has left behind.
 #[derive(Debug, Clone)]
@@ -24,6 +24,10 @@ pub struct Run {
     pub servers: Vec<Entry>,
     /// `assets.devices`.
     pub flat: Vec<Entry>,
+    /// `abm.rejects`.
+    pub rejects: Vec<Entry>,
+    /// The dead letters of every loop and of the sink.
+    pub dead: Vec<Entry>,
     /// The store.
     pub rows: Rows,
     /// Every version that each row had: asset, generation, partition, offset.
@@ -39,7 +43,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Judges everything by the laws: L1 to L8, L10 and L12.
+    /// Judges everything by the laws: all but L11, which [`crate::workbench::Workbench::settle`] waits for.
     #[must_use]
     pub fn breaches(&self) -> Vec<Breach> {
         let Self { journal, truth, scans, changes, servers, flat, rows, audit, .. } = self;
@@ -65,6 +69,9 @@ impl Run {
         breaches.extend(checker::offsets_move_with_rows(&self.snapshots));
         breaches.extend(checker::rows_only_go_forward(audit));
         breaches.extend(checker::audit_ends_at_rows(audit, rows));
+        breaches.extend(accounting::rejects_accounted(journal, scans, &self.rejects));
+        breaches.extend(accounting::no_dead_letters(&self.dead));
+        breaches.extend(accounting::rows_accounted(flat, audit, self.snapshots.last()));
         breaches.extend(limits::limits_kept(journal));
         breaches.extend(limits::tokens_kept(journal, &self.started));
         breaches.extend(self.secrets_told());
@@ -79,7 +86,7 @@ impl Run {
             let value = entry.value.as_ref().map(ToString::to_string).unwrap_or_default();
             (entry.topic.clone(), format!("{} {value} {:?}", entry.key, entry.headers))
         };
-        let topics = [&self.scans, &self.changes, &self.servers, &self.flat];
+        let topics = [&self.scans, &self.changes, &self.servers, &self.flat, &self.rejects, &self.dead];
         let records: Vec<(String, String)> = topics.into_iter().flatten().map(record).collect();
         let texts = self.logs.iter().chain(&records).map(|(name, text)| (name.as_str(), text.as_str()));
         secrets::none_told(&self.private_key, texts)

@@ -50,6 +50,7 @@ pub fn missing(run: &Run) -> Vec<Breach> {
     need(scans.iter().any(halved), "no scan lacked a linkage list");
     let told = answers().filter_map(|it| it.retry_until).min();
     need(told.is_some_and(|until| answers().any(|it| it.at_wall >= until)), "no `Retry-After` was waited for");
+    need(!run.rejects.is_empty(), "no item was rejected");
     need(binding(run), "the limit of reads was never near");
     need(run.snapshots.iter().any(|it| it.partitions.values().any(|(row, _)| *row >= 0)), "no snapshot saw a row");
     missing
@@ -109,6 +110,8 @@ mod tests {
             changes: Vec::new(),
             servers: Vec::new(),
             flat: Vec::new(),
+            rejects: Vec::new(),
+            dead: Vec::new(),
             rows: std::collections::BTreeMap::new(),
             audit: Vec::new(),
             snapshots: Vec::new(),
@@ -117,7 +120,7 @@ mod tests {
             private_key: String::new(),
         };
         let missing = missing(&run);
-        assert_eq!(missing.len(), OF_DEVICES.len() + OF_SERVERS.len() + 11, "{missing:#?}");
+        assert_eq!(missing.len(), OF_DEVICES.len() + OF_SERVERS.len() + 12, "{missing:#?}");
         assert!(run.breaches().iter().any(|breach| breach.starts_with("nothing was published")));
     }
 }

@@ -1,5 +1,6 @@
 //! One organization, one broker's corner, one database, and the product's stages as processes of their own.
 
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,14 @@ pub const LIMIT: u32 = 60;
 /// Length of the sliding window of reads, in seconds: short, so that a run of a minute holds many of them.
 pub const WINDOW: u32 = 10;
 
+/// What is judged: changes, servers, scans, the flat record, rejects.
+const TOPICS: [&str; 5] = ["abm.devices", "abm.servers", "abm.scans", "assets.devices", "abm.rejects"];
+/// Where what cannot be worked on goes.
+const DEAD_LETTERS: [&str; 3] = [
+    "abm.devices.windfall-map-devices.dlq",
+    "assets.devices.contributions.windfall-merge-devices.dlq",
+    "assets.devices.windfall-sink-assets.dlq",
+];
 /// File of the store that is rebuilt in SQLite.
 const REBUILT_FILE: &str = "rebuilt.db";
 
@@ -310,20 +319,21 @@ sinks:
     /// # Errors
     /// When something cannot be read.
     pub fn gather(&self) -> anyhow::Result<Run> {
-        let topics = ["abm.devices", "abm.servers", "abm.scans", "assets.devices"];
-        let mut read: Vec<Vec<Entry>> = vec![Vec::new(); topics.len()];
+        self.sample()?;
+        let mut read: HashMap<String, Vec<Entry>> = HashMap::new();
+        let topics = [&TOPICS[..], &DEAD_LETTERS[..]].concat();
         for entry in self.read(&topics)? {
-            if let Some(at) = topics.iter().position(|name| self.topic(name) == entry.topic) {
-                read[at].push(entry);
-            }
+            read.entry(entry.topic.clone()).or_default().push(entry);
         }
-        let mut read = read.into_iter();
-        let mut next = || read.next().unwrap_or_default();
+        let mut all = |name: &str| read.remove(&self.topic(name)).unwrap_or_default();
+        let [changes, servers, scans, flat, rejects] = TOPICS.map(&mut all);
         Ok(Run {
-            changes: next(),
-            servers: next(),
-            scans: next(),
-            flat: next(),
+            changes,
+            servers,
+            scans,
+            flat,
+            rejects,
+            dead: DEAD_LETTERS.map(all).concat(),
             journal: self.journal(),
             truth: self.fleet().truth(),
             rows: self.block_on(self.database.rows("assets"))?,
@@ -359,7 +369,7 @@ fn locked<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn difference(device: &TrueDevice, row: Option<&std::collections::BTreeMap<String, Json>>) -> Option<String> {
+fn difference(device: &TrueDevice, row: Option<&BTreeMap<String, Json>>) -> Option<String> {
     let released = device.released_at.is_some();
     if !device.listed && !released {
         return None;

@@ -41,6 +41,7 @@ const APPLE: &str = "
     servers @3 503
     linkage every=17 403
     devices @5 cut at=50%
+    devices @9..10 malformed-item n=1
     devices @14 reset at=30%
     devices every=7 skip n=2
     devices every=11 repeat n=3
