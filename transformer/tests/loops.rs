@@ -1,7 +1,13 @@
 //! What both loops make of device events, against a real Kafka.
 
-use windfall_runtime::kafka::Outgoing;
+use tokio_util::sync::CancellationToken;
+use windfall_runtime::kafka::config::ManageTopics;
+use windfall_runtime::kafka::{Connection, Outgoing, topics};
+use windfall_schemas::conflict::Conflict;
 use windfall_schemas::envelope::{Kind, Op};
+use windfall_schemas::topic::{Names, value_subject};
+use windfall_transformer::catalog::DEVICES_COLLECTION;
+use windfall_transformer::{CollectionConfig, TransformerError, load_collections, run, run_once};
 
 use crate::workbench::{Workbench, device};
 
@@ -209,6 +215,62 @@ async fn a_record_that_cannot_be_read_becomes_a_dead_letter_and_its_neighbours_g
     let text = letters.iter().find(|letter| letter.value.as_deref() == Some(&b"{\"not\":\"avro\"}"[..])).unwrap();
     assert_eq!(text.headers.text("__connect.errors.stage"), Some("VALUE_CONVERTER"));
     assert_eq!(text.key.as_ref(), Some(&key), "a dead letter keeps its key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disagreement_is_a_record_in_its_assets_partition_and_ends_with_an_agreement() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{DEVICES_COLLECTION}merge: {{ color: agree }}\n");
+    std::fs::write(folder.path().join("devices.yaml"), text).unwrap();
+    let config = CollectionConfig { file: Some("devices.yaml".into()), ..CollectionConfig::shipped() };
+    let mut bench = Workbench::with(load_collections(folder.path(), &[config]).unwrap()).await;
+    let colored = |org: &str, id: &str, color: &str| {
+        let mut seen = device(org, id, "SIM6100001");
+        seen.color = Some(color.to_owned());
+        seen
+    };
+    let topic = bench.names.conflicts("devices");
+    let schema = bench.collection().conflicts_value_schema();
+    let codec = bench.setup.registry.codec(&value_subject(&topic), &schema).await.unwrap();
+    let events =
+        vec![bench.added(1, &colored("acme", "A1", "Silver")), bench.added(2, &colored("globex", "G1", "Gold"))];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    assert_eq!(bench.field(&bench.assets().await["SIM6100001"], "color"), "Silver", "the earliest claim keeps it");
+    let log = bench.log(&topic).await;
+    let [record] = log.as_slice() else { panic!("{} conflicts", log.len()) };
+    assert_eq!(record.partition, bench.log(&bench.names.assets("devices")).await[0].partition);
+    let opened: Conflict = codec.decode(record.value.as_ref().unwrap()).unwrap();
+    assert_eq!((opened.state.as_str(), opened.held.as_deref()), ("open", Some("\"Silver\"")));
+
+    let before = bench.own_output().await;
+    bench.once().await.unwrap();
+    assert_eq!(bench.own_output().await, before, "it is remembered over a restart");
+
+    let events = vec![bench.updated(3, &colored("globex", "G1", "Silver"))];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    let ended: Conflict = codec.decode(bench.log(&topic).await[1].value.as_ref().unwrap()).unwrap();
+    assert_eq!((ended.state.as_str(), ended.seen_at), ("closed", Some(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_with_other_partitions_are_refused_before_anything_is_read() {
+    let bench = Workbench::new().await;
+    let mut setup = bench.setup.clone();
+    setup.kafka.topic_prefix.push_str("other.");
+    let names = Names::new(&*setup.kafka.topic_prefix);
+    let mut specs = run::topics(&names, &bench.collections[0]);
+    for spec in specs.iter_mut().filter(|spec| spec.name == names.links("devices")) {
+        spec.partitions = 3;
+    }
+    let connection = Connection::new(&setup.kafka, "bench", "bench");
+    topics::ensure(&connection, &specs, ManageTopics::Create).await.unwrap();
+    setup.kafka.manage_topics = ManageTopics::None;
+    let error = run_once(&setup, &bench.collections, CancellationToken::new()).await.unwrap_err();
+    let TransformerError::Partitions { topic, found: 3, expected: 12 } = &error else { panic!("{error}") };
+    assert_eq!(*topic, names.links("devices"));
+    assert!(!error.may_pass() && error.help().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

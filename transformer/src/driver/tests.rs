@@ -168,14 +168,17 @@ async fn a_beat_that_brokers_hold_up_loses_no_batch() {
     let mut bench = Bench::new("held-up").await;
     let _deaf = bench.silence_brokers();
     bench.begin().await;
-    let mut read = 0;
-    while read < RECORDS {
-        match bench.beat().await {
-            Step::Interrupted(Turn::Event(Event::Batch(batch))) => read += batch.records.len(),
-            Step::Done => {}
-            _ => panic!("nothing else happens"),
+    let read = async {
+        let mut read = 0;
+        while read < RECORDS {
+            match bench.beat().await {
+                Step::Interrupted(Turn::Event(Event::Batch(batch))) => read += batch.records.len(),
+                Step::Done => {}
+                _ => panic!("nothing else happens"),
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("every batch comes through");
     assert_eq!(bench.detail("lag_records"), None, "what was not told is not shown");
 }
 
