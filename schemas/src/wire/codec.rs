@@ -7,7 +7,6 @@ use apache_avro::{
     Schema, reader::datum::GenericDatumReader, util::max_allocation_bytes, writer::datum::GenericDatumWriter,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_avro_fast::ser::SerializerConfig;
 
 use super::{
     MAX_READ_BYTES, MAX_WRITE_BYTES, SchemaReference, WireError,
@@ -38,9 +37,7 @@ struct Parsed {
     text: &'static str,
     name: String,
     schema: &'static Schema,
-    /// Made at the first record that is written: most schemas are only read.
-    writer: OnceLock<Option<serde_avro_fast::Schema>>,
-    careful_writer: GenericDatumWriter<'static>,
+    writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
 }
 
@@ -78,10 +75,11 @@ impl Codec {
         // An envelope is about 1 KiB: one allocation instead of nine doublings.
         bytes.reserve(USUAL_BYTES);
         let front = bytes.len();
-        if !self.parsed.write(&mut bytes, value) {
-            bytes.truncate(front);
-            self.parsed.write_carefully(&mut bytes, value)?;
-        }
+        let parsed = &*self.parsed;
+        parsed
+            .writer
+            .write_ser(&mut bytes, &value)
+            .map_err(|error| WireError::Encode { name: parsed.name.clone(), why: reason(error) })?;
         match bytes.len() - front {
             size if size > MAX_WRITE_BYTES => Err(WireError::TooLarge { bytes: size }),
             _ => Ok(bytes),
@@ -119,21 +117,6 @@ impl Codec {
     }
 }
 
-impl Parsed {
-    /// Appends the datum, at twice the speed of the careful writer; `false`, and perhaps half a datum, when it does not fit.
-    fn write<T: Serialize + ?Sized>(&self, bytes: &mut Vec<u8>, value: &T) -> bool {
-        let schema = self.writer.get_or_init(|| self.text.parse().ok());
-        let Some(schema) = schema else { return false };
-        serde_avro_fast::to_datum(value, bytes, &mut SerializerConfig::new(schema)).is_ok()
-    }
-
-    /// Appends the datum by the library that reads it: it fills defaults in, and names the field that does not fit.
-    fn write_carefully<T: Serialize + ?Sized>(&self, bytes: &mut Vec<u8>, value: &T) -> Result<(), WireError> {
-        let written = self.careful_writer.write_ser(bytes, &value);
-        written.map(drop).map_err(|error| WireError::Encode { name: self.name.clone(), why: reason(error) })
-    }
-}
-
 impl std::fmt::Debug for Codec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Codec").field("id", &self.id).field("name", &self.parsed.name).finish_non_exhaustive()
@@ -162,10 +145,9 @@ fn parsed(text: &str) -> Result<Arc<Parsed>, WireError> {
     apache_avro::schema::ResolvedSchema::try_from(&schema).map_err(WireError::schema)?;
     let schema: &'static Schema = Box::leak(Box::new(schema));
     let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
-    let careful_writer =
-        GenericDatumWriter::builder(schema).human_readable(false).build().map_err(WireError::schema)?;
+    let writer = GenericDatumWriter::builder(schema).human_readable(false).build().map_err(WireError::schema)?;
     let reader = GenericDatumReader::builder(schema).human_readable(false).build().map_err(WireError::schema)?;
-    let parsed = Arc::new(Parsed { text, name, schema, writer: OnceLock::new(), careful_writer, reader });
+    let parsed = Arc::new(Parsed { text, name, schema, writer, reader });
     known.insert(text, parsed.clone());
     Ok(parsed)
 }
