@@ -1,5 +1,7 @@
 //! The comparison in which every channel ends: what is known against what one answer shows.
 
+use std::sync::Arc;
+
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::Kind;
 use windfall_schemas::server::ServerValue;
@@ -22,9 +24,9 @@ pub struct Change<V> {
     /// Every field that differs, in name order; empty when one side is missing.
     pub changed: Vec<&'static str>,
     /// The record as it was last published.
-    pub before: Option<V>,
+    pub before: Option<Arc<V>>,
     /// The record as it is now.
-    pub after: Option<V>,
+    pub after: Option<Arc<V>>,
     /// The number of the event in its record's life.
     pub number: u64,
     /// The hash of the present fields of `after`, of `before` where there is no after.
@@ -57,8 +59,8 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
         changed: names(&differing),
         number: known.number + 1,
         fingerprint: after.fingerprint(),
-        before: Some(known.value.clone()),
-        after: Some(after),
+        before: Some(Arc::clone(&known.value)),
+        after: Some(Arc::new(after)),
     })
 }
 
@@ -78,8 +80,8 @@ pub fn diff_server(servers: &Servers, seen: ServerValue) -> Option<ServerChange>
         changed: names(&differing),
         number: known.number + 1,
         fingerprint: seen.fingerprint(),
-        before: Some(known.value.clone()),
-        after: Some(seen),
+        before: Some(Arc::clone(&known.value)),
+        after: Some(Arc::new(seen)),
     })
 }
 
@@ -91,7 +93,7 @@ pub fn removed_server(known: &Known<ServerValue>) -> ServerChange {
         changed: Vec::new(),
         number: known.number + 1,
         fingerprint: known.value.fingerprint(),
-        before: Some(known.value.clone()),
+        before: Some(Arc::clone(&known.value)),
         after: None,
     }
 }
@@ -105,7 +107,7 @@ fn first_seen<V>(last_number: u64, after: V, fingerprint: String) -> Change<V> {
         kind: Kind::Added,
         changed: Vec::new(),
         before: None,
-        after: Some(after),
+        after: Some(Arc::new(after)),
         number: last_number + 1,
         fingerprint,
     }

@@ -1,5 +1,7 @@
 //! From a change to the record that readers get: the envelope, its key and its headers.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, SecondsFormat};
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Envelope, Op, Snapshot, Source};
@@ -118,7 +120,7 @@ impl Telling {
 
 /// Makes the envelope of a change.
 #[must_use]
-pub fn envelope<V: Recorded>(origin: &Origin, seen: &Seen, change: Change<V>, telling: Telling) -> Envelope<V> {
+pub fn envelope<V: Recorded>(origin: &Origin, seen: &Seen, change: Change<V>, telling: Telling) -> Envelope<Arc<V>> {
     let Change { kind, changed, before, after, number, fingerprint } = change;
     let op = match (&before, &after) {
         (_, None) => Op::Delete,
@@ -126,7 +128,7 @@ pub fn envelope<V: Recorded>(origin: &Origin, seen: &Seen, change: Change<V>, te
         (None, Some(_)) => Op::Read,
         (Some(_), Some(_)) => Op::Update,
     };
-    let record = after.as_ref().or(before.as_ref());
+    let record = after.as_deref().or(before.as_deref());
     let id = record.map_or("", Recorded::id);
     let updated_at = record.and_then(Recorded::updated_at).filter(|_| telling.shown);
     let event_id = event_id(&origin.org, V::TABLE, id, number, &fingerprint);
@@ -181,8 +183,8 @@ pub type Headers = Vec<(&'static str, String)>;
 
 /// Makes the CloudEvents headers of an event; the tombstone behind it carries the same but the content type.
 #[must_use]
-pub fn headers<V: Recorded>(envelope: &Envelope<V>, traceparent: &str, tombstone: bool) -> Headers {
-    let id = envelope.after.as_ref().or(envelope.before.as_ref()).map_or("", Recorded::id);
+pub fn headers<V: Recorded>(envelope: &Envelope<Arc<V>>, traceparent: &str, tombstone: bool) -> Headers {
+    let id = envelope.after.as_deref().or(envelope.before.as_deref()).map_or("", Recorded::id);
     let kind = envelope.kind.as_ref().map_or("", |kind| kind.as_str());
     let mut headers = vec![
         ("ce_specversion", "1.0".to_owned()),

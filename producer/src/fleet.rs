@@ -1,6 +1,7 @@
 //! The last known records of one organization, folded from our own topics.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Envelope};
@@ -12,8 +13,8 @@ use crate::observation::Reads;
 /// One record as it was last published.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known<V> {
-    /// The record.
-    pub value: V,
+    /// The record, which the events that name it share.
+    pub value: Arc<V>,
     /// The number of its last event.
     pub number: u64,
     /// The fingerprint that its last event carried.
@@ -28,7 +29,7 @@ pub struct Known<V> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<V> {
     /// The record after the event; `None` when it is gone.
-    pub after: Option<V>,
+    pub after: Option<Arc<V>>,
     /// The number of the event in its record's life.
     pub number: u64,
     /// The fingerprint of the event.
@@ -39,8 +40,8 @@ pub struct Event<V> {
     pub channel: Option<Channel>,
 }
 
-impl<V> From<Envelope<V>> for Event<V> {
-    fn from(envelope: Envelope<V>) -> Self {
+impl<V> From<Envelope<Arc<V>>> for Event<V> {
+    fn from(envelope: Envelope<Arc<V>>) -> Self {
         Self {
             after: envelope.after,
             number: envelope.source.sequence.as_deref().and_then(parse_sequence).unwrap_or(0),

@@ -180,11 +180,11 @@ proptest! {
                         }
                         Some((before_number, before)) => {
                             prop_assert_eq!(number, before_number + 1);
-                            prop_assert_eq!(event.before.as_ref(), Some(before));
+                            prop_assert_eq!(event.before.as_deref(), Some(before));
                         }
                     }
                     prop_assert!(ids.insert(event.event_id.unwrap()), "event ids are unique");
-                    last.insert(after.device_id.clone(), (number, after));
+                    last.insert(after.device_id.clone(), (number, DeviceValue::clone(&after)));
                 }
             }
         }

@@ -206,7 +206,7 @@ fn an_older_request_never_stands_over_a_newer_one_whatever_order_they_are_settle
         let (step, _) = step::page(&origin(), memory, &header, &assignments, read, at);
         memory.apply(&step);
         let after = memory.fleet.get("D00019").unwrap().value.clone();
-        (after.color.unwrap(), after.mdm_server_id)
+        (after.color.clone().unwrap(), after.mdm_server_id.clone())
     };
     assert_eq!(
         listed(&mut memory, 8, "RED"),
@@ -217,7 +217,7 @@ fn an_older_request_never_stands_over_a_newer_one_whatever_order_they_are_settle
     // Whoever takes over folds the topic, and what it asks comes after all that stands there.
     let mut folded = Memory::default();
     let known = memory.fleet.get("D00019").unwrap().value.clone();
-    folded.fleet.apply("D00019", Some(known_event(known, 3, BEGIN)));
+    folded.fleet.apply("D00019", Some(known_event(DeviceValue::clone(&known), 3, BEGIN)));
     assert_eq!(listed(&mut folded, 1, "RED").0, "RED");
 }
 
@@ -406,7 +406,7 @@ fn a_server_that_a_complete_list_lacks_is_removed_and_one_of_a_cut_list_is_not()
         let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", BEGIN);
         let (step, _) = step::begin(&origin(), &memory, &header, &read(ids, complete), BEGIN);
         memory.apply(&step);
-        let told = |event: &windfall_schemas::envelope::Envelope<ServerValue>| {
+        let told = |event: &windfall_schemas::envelope::Envelope<std::sync::Arc<ServerValue>>| {
             format!("{} {} {}", event.op, event.kind.as_ref().unwrap(), event.source.snapshot)
         };
         step.servers.iter().map(told).collect::<Vec<_>>()
@@ -468,7 +468,7 @@ fn most_servers_are_gone_when_every_list_of_a_day_says_so_and_nothing_else_was_u
         let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
         let (step, header) = step::begin(&origin(), memory, &header, &read, at);
         memory.apply(&step);
-        let told = step.servers.into_iter().map(|event| (event.before.unwrap_or_default().server_id, event.evidence));
+        let told = step.servers.into_iter().map(|event| (event.before.unwrap_or_default().server_id.clone(), event.evidence));
         (told.collect::<Vec<_>>(), header.reasons.into_iter().map(|reason| reason.why).collect::<Vec<_>>())
     };
     scan(&mut memory, 0, &[0, 1, 2, 3, 4], None, None);

@@ -1,6 +1,7 @@
 //! The take-over's reading: our own output, to the ends asked before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use windfall_runtime::kafka::Record;
@@ -33,7 +34,7 @@ pub(super) async fn memory(
 ) -> Result<Read, LedgerError> {
     let names = &cluster.names;
     let owner = org.to_owned();
-    let fold_device = move |fleet: &mut Fleet, key: DeviceKey, value: Option<Envelope<DeviceValue>>| {
+    let fold_device = move |fleet: &mut Fleet, key: DeviceKey, value: Option<Envelope<Arc<DeviceValue>>>| {
         if key.org == owner {
             fleet.apply(&key.device_id, value.map(Event::from));
         }
@@ -41,7 +42,7 @@ pub(super) async fn memory(
     let fleet =
         read(cluster, &names.devices(), CHANGE_PARTITIONS, Fleet::default(), fold_device, report.clone()).await?;
     let owner = org.to_owned();
-    let fold_server = move |servers: &mut Servers, key: ServerKey, value: Option<Envelope<ServerValue>>| {
+    let fold_server = move |servers: &mut Servers, key: ServerKey, value: Option<Envelope<Arc<ServerValue>>>| {
         if key.org == owner {
             servers.apply(&key.server_id, value.map(Event::from));
         }

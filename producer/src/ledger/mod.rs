@@ -242,7 +242,7 @@ impl Table<'_> {
         &self,
         records: &mut Vec<Outgoing>,
         key: &K,
-        envelope: &windfall_schemas::envelope::Envelope<V>,
+        envelope: &windfall_schemas::envelope::Envelope<Arc<V>>,
         traceparent: &str,
     ) -> Result<(), WireError> {
         let key = self.key.encode(key)?;

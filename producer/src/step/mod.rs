@@ -7,6 +7,8 @@ mod serverlist;
 mod settle;
 mod unwritable;
 
+use std::sync::Arc;
+
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::Envelope;
 use windfall_schemas::notification::Notification;
@@ -28,9 +30,9 @@ use crate::observation::Reads;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Step {
     /// Changes of devices.
-    pub devices: Vec<Envelope<DeviceValue>>,
+    pub devices: Vec<Envelope<Arc<DeviceValue>>>,
     /// Changes of management services; a tombstone follows each `d`.
-    pub servers: Vec<Envelope<ServerValue>>,
+    pub servers: Vec<Envelope<Arc<ServerValue>>>,
     /// Items that never become a record.
     pub rejects: Vec<RejectValue>,
     /// Progress and answers.

@@ -62,7 +62,7 @@ pub fn page(
         if !met.insert(device_id.clone()) {
             continue;
         }
-        let known = memory.fleet.get(&device_id).map(|known| &known.value);
+        let known = memory.fleet.get(&device_id).map(|known| &*known.value);
         let joined = assignments.join(known, Observation::listed(item.value, answer.number));
         if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
             header.disagreeing.push(device_id.clone());

@@ -94,7 +94,7 @@ pub fn reject_of_step(origin: &Origin, step: &mut Step, unwritable: &[Unwritable
                 scan_id: event.source.scan_id,
                 url: event.source.url,
                 request_id: event.source.request_id,
-                payload: event.after.as_ref().map(as_read),
+                payload: event.after.as_deref().map(as_read),
                 content_type: Some("application/json".to_owned()),
                 producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
                 ..RejectValue::default()
