@@ -89,7 +89,7 @@ impl Database {
             .collect()
     }
 
-    /// Takes one consistent look at rows and positions; nothing while there is no table.
+    /// Takes one consistent look at the rows and the positions of the sink `assets`; nothing while there is no table.
     ///
     /// # Errors
     /// When the server refuses.
@@ -99,7 +99,8 @@ impl Database {
             return Ok(None);
         }
         let sql = "select p.partition, coalesce(max(a.__offset), -1), p.next_offset from windfall_positions p
-                   left join public.assets a on a.__partition = p.partition group by p.partition, p.next_offset";
+                   left join public.assets a on a.__partition = p.partition
+                   where p.sink = 'assets' group by p.partition, p.next_offset";
         let rows = self.client.query(sql, &[]).await?;
         let partitions = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
         Ok(Some(StoreSnapshot { partitions }))

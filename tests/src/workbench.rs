@@ -314,6 +314,21 @@ sinks:
         Ok(breaches)
     }
 
+    /// Lets the sink read everything once more over the rows that stand: none of them may be written.
+    ///
+    /// # Errors
+    /// When the sink does not come through.
+    pub fn replay(&self) -> anyhow::Result<Vec<Breach>> {
+        let before = self.block_on(self.database.writes())?;
+        self.block_on(self.database.run("update windfall_positions set next_offset = 0 where sink = 'assets'"))?;
+        let mut again = self.start(&["run", "sink", "assets", "--once"], None)?;
+        ensure!(again.wait(PATIENCE)?.success(), "the sink did not come through again; {}", again.log_end());
+        let moved = self.block_on(self.database.snapshot())?.unwrap_or_default();
+        ensure!(moved.partitions.values().any(|(_, next)| *next > 0), "the sink read nothing again");
+        let written = self.block_on(self.database.writes())? - before;
+        Ok(if written == 0 { Vec::new() } else { vec![format!("L8: a replay wrote {written} rows again")] })
+    }
+
     /// Gathers what the run has left behind.
     ///
     /// # Errors

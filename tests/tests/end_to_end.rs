@@ -80,6 +80,7 @@ fn the_laws_hold_when_every_stage_is_killed() -> anyhow::Result<()> {
     let run = bench.gather()?;
     let mut breaches = run.breaches();
     breaches.extend(bench.rebuild()?);
+    breaches.extend(bench.replay()?);
     breaches.extend(vacuity::missing(&run));
     breaches
         .extend(played.into_iter().filter(|(_, often)| *often == 0).map(|(rule, _)| format!("`{rule}` never played")));
