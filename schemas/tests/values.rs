@@ -93,6 +93,8 @@ fn the_parts_of_a_scan_have_the_texts_of_the_contract() {
         ("limiter", ScanPart::Limiter),
         ("audit", ScanPart::Audit),
         ("signals", ScanPart::Signals),
+        ("owner", ScanPart::Owner),
+        ("owner:once", ScanPart::SingleRun),
         ("queue:3", ScanPart::Other("queue:3".into())),
         ("seen:x", ScanPart::Other("seen:x".into())),
     ];

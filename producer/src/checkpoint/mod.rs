@@ -113,13 +113,9 @@ impl Scans {
             ScanPart::Signals => {
                 self.signals = value.as_ref().and_then(|value| value.detail.as_deref()?.parse().ok());
             }
-            part => match Writer::of(&part) {
-                Some(Writer::Serving) => self.serving = value.as_ref().and_then(Owner::read).map(|(_, owner)| owner),
-                Some(Writer::SingleRun) => {
-                    self.single_run = value.as_ref().and_then(Owner::read).map(|(_, owner)| owner);
-                }
-                None => {}
-            },
+            ScanPart::Owner => self.serving = value.as_ref().and_then(Owner::read),
+            ScanPart::SingleRun => self.single_run = value.as_ref().and_then(Owner::read),
+            _ => {}
         }
     }
 

@@ -18,20 +18,13 @@ pub enum Writer {
 }
 
 impl Writer {
-    const ALL: [Writer; 2] = [Writer::Serving, Writer::SingleRun];
-
     /// Returns the part of `abm.scans` that names who is this writer.
     #[must_use]
-    pub fn part(self) -> &'static str {
+    pub fn part(self) -> ScanPart {
         match self {
-            Writer::Serving => "owner",
-            Writer::SingleRun => "owner:once",
+            Writer::Serving => ScanPart::Owner,
+            Writer::SingleRun => ScanPart::SingleRun,
         }
-    }
-
-    pub(super) fn of(part: &ScanPart) -> Option<Self> {
-        let ScanPart::Other(text) = part else { return None };
-        Writer::ALL.into_iter().find(|writer| writer.part() == text)
     }
 }
 
@@ -51,18 +44,16 @@ impl Owner {
     /// Writes the take-over, or that it goes on, as a record.
     #[must_use]
     pub fn part(&self, org: &str, writer: Writer) -> Part {
-        let mut value = value(org, DEVICES, &ScanPart::Other(writer.part().to_owned()), "");
+        let mut value = value(org, DEVICES, &writer.part(), "");
         value.updated_at = Some(self.shown_at);
         value.detail = serde_json::to_string(self).ok();
         Part::set(value)
     }
 
-    /// Reads a take-over; `None` for a record of another part.
+    /// Reads the record of a take-over; `None` for one that is none.
     #[must_use]
-    pub fn read(value: &ScanValue) -> Option<(Writer, Self)> {
-        let writer = Writer::of(&ScanPart::parse(&value.part))?;
-        let owner = serde_json::from_str(value.detail.as_deref()?).ok()?;
-        Some((writer, owner))
+    pub fn read(value: &ScanValue) -> Option<Self> {
+        serde_json::from_str(value.detail.as_deref()?).ok()
     }
 }
 
@@ -158,9 +149,9 @@ mod tests {
         scans.apply(&owner("b", "p2").part("acme", Writer::SingleRun));
         assert_eq!(scans.owners().cloned().collect::<Vec<_>>(), [owner("a", "p1"), owner("b", "p2")]);
         let part = owner("b", "p2").part("acme", Writer::SingleRun);
-        assert_eq!(Owner::read(part.value.as_ref().unwrap()), Some((Writer::SingleRun, owner("b", "p2"))));
-        let header = Header::begin("acme", None, "a", NOW).part("acme", DEVICES);
-        assert_eq!(Owner::read(header.value.as_ref().unwrap()), None);
+        assert_eq!(Owner::read(part.value.as_ref().unwrap()), Some(owner("b", "p2")));
+        scans.apply(&Header::begin("acme", None, "c", NOW).part("acme", DEVICES));
+        assert_eq!(scans.owners().count(), 2, "a header takes nothing over");
     }
 
     #[test]

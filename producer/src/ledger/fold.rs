@@ -8,7 +8,7 @@ use windfall_runtime::kafka::Record;
 use windfall_runtime::kafka::table::{self, FoldFailure, FoldProgress, FoldRequest, Folded};
 use windfall_schemas::device::{DeviceKey, DeviceValue};
 use windfall_schemas::envelope::Envelope;
-use windfall_schemas::scan::{ScanKey, ScanValue};
+use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
 
@@ -102,11 +102,11 @@ pub(super) async fn claims(
     let folded = table::fold(&cluster.connection, request, Vec::new(), move |claims, record: Record| {
         // What is not readable may never have been committed, and is no take-over.
         let Ok(Some(key)) = decoder.key::<ScanKey>(&record) else { return Ok(()) };
-        if key.org != owner_of || key.part != writer.part() {
+        if key.org != owner_of || ScanPart::parse(&key.part) != writer.part() {
             return Ok(());
         }
         let value = decoder.value::<ScanValue>(&record).ok().flatten();
-        if let Some((_, owner)) = value.as_ref().and_then(Owner::read) {
+        if let Some(owner) = value.as_ref().and_then(Owner::read) {
             claims.push(Claim { offset: record.offset, owner });
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::secret::{Secret, SecretBackend, TextOrSecret};
 #[serde(deny_unknown_fields)]
 struct Root {
     #[serde(default)]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "it only has to be a key that is known")]
     secrets: BTreeMap<String, SecretBackend>,
     #[serde(default)]
     sources: Vec<Source>,
@@ -24,7 +24,7 @@ struct Root {
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Postgres,
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "it only has to be a key that is known")]
     Sqlite,
 }
 
@@ -37,10 +37,10 @@ struct Source {
     #[serde(default)]
     url: Option<TextOrSecret>,
     #[serde(default)]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "it only has to be a key that is known")]
     interval: Option<Period>,
     #[serde(default)]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "it only has to be a key that is known")]
     page_size: Option<u32>,
 }
 
