@@ -468,7 +468,8 @@ fn most_servers_are_gone_when_every_list_of_a_day_says_so_and_nothing_else_was_u
         let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
         let (step, header) = step::begin(&origin(), memory, &header, &read, at);
         memory.apply(&step);
-        let told = step.servers.into_iter().map(|event| (event.before.unwrap_or_default().server_id.clone(), event.evidence));
+        let told =
+            step.servers.into_iter().map(|event| (event.before.unwrap_or_default().server_id.clone(), event.evidence));
         (told.collect::<Vec<_>>(), header.reasons.into_iter().map(|reason| reason.why).collect::<Vec<_>>())
     };
     scan(&mut memory, 0, &[0, 1, 2, 3, 4], None, None);

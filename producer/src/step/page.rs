@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Snapshot};
 use windfall_schemas::reject::RejectValue;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Step;
-use crate::apple::{Page, Rejected};
+use crate::apple::{Item, Page, Rejected};
 use crate::assignment::{Assignments, Contradiction};
 use crate::checkpoint::{DEVICES, Header, Scans, Scope};
 use crate::diff::{DeviceChange, diff};
@@ -15,7 +16,7 @@ use crate::event::{self, Origin, ScanPage, Seen, Telling};
 use crate::fleet::Fleet;
 use crate::memory::Memory;
 use crate::notice;
-use crate::observation::Observation;
+use crate::observation::{Observation, RequestNumber};
 
 /// Most ids that a header keeps of devices which contradict themselves: a linkage list that fails as a whole would
 /// fill it, and single reads could not settle so many anyway.
@@ -53,26 +54,7 @@ pub fn page(
     let Page { items, rejected, next, total, answer } = page;
     let read_at = answer.received_at.timestamp_millis();
     let mut step = Step { observed_at: read_at, ..Step::default() };
-    let mut met: BTreeSet<String> = BTreeSet::new();
-    let mut changes: Vec<(DeviceChange, u32)> = Vec::new();
-
-    step.observed.reserve(items.len());
-    for item in items {
-        let device_id = item.value.device_id.clone();
-        if !met.insert(device_id.clone()) {
-            continue;
-        }
-        let known = memory.fleet.get(&device_id).map(|known| &*known.value);
-        let joined = assignments.join(known, Observation::listed(item.value, answer.number));
-        if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
-            header.disagreeing.push(device_id.clone());
-        }
-        step.observed.push((device_id, joined.observation.reads));
-        match diff(&memory.fleet, joined.observation) {
-            Some(change) => changes.push((change, u32::try_from(item.index).unwrap_or(u32::MAX))),
-            None => step.unchanged += 1,
-        }
-    }
+    let Compared { mut met, changes } = compare(memory, assignments, items, answer.number, &mut header, &mut step);
 
     let last_page = next.is_none();
     let seen = Seen {
@@ -84,6 +66,7 @@ pub fn page(
         url: Some(answer.path.clone()),
     };
     let marks = snapshot_marks(&memory.fleet, &header, &changes, last_page);
+    step.devices.reserve_exact(changes.len());
     for ((change, index), snapshot) in changes.into_iter().zip(marks) {
         header.count(change.kind.as_str());
         let telling = Telling { snapshot, page_index: Some(index), ..Telling::shown() };
@@ -101,6 +84,44 @@ pub fn page(
     header.updated_at = at;
     finish_parts(origin, memory, &header, met, &mut step, at);
     (step, header)
+}
+
+/// What became of the items of a page.
+struct Compared {
+    /// The ids that were met.
+    met: BTreeSet<String>,
+    /// What differs, with its place on the page.
+    changes: Vec<(DeviceChange, u32)>,
+}
+
+fn compare(
+    memory: &Memory,
+    assignments: &Assignments,
+    items: Vec<Item<DeviceValue>>,
+    request: RequestNumber,
+    header: &mut Header,
+    step: &mut Step,
+) -> Compared {
+    let mut met: BTreeSet<String> = BTreeSet::new();
+    let mut changes = Vec::new();
+    step.observed.reserve(items.len());
+    for item in items {
+        let device_id = item.value.device_id.clone();
+        if !met.insert(device_id.clone()) {
+            continue;
+        }
+        let known = memory.fleet.get(&device_id).map(|known| &*known.value);
+        let joined = assignments.join(known, Observation::listed(item.value, request));
+        if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
+            header.disagreeing.push(device_id.clone());
+        }
+        step.observed.push((device_id, joined.observation.reads));
+        match diff(&memory.fleet, joined.observation) {
+            Some(change) => changes.push((change, u32::try_from(item.index).unwrap_or(u32::MAX))),
+            None => step.unchanged += 1,
+        }
+    }
+    Compared { met, changes }
 }
 
 /// The parts of a page: suspicions and plans that its devices leave, the ids seen, and last the header.
