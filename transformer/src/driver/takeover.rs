@@ -8,10 +8,25 @@ use tracing::info;
 use windfall_runtime::kafka::TopicPartition;
 use windfall_runtime::kafka::consumer::{Assignment, Group, GroupConsumer, Start};
 use windfall_runtime::kafka::publisher::Publisher;
+use windfall_runtime::kafka::table::Extent;
 
 use super::{Driver, Held, Step, Turn, rebalance};
 use crate::error::TransformerError;
 use crate::stage::{Stage, Starts};
+
+/// Where partitions stand.
+type Positions = BTreeMap<TopicPartition, i64>;
+
+/// What a take-over has found out before anything is written.
+#[derive(Debug, Default)]
+pub(super) struct Ground {
+    pub(super) starts: Starts,
+    /// For `--once`: the ends to be reached.
+    pub(super) goal: Positions,
+    /// Committed again with every difference that is published, so that the coordinator checks the membership: it is not asked
+    /// about a transaction without offsets, and a member that was stopped meanwhile would write behind the one who goes on.
+    pub(super) fence: Positions,
+}
 
 impl<S: Stage> Driver<S> {
     /// Takes the partitions over: fence, committed offsets, own output, positions, differences.
@@ -45,7 +60,7 @@ impl<S: Stage> Driver<S> {
             }
         };
         let begun = match prepared {
-            Ok((starts, goal)) => self.begin(group, &assignment, starts, goal).await,
+            Ok(ground) => self.begin(group, &assignment, ground).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -55,11 +70,7 @@ impl<S: Stage> Driver<S> {
     }
 
     /// Fences, reads the committed offsets, and reads what the stage must know.
-    async fn prepare(
-        &mut self,
-        group: &Group,
-        assignment: &Assignment,
-    ) -> Result<(Starts, BTreeMap<TopicPartition, i64>), TransformerError> {
+    async fn prepare(&mut self, group: &Group, assignment: &Assignment) -> Result<Ground, TransformerError> {
         if self.publisher.as_ref().is_none_or(Publisher::is_dead) {
             self.publisher = None;
             self.publisher = Some(Publisher::start(&self.connection, &self.options.transactional_id).await?);
@@ -69,37 +80,41 @@ impl<S: Stage> Driver<S> {
         if fresh > 0 {
             info!(group = self.options.group, partitions = fresh, "no committed offset, beginning at the start");
         }
-        let extents = if self.options.once { self.extents(&assignment.partitions).await? } else { BTreeMap::new() };
+        let asked = self.options.once || fresh == committed.len();
+        let extents = if asked { self.extents(&assignment.partitions).await? } else { BTreeMap::new() };
         let started = Instant::now();
         let starts = self.stage.take_over(&assignment.partitions, &committed).await?;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(group = self.options.group, partitions = starts.len(), elapsed_ms, "own output read");
+        let from = |at: &TopicPartition, extent: &Extent| match starts.get(at)? {
+            Start::Beginning => Some(extent.first),
+            Start::At(offset) => Some(*offset),
+        };
         // A partition in which nothing is left to read has no end to be met.
-        let goal = extents.into_iter().filter_map(|(at, extent)| {
-            let from = match starts.get(&at)? {
-                Start::Beginning => extent.first,
-                Start::At(offset) => *offset,
-            };
-            (from < extent.end).then_some((at, extent.end))
-        });
-        let goal = goal.collect();
-        Ok((starts, goal))
+        let goal = extents.iter().filter(|(at, extent)| from(at, extent).is_some_and(|from| from < extent.end));
+        let goal = goal.map(|(at, extent)| (at.clone(), extent.end)).collect();
+        let stood: Positions = committed.iter().filter_map(|(at, offset)| Some((at.clone(), (*offset)?))).collect();
+        let begins = extents.iter().filter_map(|(at, extent)| Some((at.clone(), from(at, extent)?)));
+        let fence = if stood.is_empty() { begins.collect() } else { stood };
+        Ok(Ground { starts, goal, fence })
     }
 
     pub(super) async fn begin(
         &mut self,
         group: &Group,
         assignment: &Assignment,
-        starts: Starts,
-        goal: BTreeMap<TopicPartition, i64>,
+        ground: Ground,
     ) -> Result<(), TransformerError> {
+        let Ground { starts, goal, mut fence } = ground;
         let epoch = group.start_at(assignment, starts).await?;
         self.show_details();
-        while let Some(work) = self.stage.heal()? {
+        while let Some(mut work) = self.stage.heal()? {
             if work.is_empty() {
                 yield_now().await;
             } else {
-                self.commit(group, epoch, work, Vec::new()).await?;
+                fence.extend(work.next_offsets.drain(..));
+                let present = fence.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
+                self.commit(group, epoch, work, present).await?;
             }
             if self.shutdown.is_cancelled() || !group.current(epoch) {
                 // What is left over is found and published at the next take-over.

@@ -8,10 +8,12 @@ use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
 use windfall_runtime::kafka::consumer::Start;
 use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Outgoing, Record};
 use windfall_schemas::topic::Names;
 
+use super::takeover::Ground;
 use super::*;
 use crate::stage::{Details, Starts};
 
@@ -23,6 +25,8 @@ struct Idle {
     rounds: u32,
     /// The round in which the process is told to stop.
     stop_at: Option<(u32, CancellationToken)>,
+    /// What a healing round writes.
+    heals: Vec<Outgoing>,
 }
 
 impl Stage for Idle {
@@ -45,7 +49,7 @@ impl Stage for Idle {
             stop.cancel();
         }
         self.rounds = self.rounds.saturating_sub(1);
-        Ok((self.rounds > 0).then(Work::empty))
+        Ok((self.rounds > 0).then(|| Work { derived: self.heals.clone(), ..Work::empty() }))
     }
 
     async fn compute(&mut self, _: Vec<Record>) -> Result<Work<()>, TransformerError> {
@@ -83,6 +87,10 @@ fn connection(servers: &str, prefix: &str) -> Connection {
 
 impl Bench {
     async fn new(name: &str) -> Self {
+        Self::member(name, Membership::Dynamic).await
+    }
+
+    async fn member(name: &str, membership: Membership) -> Self {
         let servers = tokio::task::spawn_blocking(windfall_services::kafka).await.unwrap();
         let prefix = format!("{name}-{}-{}.", std::process::id(), chrono::Utc::now().timestamp_micros());
         let (connection, names) = (connection(servers, &prefix), Names::new(&*prefix));
@@ -96,7 +104,7 @@ impl Bench {
         let options = GroupOptions {
             group: names.topic("group"),
             topics: vec![topic.clone()],
-            membership: Membership::Dynamic,
+            membership: membership.clone(),
             limits: BatchLimits::default(),
         };
         let driver = DriverOptions {
@@ -104,13 +112,13 @@ impl Bench {
             topics: options.topics.clone(),
             partitions: 1,
             transactional_id: names.topic("loop"),
-            membership: Membership::Dynamic,
+            membership,
             limits: options.limits,
             once: false,
         };
         let status = Status::new("one", SystemClock::shared());
         let consumer = GroupConsumer::start(&connection, options.clone()).unwrap();
-        let stage = Idle { rounds: 0, stop_at: None };
+        let stage = Idle { rounds: 0, stop_at: None, heals: Vec::new() };
         let part = status.part("idle", SILENCE);
         let driver = Driver::new(stage, connection, driver, part, CancellationToken::new());
         Self { driver, group: consumer.group(), consumer, status, options }
@@ -124,12 +132,34 @@ impl Bench {
     async fn begin(&mut self) {
         let Event::Assigned(assignment) = self.event().await else { panic!("an assignment comes first") };
         let starts = assignment.partitions.iter().map(|at| (at.clone(), Start::Beginning)).collect();
-        self.driver.begin(&self.group, &assignment, starts, BTreeMap::new()).await.unwrap();
+        let ground = Ground { starts, ..Ground::default() };
+        self.driver.begin(&self.group, &assignment, ground).await.unwrap();
     }
 
     async fn beat(&mut self) -> Step {
         let beat = self.driver.beat(&mut self.consumer, &self.group);
         tokio::time::timeout(PATIENCE, beat).await.expect("a beat ends by itself")
+    }
+
+    /// Leaves one record behind for the next take-over.
+    fn heal_one(&mut self) {
+        let record = Outgoing::new(self.options.topics[0].as_str(), &b"key"[..], &b"healed"[..]);
+        self.driver.stage = Idle { rounds: 2, stop_at: None, heals: vec![record] };
+    }
+
+    async fn take(&mut self, assignment: Assignment) -> Result<Step, TransformerError> {
+        let take = self.driver.take(&mut self.consumer, &self.group, assignment);
+        tokio::time::timeout(PATIENCE, take).await.expect("a take-over ends by itself")
+    }
+
+    /// Counts what readers of committed records see in the topic.
+    async fn written(&self) -> usize {
+        let request = FoldRequest::whole(self.options.topics[0].as_str(), 0..1);
+        let count = |seen: &mut usize, _| {
+            *seen += 1;
+            Ok(())
+        };
+        table::fold(&connection(windfall_services::kafka(), ""), request, 0, count).await.unwrap().state
     }
 
     /// Lets the driver, but not its consumer, ask a broker that accepts and never answers.
@@ -216,10 +246,44 @@ async fn a_back_off_ends_by_itself_and_at_once_when_the_process_is_to_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healing_that_a_shutdown_meets_is_left_for_the_next_take_over() {
     let mut bench = Bench::new("healing").await;
-    bench.driver.stage = Idle { rounds: 10, stop_at: Some((7, bench.driver.shutdown.clone())) };
+    bench.driver.stage = Idle { rounds: 10, stop_at: Some((7, bench.driver.shutdown.clone())), heals: Vec::new() };
     bench.begin().await;
     assert_eq!(bench.driver.stage.rounds, 6, "no round was begun after the shutdown");
     assert!(bench.driver.held.is_none(), "nothing is computed over what is not healed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healing_moves_no_position() {
+    let mut bench = Bench::new("in-office").await;
+    let Event::Assigned(assignment) = bench.event().await else { panic!("an assignment comes first") };
+    bench.heal_one();
+    assert!(matches!(bench.take(assignment.clone()).await, Ok(Step::Done)));
+    assert_eq!(bench.written().await, RECORDS + 1);
+    let at = assignment.partitions[0].clone();
+    let positions = || bench.group.committed(&assignment.partitions);
+    assert_eq!(positions().await.unwrap()[&at], Some(0), "where reading begins, as none was ever committed");
+    let epoch = bench.driver.held.as_ref().unwrap().epoch;
+    bench.group.commit(epoch, &[(at.clone(), 2)]).await.unwrap();
+    bench.heal_one();
+    assert!(matches!(bench.take(assignment.clone()).await, Ok(Step::Done)));
+    assert_eq!(bench.written().await, RECORDS + 2);
+    assert_eq!(bench.group.committed(&assignment.partitions).await.unwrap()[&at], Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_another_has_replaced_publishes_no_differences() {
+    let mut bench = Bench::member("replaced", Membership::Static { instance: "one".to_owned() }).await;
+    let Event::Assigned(assignment) = bench.event().await else { panic!("an assignment comes first") };
+    // As after a long stop: the group has given the place away, and this member has not heard of it yet.
+    let servers = connection(windfall_services::kafka(), "");
+    let mut heir = GroupConsumer::start(&servers, bench.options.clone()).unwrap();
+    let event = tokio::time::timeout(PATIENCE, heir.next()).await.expect("the heir is served");
+    assert!(matches!(event, Event::Assigned(_)), "{event:?}");
+    bench.heal_one();
+    let taken = bench.take(assignment).await;
+    assert_eq!(bench.written().await, RECORDS, "nothing was written behind the heir");
+    assert!(!matches!(taken, Ok(Step::Done)) && bench.driver.held.is_none());
+    heir.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
