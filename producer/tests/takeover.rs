@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use windfall_producer::config::RateLimitConfig;
 use windfall_producer::error::ProducerError;
 use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
@@ -226,4 +227,29 @@ async fn a_process_that_serves_waits_for_a_single_run_elsewhere_and_goes_on_wher
     stop.cancel();
     serving.await.unwrap().unwrap();
     assert_eq!(rig.events().await.len(), 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_overtaken_between_two_lists_asks_apple_for_nothing_more() {
+    let mut rig = Rig::new(still(60, 150), 10).await;
+    rig.source.rate_limit = RateLimitConfig { requests: 100, per: Period::from_secs(60), share: 1.0 };
+    let stop = CancellationToken::new();
+    let first = rig.serve(&stop);
+    until("it reads its linkage lists", async || rig.requests().iter().any(|asked| asked.route == "linkage")).await;
+    // Whatever comes after the one request that the second process can make is of the first one.
+    rig.faults("servers hang x1");
+    let second = rig.serve_as(rig.peer(windfall_services::kafka(), "b"), &stop);
+    let handle = rig.handle();
+    let asks = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
+    until("the second one asks", asks).await;
+    let asked = rig.requests().len();
+    let error = tokio::time::timeout(Duration::from_secs(60), first).await.expect("the first one ends").unwrap();
+    assert!(matches!(error, Err(ProducerError::Fenced { .. })), "{error:?}");
+
+    let requests = rig.requests();
+    let later: Vec<_> = requests[asked..].iter().map(|asked| asked.target.as_str()).collect();
+    assert!(later.len() <= 1, "one was in flight at most: {later:?}");
+    assert!((1..100).contains(&asked), "it was in the middle of its lists: {asked}");
+    stop.cancel();
+    second.await.unwrap().unwrap();
 }

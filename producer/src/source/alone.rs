@@ -33,11 +33,16 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
 
     /// Shows in `abm.scans` that this process is at work, unless it has done so lately and no scan has ended since.
     pub(super) async fn show_work(&mut self) -> Result<(), Interruption> {
+        if self.has_shown_work() { Ok(()) } else { self.sign().await }
+    }
+
+    pub(super) fn has_shown_work(&self) -> bool {
         let ended_at = self.memory.scans.devices.as_ref().and_then(|header| header.finished_at);
-        let shown = self.shown_at > ended_at.unwrap_or(i64::MIN) && self.now() - self.shown_at < millis(HEARTBEAT);
-        if shown {
-            return Ok(());
-        }
+        self.shown_at > ended_at.unwrap_or(i64::MIN) && self.now() - self.shown_at < millis(HEARTBEAT)
+    }
+
+    /// Writes that this process owns the source and is at work; fails when another has taken over.
+    pub(super) async fn sign(&mut self) -> Result<(), Interruption> {
         self.shown_at = self.now();
         self.commit(&Step { parts: vec![self.source.claim()], ..Step::default() }).await
     }

@@ -17,6 +17,11 @@ use crate::step::Step;
 
 /// Tries of a request before the scan is put off: with doubling waits about half a minute.
 pub(super) const TRIES: u32 = 6;
+/// A commit of so long ago says enough at any limit: what a process that was overtaken asks for in this time, the room
+/// between pace and limit holds.
+const SURELY_OURS: Duration = Duration::from_millis(500);
+/// After this long without a commit nobody knows whether the source is still ours.
+const LONGEST_UNSURE: Duration = Duration::from_secs(5);
 /// Tries of a look-up: its suspicion has a back-off of its own.
 pub(super) const LOOK_UP_TRIES: u32 = 2;
 
@@ -28,8 +33,9 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     {
         let mut attempt = 0;
         loop {
-            self.show_work().await?;
             self.save_limiter().await?;
+            self.wait_for_turn().await?;
+            self.see_that_it_is_ours().await?;
             let answer = self.waiting(call(Arc::clone(&self.directory))).await?;
             // A `Retry-After` outlives a crash only when it is written before it is waited for.
             self.save_limiter().await?;
@@ -59,6 +65,29 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             let clock = Arc::clone(&self.source.clock);
             self.waiting(async move { clock.sleep(wait).await }).await?;
         }
+    }
+
+    /// Waits here, and not where the request is sent, until the limiter lets it through: between the sign and the request
+    /// there must be no long wait.
+    async fn wait_for_turn(&mut self) -> Result<(), Interruption> {
+        loop {
+            let wait = self.directory.pace().wait;
+            if wait.is_zero() {
+                return Ok(());
+            }
+            let clock = Arc::clone(&self.source.clock);
+            self.waiting(async move { clock.sleep(wait).await }).await?;
+        }
+    }
+
+    /// Commits a sign before a request when nothing was committed within the period of the limit: a process that was fenced
+    /// ends here, so that Apple hears no more than one request of it beside those of its successor.
+    async fn see_that_it_is_ours(&mut self) -> Result<(), Interruption> {
+        let age = self.source.clock.elapsed().saturating_sub(self.committed_at);
+        if age > self.directory.pace().period.clamp(SURELY_OURS, LONGEST_UNSURE) || !self.has_shown_work() {
+            self.sign().await?;
+        }
+        Ok(())
     }
 
     /// Writes what the limiter must remember, before the next request rests on it.

@@ -42,6 +42,8 @@ pub(crate) struct Tenure<'a, D> {
     try_again_at: Option<i64>,
     /// When it last showed that it is at work.
     pub(super) shown_at: i64,
+    /// When the newest commit was begun, by the clock that never goes back.
+    pub(super) committed_at: Duration,
 }
 
 impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
@@ -71,6 +73,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             newest_request: 0,
             try_again_at: None,
             shown_at: source.clock.now().timestamp_millis(),
+            committed_at: Duration::ZERO,
         })
     }
 
@@ -243,6 +246,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         if step.is_empty() {
             return Ok(());
         }
+        let begun = self.source.clock.elapsed();
         let stopped = async {
             self.source.shutdown.cancelled().await;
             tokio::time::sleep(COMMIT_AT_THE_END).await;
@@ -253,6 +257,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             committed = self.ledger.commit(step) => committed?,
             () = stopped => return Err(Interruption::Stopped),
         }
+        self.committed_at = begun;
         self.memory.apply(step);
         telling::committed(&self.source.settings.origin.org, step, &self.memory);
         self.source.part.progress();
