@@ -1,6 +1,6 @@
 //! The door that every request of an organization goes through, one at a time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct Limiter {
     budget: Mutex<Budget>,
     /// Which jobs used the last period, for the metrics alone.
     jobs: Mutex<VecDeque<(Duration, Priority)>>,
+    /// What each job has waited beyond the whole seconds that were counted.
+    fractions: Mutex<HashMap<Priority, Duration>>,
     per: Duration,
     /// Somebody left, finished or was told to wait: everybody looks again.
     changed: Notify,
@@ -73,6 +75,7 @@ impl Limiter {
             clock,
             budget: Mutex::new(budget),
             jobs: Mutex::new(VecDeque::new()),
+            fractions: Mutex::default(),
             per: limit.per,
             changed: Notify::new(),
         }
@@ -103,10 +106,15 @@ impl Limiter {
             }
         }
         place.ticket = None;
-        let waited = self.now().saturating_sub(came);
-        counter!(RATE_LIMIT_WAIT_SECONDS, label::SOURCE => self.source.clone(), label::JOB => priority.as_str())
-            .increment(waited.as_secs());
+        self.count_wait(priority, self.now().saturating_sub(came));
         Permit { limiter: self, priority }
+    }
+
+    fn count_wait(&self, priority: Priority, waited: Duration) {
+        let mut fractions = self.fractions.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = whole_seconds(fractions.entry(priority).or_default(), waited);
+        counter!(RATE_LIMIT_WAIT_SECONDS, label::SOURCE => self.source.clone(), label::JOB => priority.as_str())
+            .increment(seconds);
     }
 
     /// Notes a 429.
@@ -151,5 +159,24 @@ impl Limiter {
     /// A panic inside the budget leaves plain numbers behind, so the lock's poison is not heeded.
     fn lock(&self) -> MutexGuard<'_, Budget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds a wait to what is left of earlier ones, and takes the whole seconds out: a counter has no others.
+fn whole_seconds(left: &mut Duration, waited: Duration) -> u64 {
+    let all = *left + waited;
+    *left = Duration::from_nanos(u64::from(all.subsec_nanos()));
+    all.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_below_a_second_add_up() {
+        let mut left = Duration::ZERO;
+        let counted: u64 = (0..10).map(|_| whole_seconds(&mut left, Duration::from_millis(750))).sum();
+        assert_eq!((counted, left), (7, Duration::from_millis(500)));
     }
 }
