@@ -9,7 +9,7 @@ use windfall_schemas::topic::{Names, value_subject};
 use windfall_transformer::catalog::DEVICES_COLLECTION;
 use windfall_transformer::{CollectionConfig, TransformerError, load_collections, run, run_once};
 
-use crate::workbench::{Workbench, device};
+use crate::workbench::{PATIENCE, Workbench, device};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn device_events_become_one_flat_record_each() {
@@ -267,7 +267,8 @@ async fn topics_with_other_partitions_are_refused_before_anything_is_read() {
     let connection = Connection::new(&setup.kafka, "bench", "bench");
     topics::ensure(&connection, &specs, ManageTopics::Create).await.unwrap();
     setup.kafka.manage_topics = ManageTopics::None;
-    let error = run_once(&setup, &bench.collections, CancellationToken::new()).await.unwrap_err();
+    let refused = run_once(&setup, &bench.collections, CancellationToken::new());
+    let error = tokio::time::timeout(PATIENCE, refused).await.expect("it is refused at the start").unwrap_err();
     let TransformerError::Partitions { topic, found: 3, expected: 12 } = &error else { panic!("{error}") };
     assert_eq!(*topic, names.links("devices"));
     assert!(!error.may_pass() && error.help().is_some());
