@@ -66,7 +66,9 @@ impl<'de> Visitor<'de> for EventVisitor {
                 EventPart::Kind => kind = map.next_value()?,
                 EventPart::EventId => event_id = map.next_value()?,
                 EventPart::Fingerprint => fingerprint = map.next_value()?,
-                EventPart::Other => drop(map.next_value::<Skipped>()?),
+                EventPart::Other => {
+                    map.next_value::<Skipped>()?;
+                }
             }
         }
         let Origin { ts_ms, org } = source.ok_or_else(|| A::Error::missing_field("source"))?;
@@ -107,7 +109,9 @@ impl<'de> Deserialize<'de> for Origin {
                     match part {
                         OriginPart::TsMs => ts_ms = Some(map.next_value()?),
                         OriginPart::Db => org = Some(map.next_value()?),
-                        OriginPart::Other => drop(map.next_value::<Skipped>()?),
+                        OriginPart::Other => {
+                            map.next_value::<Skipped>()?;
+                        }
                     }
                 }
                 let ts_ms = ts_ms.ok_or_else(|| A::Error::missing_field("ts_ms"))?;
