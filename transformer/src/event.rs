@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
-use crate::mapping::source::{DecodedRow, Skipped};
+use crate::mapping::decoded::{DecodedRow, Skipped};
 
 /// A change event of any source table.
 #[derive(Debug, Clone, PartialEq)]
