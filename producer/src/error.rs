@@ -42,6 +42,16 @@ pub enum ProducerError {
         #[source]
         source: LedgerError,
     },
+    /// A single run of a source did not come on.
+    #[error("single run of source `{source_name}` did not take it over within {seconds}s: {why}")]
+    Stalled {
+        /// Name of the source.
+        source_name: String,
+        /// How long nothing has moved.
+        seconds: u64,
+        /// What it met last.
+        why: String,
+    },
     /// The schemas could not be resolved.
     #[error("schemas of the producer were not resolved")]
     Schemas(#[source] LedgerError),
@@ -100,6 +110,17 @@ impl ProducerError {
         }
     }
 
+    /// Returns the worse of two by their exit codes: who does not know us outweighs who does not let us, and both any other.
+    #[must_use]
+    pub(crate) fn worse(self, other: Self) -> Self {
+        let weight = |error: &Self| match error.exit_code() {
+            3 => 2,
+            5 => 1,
+            _ => 0,
+        };
+        if weight(&other) > weight(&self) { other } else { self }
+    }
+
     /// Returns what an operator can do.
     #[must_use]
     pub fn help(&self) -> Option<String> {
@@ -109,6 +130,9 @@ impl ProducerError {
             ),
             ProducerError::AtWork { .. } => {
                 Some("wait for its scan to end, or stop it; a scan that does not move is free after 60 s".to_owned())
+            }
+            ProducerError::Stalled { .. } => {
+                Some("check that the brokers and the schema registry can be reached, then run it again".to_owned())
             }
             ProducerError::Topics(error) => error.help().map(str::to_owned),
             ProducerError::Ledger { source, .. } | ProducerError::Schemas(source) => source.help().map(str::to_owned),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
@@ -20,8 +20,8 @@ use crate::checkpoint::Writer;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{self, Cluster, Codecs};
-use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
+use crate::ledger::{Cluster, Codecs};
+use crate::source::{Connect, OnceOutcome, Source, SourceSettings, Stall};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(300);
@@ -105,72 +105,65 @@ pub async fn serve<D: DeviceDirectory + 'static>(
     let mut tasks = JoinSet::new();
     for job in jobs {
         let source = source(setup, &cluster, job, stop.clone());
-        tasks.spawn(async move { (source.org().to_owned(), source.run().await) });
+        tasks.spawn(source.run());
     }
-    collect(tasks, &stop, |()| ()).await.map(|_| ())
+    let mut first_error = None;
+    while let Some(joined) = tasks.join_next().await {
+        if let Err(error) = ended(joined) {
+            stop.cancel();
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), Err)
 }
 
-/// Scans every source once, one beside the other, and returns the worst outcome.
+/// Scans every source once, one beside the other, and returns the worst outcome; what one of them meets stops no other.
 ///
 /// # Errors
-/// The first error of a source: see [`ProducerError`]; another instance at work is one.
+/// The worst error of a source by its exit code: see [`ProducerError`]; another instance at work is one.
 pub async fn serve_once<D: DeviceDirectory + 'static>(
     setup: &Setup,
     jobs: Vec<Job<D>>,
     shutdown: CancellationToken,
 ) -> Result<OnceOutcome, ProducerError> {
     let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
-    for job in &jobs {
-        refuse_when_at_work(setup, &cluster, &job.settings).await?;
-    }
-    let stop = shutdown.child_token();
     let mut tasks = JoinSet::new();
     for job in jobs {
-        let source = source(setup, &cluster, job, stop.clone());
-        tasks.spawn(async move { (source.org().to_owned(), source.run_once().await) });
+        tasks.spawn(source(setup, &cluster, job, shutdown.clone()).run_once());
     }
-    let outcomes = collect(tasks, &stop, |outcome| outcome).await?;
-    // A source that was stopped before its end has left something out.
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(OnceOutcome::Incomplete));
-    Ok(outcomes.max().unwrap_or(OnceOutcome::Complete))
-}
-
-async fn refuse_when_at_work(setup: &Setup, cluster: &Cluster, settings: &SourceSettings) -> Result<(), ProducerError> {
-    let source_name = settings.origin.org.clone();
-    let scans = ledger::scans(cluster, &source_name, |_| ()).await;
-    let scans = scans.map_err(|source| ProducerError::Ledger { source_name: source_name.clone(), source })?;
-    let now = setup.clock.now().timestamp_millis();
-    ProducerError::when_at_work(&scans, &source_name, &settings.instance, now)
+    let mut outcomes = Vec::new();
+    let mut worst: Option<ProducerError> = None;
+    while let Some(joined) = tasks.join_next().await {
+        match ended(joined) {
+            // A source that was stopped before its end has left something out.
+            Ok(outcome) => outcomes.push(outcome.unwrap_or(OnceOutcome::Incomplete)),
+            Err(error) => {
+                worst = Some(match worst.take() {
+                    Some(worst) => worst.worse(error),
+                    None => error,
+                });
+            }
+        }
+    }
+    worst.map_or(Ok(outcomes.into_iter().max().unwrap_or(OnceOutcome::Complete)), Err)
 }
 
 fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: CancellationToken) -> Source<D> {
     let Job { settings, connect } = job;
     let part = setup.status.part(format!("producer {}", settings.origin.org), SILENCE);
-    Source { settings, cluster: cluster.clone(), clock: Arc::clone(&setup.clock), part, shutdown, connect }
+    let clock = Arc::clone(&setup.clock);
+    let stall = Stall::new(&clock);
+    Source { settings, cluster: cluster.clone(), clock, part, shutdown, connect, stall }
 }
 
-async fn collect<T: 'static, U>(
-    mut tasks: JoinSet<(String, Result<T, ProducerError>)>,
-    stop: &CancellationToken,
-    done: impl Fn(T) -> U,
-) -> Result<Vec<U>, ProducerError> {
-    let mut outcomes = Vec::new();
-    let mut first_error = None;
-    while let Some(joined) = tasks.join_next().await {
-        let ended = match joined {
-            Ok((_, ended)) => ended,
-            Err(error) => Err(ProducerError::Task { source_name: "producer".to_owned(), source: Box::new(error) }),
-        };
-        match ended {
-            Ok(outcome) => outcomes.push(done(outcome)),
-            Err(error) => {
-                error!(error = %chain(&error), help = error.help(), "source ended");
-                stop.cancel();
-                first_error.get_or_insert(error);
-            }
-        }
+/// Says what has become of a task, and tells the error of one that has failed.
+fn ended<T>(joined: Result<Result<T, ProducerError>, JoinError>) -> Result<T, ProducerError> {
+    let failed = |error| ProducerError::Task { source_name: "producer".to_owned(), source: Box::new(error) };
+    let ended = joined.map_err(failed).flatten();
+    if let Err(error) = &ended {
+        error!(error = %chain(error), help = error.help(), "source ended");
     }
-    first_error.map_or(Ok(outcomes), Err)
+    ended
 }
 
 /// Serves the configured sources until the token is cancelled: [`serve`] with Apple's API.

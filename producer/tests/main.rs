@@ -10,4 +10,5 @@ mod rig;
 mod scenarios;
 mod steps;
 mod takeover;
+mod trouble;
 mod unwritable;

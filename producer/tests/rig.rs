@@ -74,6 +74,11 @@ impl Rig {
     /// The same in compressed time; the simulator lives in it as well.
     pub(crate) async fn scaled(sim: Builder, page_size: u16, scale: f64) -> Self {
         let clock: SharedClock = Arc::new(ScaledClock::new(Utc::now(), scale));
+        Self::on_clock(sim, page_size, clock).await
+    }
+
+    /// The same by another clock, which is the simulator's as well.
+    pub(crate) async fn on_clock(sim: Builder, page_size: u16, clock: SharedClock) -> Self {
         let wall = Arc::clone(&clock);
         let sim = sim.wall_clock(Arc::new(move || wall.now()));
         Self::with_clock(sim, page_size, clock, windfall_services::kafka()).await
@@ -106,6 +111,18 @@ impl Rig {
             clock,
         };
         Self { sim, setup, source, names: Names::new(prefix) }
+    }
+
+    /// Makes the source of another organization of the same simulator.
+    pub(crate) fn account(&self, org: &str) -> SourceConfig {
+        let account = self.sim.credentials().iter().find(|account| account.org == org).unwrap();
+        SourceConfig {
+            name: org.to_owned(),
+            client_id: account.client_id.clone(),
+            key_id: Some(account.key_id.clone()),
+            private_key: Secret::new(account.private_key_pem.clone()),
+            ..self.source.clone()
+        }
     }
 
     pub(crate) fn handle(&self) -> Handle {

@@ -100,6 +100,7 @@ struct PartEntry {
     state: State,
     limit: Duration,
     since: Duration,
+    quiet_until: Duration,
     progress_at: Option<DateTime<Utc>>,
     progress: Option<Progress>,
     details: BTreeMap<String, Value>,
@@ -139,6 +140,7 @@ impl Status {
             state: State::Starting,
             limit,
             since: self.0.clock.elapsed(),
+            quiet_until: Duration::ZERO,
             progress_at: None,
             progress: None,
             details: BTreeMap::new(),
@@ -181,7 +183,7 @@ impl Status {
 }
 
 fn show(entry: &PartEntry, now: Duration) -> PartStatus {
-    let silent = now.saturating_sub(entry.since);
+    let silent = now.saturating_sub(entry.since.max(entry.quiet_until));
     let ready = match entry.state {
         State::Running => silent <= entry.limit,
         State::Finished => true,
@@ -216,6 +218,12 @@ impl Part {
             entry.progress_at = Some(now);
             entry.details.remove("reason");
         });
+    }
+
+    /// Says that nothing is to be done for so long: its silence counts from then on.
+    pub fn quiet_for(&self, duration: Duration) {
+        let until = self.board.0.clock.elapsed().saturating_add(duration);
+        self.change(|entry| entry.quiet_until = until);
     }
 
     /// Says what the part is doing.
@@ -313,6 +321,23 @@ mod tests {
         assert!(!status.snapshot().ready, "a process that is up but silent is not ready");
         part.progress();
         assert!(status.snapshot().ready);
+    }
+
+    #[test]
+    fn a_part_with_nothing_to_do_is_ready_until_it_should_have_begun_again() {
+        let clock = Arc::new(HandClock::default());
+        let status = Status::new("a", clock.clone());
+        let part = status.part("producer acme", Duration::from_secs(30));
+        part.progress();
+        part.quiet_for(Duration::from_secs(100));
+        clock.0.store(130, Ordering::Relaxed);
+        assert!(status.snapshot().ready);
+        assert_eq!(status.snapshot().parts["producer acme"].silent_s, 30);
+        clock.0.store(131, Ordering::Relaxed);
+        assert!(!status.snapshot().ready);
+        part.paused("Apple does not answer");
+        part.quiet_for(Duration::from_secs(100));
+        assert!(!status.snapshot().ready, "rest heals nothing");
     }
 
     #[test]

@@ -95,9 +95,10 @@ pub fn at_work(scans: &Scans, instance: &str, now: i64) -> Option<(String, i64)>
     let shown = running.chain(owners.map(|owner| (&owner.instance, owner.shown_at)));
     shown
         .filter(|(other, _)| *other != instance)
+        .map(|(other, at)| (other.clone(), now - at))
+        .filter(|(_, ago)| lately(*ago))
         // Another machine's clock may be ahead of ours.
-        .map(|(other, at)| (other.clone(), (now - at).max(0)))
-        .filter(|(_, ago)| *ago < AT_WORK_WITHIN)
+        .map(|(other, ago)| (other, ago.max(0)))
         .min_by_key(|(_, ago)| *ago)
 }
 
@@ -105,7 +106,12 @@ pub fn at_work(scans: &Scans, instance: &str, now: i64) -> Option<(String, i64)>
 #[must_use]
 pub fn single_run(scans: &Scans, now: i64) -> Option<&Owner> {
     let ended_at = scans.devices.as_ref().and_then(|header| header.finished_at).unwrap_or(i64::MIN);
-    scans.single_run.as_ref().filter(|owner| owner.shown_at > ended_at && now - owner.shown_at < AT_WORK_WITHIN)
+    scans.single_run.as_ref().filter(|owner| owner.shown_at > ended_at && lately(now - owner.shown_at))
+}
+
+/// Tells whether a sign is of now: what lies further in the future than that is of a clock that was set back.
+fn lately(ago: i64) -> bool {
+    (-AT_WORK_WITHIN..AT_WORK_WITHIN).contains(&ago)
 }
 
 #[cfg(test)]
@@ -181,6 +187,8 @@ mod tests {
         scans.apply(&owner("a", "p1").part("acme", Writer::SingleRun));
         assert_eq!(single_run(&scans, NOW + 59_999), Some(&owner("a", "p1")));
         assert_eq!(single_run(&scans, NOW + 60_000), None);
+        assert_eq!(single_run(&scans, NOW - 3_600_000), None, "its clock was ahead, and it has ended long since");
+        assert_eq!(at_work(&scans, "c", NOW - 3_600_000), None);
         let mut header = Header::begin("acme", None, "a", NOW);
         (header.state, header.finished_at) = (State::Complete, Some(NOW + 5));
         scans.apply(&header.part("acme", DEVICES));

@@ -1,5 +1,7 @@
 //! A device that complete scans lack and that no evidence has settled yet.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
 
@@ -58,6 +60,14 @@ impl Suspect {
         Self { absence: self.absence, tries: self.tries + 1, next_try_at: at + wait, last_answer: Some(why) }
     }
 
+    /// How long until the next look-up may be made: nothing where that is further off than any wait of ours, as a clock that
+    /// was ahead leaves it.
+    #[must_use]
+    pub fn wait(&self, now: i64) -> Duration {
+        let left = self.next_try_at.saturating_sub(now);
+        u64::try_from(left).ok().filter(|_| left <= LONGEST_WAIT).map_or(Duration::ZERO, Duration::from_millis)
+    }
+
     /// Writes the suspicion as a record.
     #[must_use]
     pub fn part(&self, org: &str, device_id: &str, scan_id: &str, at: i64) -> Part {
@@ -84,5 +94,20 @@ impl Suspect {
         let Detail { first_scan, first_ended_at, last_scan, last_ended_at, tries, next_try_at, last_answer } = detail;
         let absence = Absence { first_scan, first_ended_at, last_scan, last_ended_at };
         Self { absence, tries, next_try_at, last_answer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_up_that_a_clock_ahead_has_put_off_is_due() {
+        let suspect = Suspect::new(1, 0).tried("503".into(), 1_000);
+        assert_eq!(suspect.wait(1_000), Duration::from_millis(60_000));
+        assert_eq!(suspect.wait(61_000), Duration::ZERO);
+        assert_eq!(suspect.wait(90_000), Duration::ZERO);
+        let ahead = Suspect::new(1, 0).tried("503".into(), 24 * 60 * 60_000);
+        assert_eq!(ahead.wait(1_000), Duration::ZERO, "the clock was set back by a day");
     }
 }

@@ -27,7 +27,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         let look = self.ledger.look_around(self.source.org());
         let seen = self.waiting(look).await??;
         self.ledger.is_alone(seen)?;
-        self.source.part.progress();
+        self.moved();
         Ok(())
     }
 
@@ -38,19 +38,19 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
 
     pub(super) fn has_shown_work(&self) -> bool {
         let ended_at = self.memory.scans.devices.as_ref().and_then(|header| header.finished_at);
-        self.shown_at > ended_at.unwrap_or(i64::MIN) && self.now() - self.shown_at < millis(HEARTBEAT)
+        self.shown_at > ended_at.unwrap_or(i64::MIN) && (0..millis(HEARTBEAT)).contains(&(self.now() - self.shown_at))
     }
 
     /// Writes that this process owns the source and is at work; fails when another has taken over.
     pub(super) async fn sign(&mut self) -> Result<(), Interruption> {
         self.shown_at = self.now();
-        self.commit(&Step { parts: vec![self.source.claim()], ..Step::default() }).await
+        self.commit_sign(&Step { parts: vec![self.source.claim()], ..Step::default() }).await
     }
 
     /// Tells whether there is anything to do for a process that serves.
     pub(super) fn work_is_due(&self) -> bool {
         let now = self.now();
         let Scans { suspects, .. } = &self.memory.scans;
-        now >= self.next_scan_at() || suspects.values().any(|suspect| suspect.next_try_at <= now)
+        self.next_scan_in().is_zero() || suspects.values().any(|suspect| suspect.wait(now).is_zero())
     }
 }

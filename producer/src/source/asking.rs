@@ -40,9 +40,13 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             // A `Retry-After` outlives a crash only when it is written before it is waited for.
             self.save_limiter().await?;
             let error = match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.answered();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
+            self.source.stall.met(chain(&error));
             counter!(ERRORS, label::STAGE => "producer", label::CODE => error.code()).increment(1);
             let wait = match (&error, error.retry()) {
                 (_, Retry::Never) => return Err(Interruption::Directory(error)),
@@ -94,7 +98,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     async fn save_limiter(&mut self) -> Result<(), Interruption> {
         let Some(state) = self.directory.unsaved() else { return Ok(()) };
         let part = Scans::limiter_part(&self.source.settings.origin.org, &state, self.now());
-        self.commit(&Step { parts: vec![part], ..Step::default() }).await?;
+        self.commit_sign(&Step { parts: vec![part], ..Step::default() }).await?;
         self.directory.saved(&state);
         Ok(())
     }

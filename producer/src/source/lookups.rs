@@ -21,17 +21,17 @@ const CONTROL_MARGIN: i64 = 10_000;
 const FEWEST_LOOK_UPS: usize = 20;
 
 impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
-    /// Looks up every suspect whose time has come, until `until`: then the next scan is due, and what is left stays due.
+    /// Looks up every suspect whose time has come, until `enough` says that the next scan is due; what is left stays due.
     ///
     /// A 404 counts only with a control read *after* it; one such read settles the 404s of the minute before it.
-    pub(super) async fn look_up_due(&mut self, until: i64) -> Result<(), Interruption> {
+    pub(super) async fn look_up_due(&mut self, enough: impl Fn(&Self) -> bool) -> Result<(), Interruption> {
         let now = self.now();
         let suspects = self.memory.scans.suspects.iter();
         let due: Vec<String> =
-            suspects.filter(|(_, suspect)| suspect.next_try_at <= now).map(|(id, _)| id.clone()).collect();
+            suspects.filter(|(_, suspect)| suspect.wait(now).is_zero()).map(|(id, _)| id.clone()).collect();
         let mut missing: Vec<(String, Answer)> = Vec::new();
         for (device_id, done) in due.into_iter().zip(0usize..) {
-            if done >= FEWEST_LOOK_UPS && self.now() >= until {
+            if done >= FEWEST_LOOK_UPS && enough(self) {
                 break;
             }
             if self.memory.scans.suspects.contains_key(&device_id) {

@@ -5,6 +5,7 @@ mod alone;
 mod asking;
 mod lookups;
 mod scanning;
+mod stall;
 mod taking;
 mod telling;
 mod tenure;
@@ -23,7 +24,8 @@ use crate::budget::LimiterState;
 use crate::checkpoint::Writer;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{Cluster, LedgerError};
+use crate::ledger::{self, Cluster, LedgerError};
+pub(crate) use stall::Stall;
 use taking::{Lasting, TakeOver};
 
 /// What a source needs to know of its configuration.
@@ -56,6 +58,8 @@ pub(crate) struct Source<D> {
     pub(crate) part: Part,
     pub(crate) shutdown: CancellationToken,
     pub(crate) connect: Connect<D>,
+    /// What a single run ends by when nothing comes on any more.
+    pub(crate) stall: Stall,
 }
 
 /// How one scan of a source and its look-ups have ended.
@@ -112,8 +116,29 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     }
 
     /// Scans once, looks up what is missing, and says how it ended; `None` when it was stopped.
+    ///
+    /// A run that comes on no more ends, so that a scheduler's next one begins: it is incomplete where the source was taken
+    /// over, and failed where it was not.
     pub(crate) async fn run_once(self) -> Result<Option<OnceOutcome>, ProducerError> {
-        self.tenures(Duty::Once).await
+        let work = async {
+            let looked = ledger::scans(&self.cluster, self.org(), |_| ()).await;
+            let scans =
+                looked.map_err(|source| ProducerError::Ledger { source_name: self.org().to_owned(), source })?;
+            self.refuse_when_at_work(&scans)?;
+            self.tenures(Duty::Once).await
+        };
+        tokio::select! {
+            ended = work => ended,
+            stalled = self.stall.watch(&self.clock) => {
+                let stall::Stalled { at_work, seconds, why } = stalled;
+                self.part.failed(why.clone());
+                if !at_work {
+                    return Err(ProducerError::Stalled { source_name: self.org().to_owned(), seconds, why });
+                }
+                error!(source = self.org(), seconds, why, "single run did not come on, ended where it stands");
+                Ok(Some(OnceOutcome::Incomplete))
+            }
+        }
     }
 
     /// Takes the source over and works, again and again while a commit fails that another try can heal.
@@ -128,6 +153,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
             let ended = match self.take_over(&mut lasting).await {
                 Ok(mut tenure) => {
                     failures = 0;
+                    self.stall.at_work(true);
                     let ended = match duty {
                         Duty::Serve => tenure.serve().await,
                         Duty::Once => tenure.once().await,
@@ -152,6 +178,8 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 return Err(self.given_up(error, &lasting).await);
             }
             failures += 1;
+            self.stall.at_work(false);
+            self.stall.met(chain(&error));
             warn!(source = self.org(), error = %chain(&error), failures, "writer thrown away, taking over again");
             self.part.paused(format!("taking over again: {}", chain(&error)));
             tokio::select! {

@@ -128,6 +128,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             };
             failpoint!("producer.page_fetch.after");
             self.newest_request = page.answer.number;
+            self.page_answered();
             if let Err(error) = walk(&mut trail, &page, |device| &device.device_id) {
                 let why = chain(&error).to_string();
                 return self.give_up(&header, &why).await.map(Pass::Ended);

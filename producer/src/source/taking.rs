@@ -99,7 +99,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         owner.part(self.org(), *writer)
     }
 
-    fn refuse_when_at_work(&self, scans: &Scans) -> Result<(), ProducerError> {
+    pub(super) fn refuse_when_at_work(&self, scans: &Scans) -> Result<(), ProducerError> {
         let now = self.clock.now().timestamp_millis();
         ProducerError::when_at_work(scans, self.org(), &self.settings.instance, now)
     }

@@ -28,6 +28,15 @@ const COMMIT_AT_THE_END: Duration = Duration::from_secs(5);
 /// A scan that Apple's trouble has interrupted goes on after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
+/// What shows that the trouble is over that has interrupted a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Healing {
+    /// Any answer of Apple's: we were not let in.
+    AnAnswer,
+    /// A page of the devices: what comes before them was read also while they were not.
+    APage,
+}
+
 /// The time between a take-over and the end of its writer.
 pub(crate) struct Tenure<'a, D> {
     pub(super) source: &'a Source<D>,
@@ -39,7 +48,10 @@ pub(crate) struct Tenure<'a, D> {
     signals_end: i64,
     /// The newest request whose answer was read.
     pub(super) newest_request: u64,
-    try_again_at: Option<i64>,
+    /// When a scan that trouble has interrupted goes on, by the clock that never goes back.
+    try_again_at: Option<Duration>,
+    /// What has interrupted the scan, until that has succeeded.
+    interrupted: Option<Healing>,
     /// When it last showed that it is at work.
     pub(super) shown_at: i64,
     /// When the newest commit was begun, by the clock that never goes back.
@@ -72,6 +84,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             signals_end,
             newest_request: 0,
             try_again_at: None,
+            interrupted: None,
             shown_at: source.clock.now().timestamp_millis(),
             committed_at: Duration::ZERO,
         })
@@ -79,26 +92,29 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
 
     /// Scans by schedule until it is stopped.
     pub(super) async fn serve(&mut self) -> Result<OnceOutcome, Interruption> {
+        self.moved();
         loop {
-            self.source.part.progress();
             if self.work_is_due() {
                 self.make_sure_alone().await?;
             }
-            if self.now() >= self.next_scan_at() {
+            if self.next_scan_in().is_zero() {
                 match self.scan().await {
-                    Ok(_) => self.try_again_at = None,
+                    Ok(_) => {
+                        (self.try_again_at, self.interrupted) = (None, None);
+                        self.moved();
+                    }
                     Err(Interruption::Directory(error)) => self.wait_out(&error),
                     Err(other) => return Err(other),
                 }
             }
-            self.look_up_due(self.next_scan_at()).await?;
+            self.look_up_due(Tenure::scan_is_due).await?;
             self.idle().await?;
         }
     }
 
     /// Scans once and looks up what is missing.
     pub(super) async fn once(&mut self) -> Result<OnceOutcome, Interruption> {
-        self.source.part.progress();
+        self.moved();
         self.obey_waiting().await?;
         let header = match self.scan().await {
             Ok(header) => header,
@@ -109,7 +125,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             }
             Err(other) => return Err(other),
         };
-        self.look_up_due(i64::MAX).await?;
+        self.look_up_due(|_| false).await?;
         Ok(self.outcome(&header))
     }
 
@@ -138,27 +154,59 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             "scan interrupted"
         );
         self.source.part.paused(format!("{}; {}", chain(error), error.help()));
-        self.try_again_at = Some(self.now() + millis(wait));
+        self.try_again_at = Some(self.source.clock.elapsed() + wait);
+        self.interrupted = Some(match error {
+            DirectoryError::Token(_) | DirectoryError::Unauthorized(_) => Healing::AnAnswer,
+            _ => Healing::APage,
+        });
     }
 
-    /// When the next scan begins: at once when one is under way or none was ever made, else by the interval.
-    pub(super) fn next_scan_at(&self) -> i64 {
+    /// How long until the next scan begins: nothing when one is under way or none was ever made, else by the interval.
+    pub(super) fn next_scan_in(&self) -> Duration {
         if let Some(at) = self.try_again_at {
-            return at;
+            return at.saturating_sub(self.source.clock.elapsed());
         }
         match &self.memory.scans.devices {
-            Some(header) if header.state != State::Running => header.started_at + millis(self.source.settings.interval),
-            _ => i64::MIN,
+            Some(header) if header.state != State::Running => {
+                left_of(self.source.settings.interval, header.started_at, self.now())
+            }
+            _ => Duration::ZERO,
         }
+    }
+
+    fn scan_is_due(&self) -> bool {
+        self.next_scan_in().is_zero()
+    }
+
+    /// Shows on the board that a commit or an answer has come; while a scan is interrupted only what heals it counts.
+    pub(super) fn moved(&self) {
+        self.source.stall.moved(&self.source.clock, self.directory.pace().period);
+        if self.interrupted.is_none() {
+            self.source.part.progress();
+        }
+    }
+
+    /// Notes an answer of Apple's.
+    pub(super) fn answered(&mut self) {
+        self.interrupted = self.interrupted.filter(|heals| *heals != Healing::AnAnswer);
+        self.moved();
+    }
+
+    /// Notes a page of the devices.
+    pub(super) fn page_answered(&mut self) {
+        self.interrupted = None;
+        self.moved();
     }
 
     /// Waits for the next thing to do, a signal, or the end.
     async fn idle(&mut self) -> Result<(), Interruption> {
         let now = self.now();
-        let next_try = self.memory.scans.suspects.values().map(|suspect| suspect.next_try_at).min();
-        let wake_at = self.next_scan_at().min(next_try.unwrap_or(i64::MAX));
-        let wait = u64::try_from(wake_at.saturating_sub(now)).map_or(Duration::ZERO, Duration::from_millis);
-        self.source.part.detail("next_scan_at", crate::event::rfc3339(self.next_scan_at().max(now)));
+        let next_scan = self.next_scan_in();
+        let next_try = self.memory.scans.suspects.values().map(|suspect| suspect.wait(now)).min();
+        let wait = next_scan.min(next_try.unwrap_or(Duration::MAX));
+        self.source.part.detail("next_scan_at", crate::event::rfc3339(now.saturating_add(millis(next_scan))));
+        // Until then nothing is expected of it; a scan that does not begin in time is silence.
+        self.source.part.quiet_for(wait);
         let clock = Arc::clone(&self.source.clock);
         tokio::select! {
             biased;
@@ -246,6 +294,13 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         if step.is_empty() {
             return Ok(());
         }
+        self.commit_sign(step).await?;
+        self.moved();
+        Ok(())
+    }
+
+    /// The same for what only says that it is at work, or what it waits for: that brings nothing on.
+    pub(super) async fn commit_sign(&mut self, step: &Step) -> Result<(), Interruption> {
         let begun = self.source.clock.elapsed();
         let stopped = async {
             self.source.shutdown.cancelled().await;
@@ -260,7 +315,6 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         self.committed_at = begun;
         self.memory.apply(step);
         telling::committed(&self.source.settings.origin.org, step, &self.memory);
-        self.source.part.progress();
         Ok(())
     }
 
@@ -279,6 +333,30 @@ fn passes(error: &DirectoryError) -> bool {
     !matches!(error, DirectoryError::Token(_) | DirectoryError::Unauthorized(_)) && error.retry() != Retry::Never
 }
 
+/// How much of `wait` is left, begun at `since`: nothing where that lies in the future, as a clock that was ahead leaves it.
+fn left_of(wait: Duration, since: i64, now: i64) -> Duration {
+    match u64::try_from(now.saturating_sub(since)) {
+        Ok(passed) => wait.saturating_sub(Duration::from_millis(passed)),
+        Err(_) => Duration::ZERO,
+    }
+}
+
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_that_a_clock_ahead_has_begun_keeps_the_next_one_from_nothing() {
+        let hour = Duration::from_secs(3_600);
+        let now = 1_764_000_000_000;
+        assert_eq!(left_of(hour, now, now), hour);
+        assert_eq!(left_of(hour, now - 3_599_000, now), Duration::from_secs(1));
+        assert_eq!(left_of(hour, now - 3_600_001, now), Duration::ZERO);
+        assert_eq!(left_of(hour, now + 24 * 3_600_000, now), Duration::ZERO, "it was set back by a day");
+        assert_eq!(left_of(hour, i64::MIN, i64::MAX), Duration::ZERO);
+    }
 }

@@ -25,7 +25,7 @@ pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> (Ste
     let mut step = Step::default();
     header.state = State::Complete;
     if header.absence_counts() {
-        let (held, missing) = missing(memory, &header, &seen);
+        let (held, missing) = missing(memory, &header, &seen, at);
         let case = Case {
             released_lately: memory.fleet.releases_since(at - breaker::WINDOW),
             suspects: missing.len(),
@@ -76,9 +76,10 @@ pub fn forget_seen(origin: &Origin, memory: &Memory) -> Step {
 /// Lists the live devices that the scan missed: how many plans hold already, and the others.
 ///
 /// A rejected item without a usable id was seen by its serial number.
-fn missing(memory: &Memory, header: &Header, seen: &BTreeSet<&str>) -> (usize, BTreeSet<String>) {
+fn missing(memory: &Memory, header: &Header, seen: &BTreeSet<&str>, at: i64) -> (usize, BTreeSet<String>) {
     let unseen = memory.fleet.live_devices().filter(|(id, known)| {
-        known.observed_at < header.started_at
+        // What was observed in the future was observed by a clock that was ahead.
+        (known.observed_at < header.started_at || known.observed_at > at)
             && !seen.contains(id)
             && !seen.contains(known.value.serial_number.as_str())
     });
