@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use apache_avro::{Schema, schema::RecordField};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, SeqAccess, Visitor},
@@ -12,7 +13,7 @@ use crate::{
     asset::{Collection, FieldType, FieldValue},
     wire::{
         Codec, WireError,
-        plain::{Name, Plain},
+        plain::{AnyName, Plain},
     },
 };
 
@@ -98,8 +99,8 @@ impl Serialize for Cell<'_> {
     }
 }
 
-/// A record as it was read: names and scalars in the writer's order.
-pub(crate) struct RawRow(Vec<(String, Raw)>);
+/// A record as it was read: scalars in the writer's order, whose names the schema has.
+pub(crate) struct RawRow(Vec<Raw>);
 
 /// A scalar before a collection says what it means.
 #[derive(Debug, Default)]
@@ -131,8 +132,8 @@ impl<'de> Visitor<'de> for RowVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawRow, A::Error> {
         let mut cells = Vec::with_capacity(entries.size_hint().unwrap_or(0).min(1024));
-        while let Some((Name(name), cell)) = entries.next_entry()? {
-            cells.push((name, cell));
+        while entries.next_key::<AnyName>()?.is_some() {
+            cells.push(entries.next_value()?);
         }
         Ok(RawRow(cells))
     }
@@ -187,21 +188,26 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
-        while entries.next_entry::<Name, Plain>()?.is_some() {}
+        while entries.next_entry::<AnyName, Plain>()?.is_some() {}
         Ok(Raw::Foreign)
     }
 }
 
 /// Takes a read record apart by name. Asked in the writer's order, each answer is the next cell.
 pub(crate) struct RowReader<'c> {
-    cells: Vec<(String, Raw)>,
+    fields: &'c [RecordField],
+    cells: Vec<Raw>,
     next: usize,
     codec: &'c Codec,
 }
 
 impl<'c> RowReader<'c> {
     pub(crate) fn new(row: RawRow, codec: &'c Codec) -> Self {
-        Self { cells: row.0, next: 0, codec }
+        let fields = match codec.schema() {
+            Schema::Record(record) => record.fields.as_slice(),
+            _ => &[],
+        };
+        Self { fields, cells: row.0, next: 0, codec }
     }
 
     pub(crate) fn required_text(&mut self, name: &str) -> Result<String, WireError> {
@@ -258,12 +264,13 @@ impl<'c> RowReader<'c> {
 
     /// Takes the cell of that name; null when the writer had none.
     fn take(&mut self, name: &str) -> Raw {
-        let expected = self.cells.get(self.next).filter(|(found, _)| found == name).map(|_| self.next);
-        let Some(place) = expected.or_else(|| self.cells.iter().position(|(found, _)| found == name)) else {
+        let named = |field: &RecordField| field.name == name;
+        let expected = self.fields.get(self.next).is_some_and(named).then_some(self.next);
+        let Some(place) = expected.or_else(|| self.fields.iter().position(named)) else {
             return Raw::Null;
         };
         self.next = place + 1;
-        std::mem::take(&mut self.cells[place].1)
+        self.cells.get_mut(place).map(std::mem::take).unwrap_or_default()
     }
 
     fn misfit(&self, name: &str, wanted: &str) -> WireError {

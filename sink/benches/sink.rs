@@ -24,6 +24,10 @@ use windfall_sink::store::postgres::{Address, PostgresStore};
 use windfall_sink::store::{AssetStore, Identity, Source, StoreError};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
+/// The allocator of the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Assets in the table; batches go round and round over them, so that after the first round all are updates.
 const FLEET: i64 = 20_000;
 /// Records of a batch, as the sink cuts them by default.

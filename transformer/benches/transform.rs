@@ -42,6 +42,10 @@ fn full(loaded: &LoadedCollection, offset: i64) -> SourceRecord {
     }
 }
 
+/// The allocator of the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The bytes of both ends: change events in, contributions out.
 struct Wire {
     event: Codec,

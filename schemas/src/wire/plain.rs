@@ -21,6 +21,29 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// A name that is known from the schema, and read over.
+pub(crate) struct AnyName;
+
+impl<'de> Deserialize<'de> for AnyName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_identifier(AnyNameVisitor)
+    }
+}
+
+struct AnyNameVisitor;
+
+impl Visitor<'_> for AnyNameVisitor {
+    type Value = AnyName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<AnyName, E> {
+        Ok(AnyName)
+    }
+}
+
 struct NameVisitor;
 
 impl Visitor<'_> for NameVisitor {
