@@ -5,11 +5,13 @@
 //!    ▲                                                                                                        │
 //!    └──────────────── writer dead: a new one, and the same again ◀── commit failed ◀─────────────────────────┤
 //! Revoked ─▶ memory stays as a cache ◀────────────────────────────────────────────────────────────────────────┘
+//! Failed  ─▶ memory stays as a cache, and a new member joins where that may help
 //! ```
 //!
 //! Memory moves only after a commit that answered OK, or by reading the topic.
 
 mod lag;
+mod member;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use windfall_runtime::health::{Part, State};
-use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer, GroupOptions};
+use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer};
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, TopicPartition, connection};
 use windfall_runtime::metrics::{self as names, label};
@@ -118,16 +120,7 @@ impl<S: Stage> Driver<S> {
 
     /// Runs until shutdown, until the ends are reached, or until only an operator can help.
     pub(crate) async fn run(mut self) -> Result<Report, TransformerError> {
-        let options = GroupOptions {
-            group: self.options.group.clone(),
-            topics: self.options.topics.clone(),
-            membership: self.options.membership.clone(),
-            limits: self.options.limits,
-        };
-        let mut consumer = GroupConsumer::start(&self.connection, options)?;
-        let result = self.serve(&mut consumer).await;
-        drop(self.publisher.take());
-        consumer.close().await;
+        let result = self.join().await;
         match &result {
             Ok(()) => self.part.state(State::Finished),
             Err(error) => self.part.failed(chain(error).to_string()),
@@ -198,13 +191,18 @@ impl<S: Stage> Driver<S> {
         if !error.may_pass() {
             return Err(error);
         }
+        let pause = self.note(&error);
+        Ok(Step::Again(assignment, if error.fenced() { VERDICT } else { pause }))
+    }
+
+    /// Counts and shows a failure that passes, and says how long to wait before another try.
+    fn note(&mut self, error: &TransformerError) -> Duration {
         self.failures += 1;
         let code = error.code();
-        warn!(group = self.options.group, error = %chain(&error), attempt = self.failures, "taking over again");
+        warn!(group = self.options.group, error = %chain(error), attempt = self.failures, "taking over again");
         metrics::counter!(names::ERRORS, label::STAGE => self.stage.name(), label::CODE => code).increment(1);
-        self.part.paused(chain(&error).to_string());
-        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
-        Ok(Step::Again(assignment, if error.fenced() { VERDICT } else { pause }))
+        self.part.paused(chain(error).to_string());
+        PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE)
     }
 
     /// Waits before another try; an event or the shutdown ends the wait.

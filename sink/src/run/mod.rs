@@ -7,9 +7,11 @@
 //! ```
 //!
 //! Trouble of the environment pauses the sink: the batch in hand is kept and tried again with growing waits, while the
-//! consumer's thread keeps its place in the group. A rebalance ends every wait.
+//! consumer's thread keeps its place in the group. A rebalance ends every wait. A membership that failed is followed by a new
+//! one where that may help.
 
 mod account;
+mod member;
 mod setup;
 mod takeover;
 
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::Part;
-use windfall_runtime::kafka::consumer::{Assignment, Batch, Event, Group, GroupConsumer};
+use windfall_runtime::kafka::consumer::{Assignment, Batch, Event, Group, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::{Connection, TopicPartition};
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
@@ -53,6 +55,8 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), max: Durat
 /// What `--once` has to reach.
 struct Goal {
     ends: BTreeMap<i32, i64>,
+    /// How long an assignment is waited for.
+    joining: Duration,
     join_by: Instant,
 }
 
@@ -66,6 +70,8 @@ struct Running<R> {
     sink: String,
     topic: String,
     connection: Connection,
+    /// The membership, to join anew.
+    options: GroupOptions,
     group: Group,
     writer: Writer<AnyStore, KafkaDeadLetters>,
     decoder: Decoder<R>,

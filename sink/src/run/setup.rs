@@ -105,13 +105,13 @@ impl<R: SchemaSource> Sink<R> {
             .await
             .map_err(|error| SinkError::Ends { sink, source: error.into() })?;
         let ends = extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
-        self.drive(stop, Some(Goal { ends, join_by: Instant::now() + joining })).await
+        self.drive(stop, Some(Goal { ends, joining, join_by: Instant::now() + joining })).await
     }
 
     async fn drive(self, stop: CancellationToken, goal: Option<Goal>) -> Result<Report, SinkError> {
         let part = self.surroundings.part.clone();
         let (mut running, consumer) = self.start(stop, goal)?;
-        let ended = running.drive(consumer).await;
+        let ended = running.join(consumer).await;
         match &ended {
             Ok(()) => part.state(State::Finished),
             Err(failure) => {
@@ -137,7 +137,7 @@ impl<R: SchemaSource> Sink<R> {
             linger: config.batch.period.get(),
         };
         let options = GroupOptions { group: group.clone(), topics: vec![topic.clone()], membership, limits };
-        let consumer = GroupConsumer::start(&connection, options)
+        let consumer = GroupConsumer::start(&connection, options.clone())
             .map_err(|source| SinkError::Consumer { sink: config.name.clone(), source: source.into() })?;
         let letters = KafkaDeadLetters {
             connection: connection.clone(),
@@ -155,6 +155,7 @@ impl<R: SchemaSource> Sink<R> {
             sink: config.name,
             topic,
             connection,
+            options,
             clock,
             part,
             stop,

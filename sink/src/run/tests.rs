@@ -4,8 +4,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use windfall_runtime::clock::Clock;
-use windfall_runtime::health::Status;
+use windfall_runtime::clock::SystemClock;
+use windfall_runtime::health::{State, Status};
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
 use windfall_runtime::kafka::{Membership, Outgoing, publisher, topics};
 use windfall_runtime::registry::RegistryClient;
@@ -171,4 +174,43 @@ async fn a_member_that_the_group_still_counts_on_takes_a_partition_again_that_it
     let later = idle.clock.pass(TimeDelta::minutes(61));
     idle.look().await;
     assert_eq!(idle.marks(), all(later));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
+    let cluster = MockCluster::new(1).unwrap();
+    let kafka = KafkaConfig::new(&cluster.bootstrap_servers(), SchemaRegistryConfig::embedded(None));
+    let topic = Names::new("").assets("devices");
+    cluster.create_topic(&topic, CHANGE_PARTITIONS, 1).unwrap();
+    let status = Status::new("one", SystemClock::shared());
+    let part = || status.snapshot().parts["sink"].clone();
+    // An ask takes two requests, for the first offset and for the last.
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 2]);
+    let surroundings = Surroundings {
+        connection: Connection::new(&kafka, "sink-assets", "one"),
+        collection: Collection::new("devices", vec![Field::new("color", FieldType::String)]).unwrap(),
+        schemas: RegistryClient::embedded(EmbeddedRegistry::in_memory(), true),
+        clock: SystemClock::shared(),
+        part: status.part("sink", Duration::from_secs(90)),
+        instance: "one".to_owned(),
+        membership: Membership::Dynamic,
+    };
+    let config =
+        serde_json::json!({ "name": "assets", "type": "sqlite", "path": "never-opened.db", "collection": "devices" });
+    let sink = Sink::new(serde_json::from_value(config).unwrap(), surroundings).unwrap();
+    let store = AnyStore::Memory(Memory::default().open("assets", &topic));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(sink.with_store(store).run(stop.clone()));
+    let mut reason = None;
+    let taken = async {
+        while part().state != State::Running {
+            reason = reason.take().or_else(|| part().details.get("reason").cloned());
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("another member takes its place");
+    let reason = reason.unwrap_or_default().to_string();
+    assert!(reason.contains("first offsets"), "it says what failed: {reason}");
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
-use windfall_runtime::kafka::consumer::Start;
+use windfall_runtime::kafka::consumer::{GroupOptions, Start};
 use windfall_runtime::kafka::publisher::Committed;
 use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
@@ -316,4 +318,40 @@ async fn a_commit_is_given_up_after_a_shutdown_and_never_before() {
         () = overdue(&shutdown, Duration::ZERO) => false,
     };
     assert!(!in_time);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("idle", 1, 1).unwrap();
+    let status = Status::new("one", SystemClock::shared());
+    let options = DriverOptions {
+        group: "group".to_owned(),
+        topics: vec!["idle".to_owned()],
+        partitions: 1,
+        transactional_id: "loop".to_owned(),
+        membership: Membership::Dynamic,
+        limits: BatchLimits::default(),
+        once: false,
+    };
+    let part = || status.snapshot().parts["idle"].clone();
+    // An ask takes two requests, for the first offset and for the last.
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 2]);
+    let stop = CancellationToken::new();
+    let stage = Idle { rounds: 0, stop_at: None, heals: Vec::new() };
+    let connection = connection(&cluster.bootstrap_servers(), "");
+    let driver = Driver::new(stage, connection, options, status.part("idle", SILENCE), stop.clone());
+    let serving = tokio::spawn(driver.run());
+    let mut reason = None;
+    let assigned = async {
+        while part().state != State::Running {
+            reason = reason.take().or_else(|| part().details.get("reason").cloned());
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, assigned).await.expect("another member takes its place");
+    let reason = reason.unwrap_or_default().to_string();
+    assert!(reason.contains("first offsets"), "it says what failed: {reason}");
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }
