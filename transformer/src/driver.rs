@@ -28,7 +28,7 @@ use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::telemetry::chain;
 
 use crate::error::TransformerError;
-use crate::stage::{Stage, Work};
+use crate::stage::{Stage, Starts, Work};
 
 /// How a loop reads and writes.
 #[derive(Debug, Clone)]
@@ -87,6 +87,10 @@ struct Held {
     epoch: u64,
     /// For `--once`: the ends still to be reached.
     goal: BTreeMap<TopicPartition, i64>,
+    /// Where reading began.
+    starts: Starts,
+    /// The lag that was shown last.
+    lag: Option<i64>,
 }
 
 /// What the loop does next.

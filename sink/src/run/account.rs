@@ -108,7 +108,8 @@ impl<R: SchemaSource> Running<R> {
         }
     }
 
-    /// Asks where the topic ends and shows how far away that is.
+    /// Asks where the topic ends and shows how far away that is. To be there is progress, or to have come nearer; an answer
+    /// alone is none: a sink that hears nothing any more is not ready.
     pub(super) async fn show_lag(&mut self) {
         let positions = self.furthest();
         let asked = table::ends(&self.connection, &self.topic, positions.keys().copied());
@@ -119,8 +120,11 @@ impl<R: SchemaSource> Running<R> {
                     extents.get(partition).map_or(0, |extent| (extent.end - position).max(0))
                 };
                 let lag: i64 = positions.iter().map(behind).sum();
+                let before = self.lag;
                 self.set_lag(lag);
-                self.part.progress();
+                if lag == 0 || before.is_some_and(|before| lag < before) {
+                    self.part.progress();
+                }
             }
             Ok(Err(failure)) => debug!(sink = %self.sink, error = %chain(&failure), "end of the topic not asked"),
         }
@@ -135,7 +139,8 @@ impl<R: SchemaSource> Running<R> {
         self.writer.positions().iter().map(position).collect()
     }
 
-    fn set_lag(&self, lag: i64) {
+    fn set_lag(&mut self, lag: i64) {
+        self.lag = Some(lag);
         self.part.detail("lag", lag);
         // Precise up to 2^53 records.
         #[allow(clippy::cast_precision_loss)]

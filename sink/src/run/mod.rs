@@ -85,6 +85,8 @@ struct Running<R> {
     /// Up to when each partition's deletions are known in the store.
     marks: BTreeMap<i32, DateTime<Utc>>,
     shown_at: Option<Instant>,
+    /// The lag that was shown last.
+    lag: Option<i64>,
     /// When partitions were first given up in this assignment.
     given_up_at: Option<Instant>,
     report: Report,
@@ -139,6 +141,7 @@ impl<R: SchemaSource> Running<R> {
         self.assignment = None;
         self.reached.clear();
         self.marks.clear();
+        self.lag = None;
         self.given_up_at = None;
         self.writer.release();
     }

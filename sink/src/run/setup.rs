@@ -164,6 +164,7 @@ impl<R: SchemaSource> Sink<R> {
             reached: BTreeMap::new(),
             marks: BTreeMap::new(),
             shown_at: None,
+            lag: None,
             given_up_at: None,
             report: Report::default(),
         };

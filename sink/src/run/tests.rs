@@ -54,6 +54,14 @@ struct Idle {
     memory: Memory,
     clock: Arc<HandClock>,
     status: Status,
+    names: Names,
+    tombstone: Outgoing,
+}
+
+async fn publish(connection: &Connection, names: &Names, record: &Outgoing) {
+    let mut writer = publisher::Publisher::start(connection, &names.topic("writer")).await.unwrap();
+    let derived = vec![record.clone()];
+    writer.commit(publisher::Transaction { derived, ..Default::default() }).await.unwrap();
 }
 
 impl Idle {
@@ -71,9 +79,8 @@ impl Idle {
         let schemas = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
         let key = schemas.codec(&format!("{topic}-key"), &collection.key_schema()).await.unwrap();
         let key = key.encode(&windfall_schemas::asset::AssetKey { asset_id: "SIM1".to_owned() }).unwrap();
-        let mut writer = publisher::Publisher::start(&connection, &names.topic("writer")).await.unwrap();
-        let derived = vec![Outgoing::tombstone(topic.as_str(), key)];
-        writer.commit(publisher::Transaction { derived, ..Default::default() }).await.unwrap();
+        let tombstone = Outgoing::tombstone(topic.as_str(), key);
+        publish(&connection, &names, &tombstone).await;
 
         let clock = Arc::new(HandClock(Mutex::new(Utc::now())));
         let status = Status::new("one", clock.clone());
@@ -91,7 +98,7 @@ impl Idle {
         let store = AnyStore::Memory(memory.open("assets", &topic));
         let sink = Sink::new(serde_json::from_value(config).unwrap(), surroundings).unwrap().with_store(store);
         let (running, consumer) = sink.start(CancellationToken::new(), None).unwrap();
-        let mut idle = Self { running, consumer, memory, clock, status };
+        let mut idle = Self { running, consumer, memory, clock, status, names, tombstone };
         idle.read_to_end().await;
         idle
     }
@@ -122,6 +129,29 @@ impl Idle {
 
 fn all(mark: DateTime<Utc>) -> Vec<Option<DateTime<Utc>>> {
     vec![Some(mark); usize::try_from(CHANGE_PARTITIONS).unwrap()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_hears_nothing_any_more_makes_no_progress() {
+    let mut idle = Idle::new("deaf").await;
+    let shown = |idle: &Idle| {
+        let part = idle.status.snapshot().parts["sink"].clone();
+        (part.progress_at, part.details["lag"].clone())
+    };
+    let at_end = idle.clock.pass(TimeDelta::minutes(1));
+    idle.look().await;
+    assert_eq!(shown(&idle), (Some(at_end), 0.into()), "to be at the end is progress");
+    publish(&idle.running.connection, &idle.names, &idle.tombstone).await;
+    for _ in 0..2 {
+        idle.clock.pass(TimeDelta::minutes(1));
+        idle.look().await;
+        // The record and its transaction's marker.
+        assert_eq!(shown(&idle), (Some(at_end), 2.into()), "a broker that answers is none");
+    }
+    idle.running.lag = Some(100);
+    let nearer = idle.clock.pass(TimeDelta::minutes(1));
+    idle.look().await;
+    assert_eq!(shown(&idle), (Some(nearer), 2.into()), "to have come nearer is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use windfall_runtime::kafka::TopicPartition;
-use windfall_runtime::kafka::consumer::{Event, Group, GroupConsumer};
+use windfall_runtime::kafka::consumer::{Event, Group, GroupConsumer, Start};
 use windfall_runtime::kafka::table::{self, Extent};
 use windfall_runtime::metrics::{self as names, label};
 
@@ -37,17 +37,27 @@ impl<S: Stage> Driver<S> {
         batch.map_or(Step::Done, |batch| Step::Interrupted(Turn::Event(batch)))
     }
 
-    /// Shows the lag, reckoned by position; reaching the brokers is progress.
+    /// Shows the lag, reckoned by position. To be at the end is progress, or to have come nearer; to reach the brokers is none:
+    /// a consumer that delivers nothing any more is not ready.
     async fn show_lag(&mut self, group: &Group) {
         let Some(held) = &self.held else { return };
         let partitions = held.assignment.partitions.clone();
         let (Ok(positions), Ok(extents)) = (group.position(), self.extents(&partitions).await) else { return };
-        let lag: i64 = extents.iter().filter_map(|(at, extent)| Some((extent.end - positions.get(at)?).max(0))).sum();
+        let Some(held) = &mut self.held else { return };
+        // A partition of which nothing was delivered has no position: it stands where it was set.
+        let position = |(at, extent): (&TopicPartition, &Extent)| match (positions.get(at), held.starts.get(at)) {
+            (Some(position), _) | (None, Some(Start::At(position))) => *position,
+            (None, Some(Start::Beginning) | None) => extent.first,
+        };
+        let lag: i64 = extents.iter().map(|at| (at.1.end - position(at)).max(0)).sum();
+        let before = held.lag.replace(lag);
         self.part.detail("lag_records", lag);
         self.part.detail("partitions", partitions.len());
         #[allow(clippy::cast_precision_loss)] // A gauge is a float.
         metrics::gauge!(names::CONSUMER_LAG, label::STAGE => self.stage.name()).set(lag as f64);
-        self.part.progress();
+        if lag == 0 || before.is_some_and(|before| lag < before) {
+            self.part.progress();
+        }
     }
 
     pub(super) async fn extents(

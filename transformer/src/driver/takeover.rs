@@ -106,7 +106,7 @@ impl<S: Stage> Driver<S> {
         ground: Ground,
     ) -> Result<(), TransformerError> {
         let Ground { starts, goal, mut fence } = ground;
-        let epoch = group.start_at(assignment, starts).await?;
+        let epoch = group.start_at(assignment, starts.clone()).await?;
         self.show_details();
         while let Some(mut work) = self.stage.heal()? {
             if work.is_empty() {
@@ -121,7 +121,7 @@ impl<S: Stage> Driver<S> {
                 return Ok(());
             }
         }
-        self.held = Some(Held { assignment: assignment.clone(), epoch, goal });
+        self.held = Some(Held { assignment: assignment.clone(), epoch, goal, starts, lag: None });
         self.part.progress();
         Ok(())
     }

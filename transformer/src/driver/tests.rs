@@ -171,6 +171,10 @@ impl Bench {
         deaf
     }
 
+    fn progress_at(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        self.status.snapshot().parts["idle"].progress_at
+    }
+
     fn detail(&self, name: &str) -> Option<serde_json::Value> {
         self.status.snapshot().parts["idle"].details.get(name).cloned()
     }
@@ -191,8 +195,27 @@ async fn a_beat_shows_the_lag_by_position() {
         }
     }
     assert_eq!(read, RECORDS);
+    let before = bench.progress_at();
     assert!(matches!(bench.beat().await, Step::Done));
+    assert!(bench.progress_at() > before, "to be at the end is progress");
     assert_eq!((bench.detail("lag_records"), bench.detail("partitions")), (Some(0.into()), Some(1.into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_of_a_loop_that_hears_nothing_any_more_is_no_progress() {
+    let mut bench = Bench::new("deaf").await;
+    let Event::Assigned(assignment) = bench.event().await else { panic!("an assignment comes first") };
+    // No partition is named, so that none flows.
+    bench.driver.begin(&bench.group, &assignment, Ground::default()).await.unwrap();
+    let began = bench.progress_at();
+    for _ in 0..2 {
+        assert!(matches!(bench.beat().await, Step::Done));
+        assert_eq!(bench.detail("lag_records"), Some((RECORDS + 1).into()));
+        assert_eq!(bench.progress_at(), began, "brokers that answer are none");
+    }
+    bench.driver.held.as_mut().unwrap().lag = Some(100);
+    assert!(matches!(bench.beat().await, Step::Done));
+    assert!(bench.progress_at() > began, "to have come nearer is");
 }
 
 #[tokio::test(flavor = "multi_thread")]
