@@ -7,11 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::Status;
+use windfall_runtime::kafka::Connection;
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::topics;
-use windfall_runtime::kafka::{Connection, table};
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::telemetry::chain;
+use windfall_schemas::device::DeviceKey;
+use windfall_schemas::scan::ScanKey;
+use windfall_schemas::server::ServerKey;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
 
 use crate::apple::DeviceDirectory;
@@ -20,7 +23,7 @@ use crate::checkpoint::Writer;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{Cluster, Codecs};
+use crate::ledger::{Cluster, Codecs, check_keys};
 use crate::source::{Connect, OnceOutcome, Source, SourceSettings, Stall};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
@@ -68,15 +71,15 @@ pub async fn prepare(connection: &Connection, registry: RegistryClient) -> Resul
     let cluster = connect(connection, registry).await?;
     if config.manage_topics != ManageTopics::None {
         let Cluster { names, codecs, .. } = &cluster;
-        let written = [
-            (names.devices(), CHANGE_PARTITIONS, codecs.device_key.id()),
-            (names.servers(), SINGLE_PARTITION, codecs.server_key.id()),
-            (names.scans(), SINGLE_PARTITION, codecs.scan_key.id()),
-        ];
-        for (topic, partitions, ours) in written {
-            let checked = table::check_key_schema(connection, &topic, 0..partitions, ours).await;
-            checked.map_err(|error| ProducerError::Schemas(error.into()))?;
-        }
+        let decoder = &codecs.decoder;
+        let (devices, servers, scans) = (names.devices(), names.servers(), names.scans());
+        let (device, server, scan) = (codecs.device_key.id(), codecs.server_key.id(), codecs.scan_key.id());
+        let checked = async {
+            check_keys::<DeviceKey>(connection, decoder, &devices, CHANGE_PARTITIONS, device).await?;
+            check_keys::<ServerKey>(connection, decoder, &servers, SINGLE_PARTITION, server).await?;
+            check_keys::<ScanKey>(connection, decoder, &scans, SINGLE_PARTITION, scan).await
+        };
+        checked.await.map_err(|error| ProducerError::Schemas(error.into()))?;
     }
     Ok(cluster)
 }
@@ -152,7 +155,7 @@ fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: Cancellati
     let Job { settings, connect } = job;
     let part = setup.status.part(format!("producer {}", settings.origin.org), SILENCE);
     let clock = Arc::clone(&setup.clock);
-    let stall = Stall::new(&clock);
+    let stall = Arc::new(Stall::new(&clock));
     Source { settings, cluster: cluster.clone(), clock, part, shutdown, connect, stall }
 }
 

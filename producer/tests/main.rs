@@ -11,4 +11,5 @@ mod scenarios;
 mod steps;
 mod takeover;
 mod trouble;
+mod unreadable;
 mod unwritable;

@@ -204,6 +204,19 @@ impl Rig {
         self.device_log().await.into_iter().filter_map(|read| read.value).collect()
     }
 
+    /// The events of the devices, where others have written what cannot be read.
+    pub(crate) async fn readable_events(&self) -> Vec<Envelope<DeviceValue>> {
+        let decoder = self.setup.registry.decoder().blocking();
+        let request = FoldRequest::whole(self.names.devices(), 0..12);
+        let folded = table::fold(&self.setup.connection, request, Vec::new(), move |read, record| {
+            if let (Ok(Some(_)), Ok(Some(value))) = (decoder.key::<DeviceKey>(&record), decoder.value(&record)) {
+                read.push(value);
+            }
+            Ok(())
+        });
+        folded.await.unwrap().state
+    }
+
     pub(crate) async fn server_log(&self) -> Vec<Read<ServerKey, Envelope<ServerValue>>> {
         self.read(self.names.servers(), 1).await
     }

@@ -14,8 +14,9 @@ use windfall_producer::source::OnceOutcome;
 use windfall_runtime::clock::{Clock, SharedClock, SystemClock};
 use windfall_runtime::config::Period;
 use windfall_runtime::health::PartStatus;
+use windfall_simulator::{Command, ReleaseAnswer};
 
-use crate::rig::{Rig, still, until};
+use crate::rig::{Rig, still, told, until};
 
 /// A wall clock that can be wrong, in milliseconds.
 struct Wrong {
@@ -178,4 +179,19 @@ async fn a_clock_that_was_ahead_keeps_no_scan_back() {
     until("the next scan is made", second).await;
     stop.cancel();
     serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_by_a_day_does_not_make_a_day_of_absence() {
+    let clock = Wrong::by(0);
+    let shared: SharedClock = clock.clone();
+    let rig = Rig::on_clock(still(25, 1), 10, shared).await;
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    rig.command(Command::Release { device: rig.devices()[7].clone(), answer: Some(ReleaseAnswer::Gone) });
+    rig.faults("device 403");
+    assert_eq!(rig.once().await, OnceOutcome::Incomplete);
+    clock.by.store(25 * 3_600_000, Ordering::Relaxed);
+    assert_eq!(rig.once().await, OnceOutcome::Incomplete);
+    assert!(rig.requests().iter().filter(|asked| asked.status == Some(403)).count() >= 2, "it was looked up again");
+    assert!(told(&rig.events().await).iter().all(|told| told.starts_with("added")), "two scans within a minute");
 }

@@ -14,6 +14,8 @@ const FIRST_WAIT: i64 = 60_000;
 const LONGEST_WAIT: i64 = 60 * 60_000;
 
 /// A device that is missing and may have been released.
+///
+/// When scans have missed it is told by the steady clock of [`crate::step::Moment`], when it is tried again by the wall clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
     /// The complete scans that missed it.

@@ -2,7 +2,7 @@
 
 use windfall_runtime::kafka::publisher::PublishError;
 use windfall_runtime::kafka::table::TableError;
-use windfall_runtime::registry::RegistryError;
+use windfall_runtime::registry::{DecodeError, RegistryError};
 use windfall_schemas::wire::WireError;
 
 use crate::step::Unwritable;
@@ -66,7 +66,14 @@ impl LedgerError {
     pub fn is_final(&self) -> bool {
         match self {
             LedgerError::Publish(error) => error.is_fenced(),
-            LedgerError::Fold(error) => matches!(**error, TableError::KeySchema { .. } | TableError::Refused { .. }),
+            LedgerError::Fold(error) => match &**error {
+                TableError::KeySchema { .. } => true,
+                // A registry that does not answer will.
+                TableError::Refused { source, .. } => {
+                    !source.downcast_ref::<DecodeError>().is_some_and(DecodeError::may_pass)
+                }
+                _ => false,
+            },
             LedgerError::Encode(_) | LedgerError::Unwritable(_) => true,
             LedgerError::Unseen { .. } | LedgerError::Outrun | LedgerError::Schema { .. } => false,
         }
@@ -97,5 +104,26 @@ fn names(unwritable: &[Unwritable]) -> String {
         [] => "nobody".to_owned(),
         [one] => format!("`{}`", one.id),
         [first, others @ ..] => format!("`{}` and {} others", first.id, others.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windfall_runtime::registry::RegistryError;
+
+    use super::*;
+
+    fn refused(error: RegistryError) -> LedgerError {
+        let source = Box::new(DecodeError::Schema(error));
+        TableError::Refused { topic: "abm.devices".into(), partition: 3, offset: 7, source }.into()
+    }
+
+    #[test]
+    fn a_registry_that_does_not_answer_ends_no_source_and_one_that_refuses_us_does() {
+        let asked = || "GET /schemas/ids/7".to_owned();
+        let url = || "http://registry".to_owned();
+        let unavailable = RegistryError::Unavailable { url: url(), status: 503, what: asked() };
+        assert!(!refused(unavailable).is_final());
+        assert!(refused(RegistryError::Unauthorized { url: url(), status: 401, what: asked() }).is_final());
     }
 }

@@ -7,6 +7,8 @@
 mod codecs;
 mod error;
 mod fold;
+mod hidden;
+mod keys;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use metrics::histogram;
 use windfall_runtime::kafka::publisher::{Publisher, Timing, Transaction};
 use windfall_runtime::kafka::record::Delivered;
+use windfall_runtime::kafka::table::FoldProgress;
 use windfall_runtime::kafka::{Connection, Headers, Outgoing, table};
 use windfall_runtime::metrics::{TRANSACTION_SECONDS, label};
 use windfall_schemas::topic::Names;
@@ -22,7 +25,9 @@ use windfall_schemas::wire::WireError;
 
 pub use codecs::Codecs;
 pub use error::LedgerError;
-pub(crate) use fold::{all_scans, scans};
+pub(crate) use fold::{all_scans, describe, scans};
+pub use hidden::{Hidden, Place};
+pub(crate) use keys::check as check_keys;
 
 use crate::checkpoint::{Owner, Part, Writer, overtaken_by};
 use crate::event::{self, Recorded};
@@ -50,6 +55,17 @@ pub struct Surroundings {
     end: i64,
 }
 
+/// What a take-over has found.
+#[derive(Debug)]
+pub struct Found {
+    /// What is known.
+    pub memory: Memory,
+    /// What could not be read.
+    pub hidden: Hidden,
+    /// When the claim of the take-over was written, by the broker's clock in epoch milliseconds.
+    pub newest_at: Option<i64>,
+}
+
 /// The writer of one organization.
 pub struct Ledger {
     cluster: Cluster,
@@ -71,15 +87,15 @@ impl Ledger {
         transactional_id: &str,
         org: &str,
         claim: Part,
-        report: impl Fn(String) + Send + Sync + Clone + 'static,
-    ) -> Result<(Self, Memory), LedgerError> {
+        report: impl Fn(&FoldProgress) + Send + Sync + Clone + 'static,
+    ) -> Result<(Self, Found), LedgerError> {
         let publisher = Publisher::start(&cluster.connection, transactional_id).await?;
         let (ends, own) = (BTreeMap::new(), BTreeSet::new());
         let mut ledger = Self { cluster: cluster.clone(), publisher, ends, alone_to: 0, own };
         ledger.commit(&Step { parts: vec![claim], ..Step::default() }).await?;
-        let fold::Read { memory, ends, read_to } = fold::memory(cluster, org, report).await?;
+        let fold::Read { memory, hidden, newest_at, ends, read_to } = fold::memory(cluster, org, report).await?;
         (ledger.ends, ledger.alone_to) = (ends, read_to);
-        Ok((ledger, memory))
+        Ok((ledger, Found { memory, hidden, newest_at }))
     }
 
     /// Returns where the take-overs that a process has not seen begin: the end of `abm.scans`, asked before it fences anybody.

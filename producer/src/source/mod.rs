@@ -10,6 +10,7 @@ mod taking;
 mod telling;
 mod tenure;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,7 @@ pub(crate) struct Source<D> {
     pub(crate) shutdown: CancellationToken,
     pub(crate) connect: Connect<D>,
     /// What a single run ends by when nothing comes on any more.
-    pub(crate) stall: Stall,
+    pub(crate) stall: Arc<Stall>,
 }
 
 /// How one scan of a source and its look-ups have ended.
@@ -121,7 +122,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     /// over, and failed where it was not.
     pub(crate) async fn run_once(self) -> Result<Option<OnceOutcome>, ProducerError> {
         let work = async {
-            let looked = ledger::scans(&self.cluster, self.org(), |_| ()).await;
+            let looked = ledger::scans(&self.cluster, self.org()).await;
             let scans =
                 looked.map_err(|source| ProducerError::Ledger { source_name: self.org().to_owned(), source })?;
             self.refuse_when_at_work(&scans)?;

@@ -1,12 +1,13 @@
 //! One scan: servers, linkage lists, pages, and its end; each step committed before the next request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{Instrument, info, info_span, warn};
 use windfall_runtime::failpoint;
 use windfall_runtime::telemetry::chain;
+use windfall_schemas::envelope::Channel;
 use windfall_schemas::identifiers::DeviceId;
 
 use super::Interruption;
@@ -16,9 +17,10 @@ use super::tenure::{Tenure, millis};
 use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
 use crate::assignment::Assignments;
 use crate::checkpoint::Header;
+use crate::event::{ScanPage, Seen};
 use crate::ledger::LedgerError;
 use crate::notice;
-use crate::step::{self, ReadServers, Step};
+use crate::step::{self, Moment, ReadServers, Step};
 
 /// A cursor that expires this often in a row is a fault of the list, not of our pace.
 const MOST_RESTARTS: u32 = 3;
@@ -152,9 +154,14 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         loop {
             let origin = &self.source.settings.origin;
             let (mut step, begun) = step::begin(origin, &self.memory, header, &read, self.now());
+            let told = self.retell_servers(header, &read, &mut step);
             step.parts.splice(0..0, self.signals_part());
             let unwritable = match self.commit(&step).await {
-                Ok(()) => return Ok(begun),
+                Ok(()) => {
+                    self.hidden.servers.retain(|id, _| !told.contains(id));
+                    telling::hidden(&self.source.part, &self.hidden);
+                    return Ok(begun);
+                }
                 Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => unwritable,
                 Err(other) => return Err(other),
             };
@@ -173,9 +180,14 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     ) -> Result<(Step, Header), Interruption> {
         loop {
             let origin = &self.source.settings.origin;
-            let (step, moved) = step::page(origin, &self.memory, header, assignments, page.clone(), self.now());
+            let (mut step, moved) = step::page(origin, &self.memory, header, assignments, page.clone(), self.now());
+            let told = self.retell_devices(header, &page, &mut step);
             let unwritable = match self.commit(&step).await {
-                Ok(()) => return Ok((step, moved)),
+                Ok(()) => {
+                    self.hidden.devices.retain(|id, _| !told.contains(id));
+                    telling::hidden(&self.source.part, &self.hidden);
+                    return Ok((step, moved));
+                }
                 Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => unwritable,
                 Err(other) => return Err(other),
             };
@@ -183,6 +195,35 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
                 return Err(LedgerError::Unwritable(unwritable).into());
             }
         }
+    }
+
+    /// Tells the devices of a page again that stand unreadable in their topic; returns their ids.
+    fn retell_devices(&self, header: &Header, page: &Page, step: &mut Step) -> BTreeSet<String> {
+        let origin = &self.source.settings.origin;
+        let seen = self.seen(header, page.answer.received_at.timestamp_millis(), Some(header.page + 1));
+        let met: BTreeSet<String> = step.observed.iter().map(|(id, _)| id.clone()).collect();
+        let (fleet, hidden) = (&self.memory.fleet, &self.hidden.devices);
+        for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
+            step::retell(origin, &seen, (id, &place.to_string()), fleet.get(id), &mut step.devices);
+        }
+        met
+    }
+
+    fn retell_servers(&self, header: &Header, read: &ReadServers, step: &mut Step) -> BTreeSet<String> {
+        let origin = &self.source.settings.origin;
+        let seen = self.seen(header, read.read_at, None);
+        let met: BTreeSet<String> = read.servers.iter().map(|server| server.server_id.clone()).collect();
+        let (servers, hidden) = (&self.memory.servers, &self.hidden.servers);
+        for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
+            step::retell(origin, &seen, (id, &place.to_string()), servers.get(id), &mut step.servers);
+        }
+        met
+    }
+
+    fn seen(&self, header: &Header, read_at: i64, page: Option<u32>) -> Seen {
+        let scan = ScanPage { scan_id: header.scan_id.clone(), started_at: header.started_at, page };
+        let (channel, made_at) = (Channel::Scan, self.now());
+        Seen { channel, scan: Some(scan), read_at, made_at, request_id: None, url: None }
     }
 
     /// Asks for the management service of those devices that lists and status cannot tell; returns how many it asked for.
@@ -283,7 +324,8 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     async fn end(&mut self, header: &Header, began: i64) -> Result<Header, Interruption> {
         let at = self.now();
         let origin = self.source.settings.origin.clone();
-        let (mut step, ended) = step::close(&origin, &self.memory, header, at);
+        let (mut step, ended) =
+            step::close(&origin, &self.memory, header, Moment { wall: at, steady: self.steady_now() });
         step.notifications.push(notice::completed(&origin, &ended, self.ledger.ends(), at));
         failpoint!("producer.scan_close.before");
         self.commit(&step).await?;

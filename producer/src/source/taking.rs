@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tracing::info;
 use windfall_runtime::health::State;
+use windfall_runtime::kafka::table::FoldProgress;
 
 use super::tenure::Tenure;
 use super::{Source, SourceSettings};
 use crate::apple::DeviceDirectory;
 use crate::checkpoint::{Owner, Part, Scans, Writer};
 use crate::error::ProducerError;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Found, Ledger, LedgerError, describe};
 use crate::memory::Memory;
 
 /// Who has fenced us is worth this long a look: the brokers may be out of reach.
@@ -49,7 +50,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     pub(super) async fn take_over(&self, lasting: &mut Lasting<D>) -> Result<Tenure<'_, D>, TakeOver> {
         self.part.state(State::Starting);
         info!(source = self.org(), "taking over");
-        let (ledger, memory) = tokio::select! {
+        let (ledger, found) = tokio::select! {
             () = self.shutdown.cancelled() => return Err(TakeOver::Stopped),
             taken = self.fence_and_read(&mut lasting.standpoint) => taken?,
         };
@@ -57,16 +58,18 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         let directory = match &lasting.directory {
             Some(directory) => Arc::clone(directory),
             None => {
-                let connected = (self.connect)(memory.scans.limiter.clone()).map_err(TakeOver::Fatal)?;
+                let connected = (self.connect)(found.memory.scans.limiter.clone()).map_err(TakeOver::Fatal)?;
                 Arc::clone(lasting.directory.insert(Arc::new(connected)))
             }
         };
         // Both may have begun at once: whoever runs once looks again now that the other can see it.
         if self.settings.writer == Writer::SingleRun {
-            self.refuse_when_at_work(&memory.scans).map_err(TakeOver::Fatal)?;
+            self.refuse_when_at_work(&found.memory.scans).map_err(TakeOver::Fatal)?;
         }
-        info!(source = self.org(), devices = memory.fleet.len(), live = memory.fleet.live(), "taken over");
-        let mut tenure = Tenure::begin(self, directory, ledger, memory).await?;
+        let Found { memory: Memory { fleet, .. }, hidden, .. } = &found;
+        let (devices, live, unreadable) = (fleet.len(), fleet.live(), hidden.len());
+        info!(source = self.org(), devices, live, unreadable, passed_over = hidden.passed_over, "taken over");
+        let mut tenure = Tenure::begin(self, directory, ledger, found).await?;
         tenure.newest_request = lasting.newest_request;
         Ok(tenure)
     }
@@ -74,7 +77,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     /// Fences the writer before us and reads what it has left.
     ///
     /// A process that starts fences whoever is there: somebody wants it so. One that has only lost its writer looks first.
-    async fn fence_and_read(&self, standpoint: &mut Option<i64>) -> Result<(Ledger, Memory), TakeOver> {
+    async fn fence_and_read(&self, standpoint: &mut Option<i64>) -> Result<(Ledger, Found), TakeOver> {
         let settings = &self.settings;
         match *standpoint {
             None => *standpoint = Some(Ledger::standpoint(&self.cluster).await?),
@@ -86,7 +89,15 @@ impl<D: DeviceDirectory + 'static> Source<D> {
             }
         }
         let part = self.part.clone();
-        let report = move |text: String| part.detail("take_over", text);
+        let (stall, clock) = (Arc::clone(&self.stall), Arc::clone(&self.clock));
+        let report = move |progress: &FoldProgress| {
+            if progress.hidden.is_empty() {
+                stall.moved(&clock, Duration::ZERO);
+            } else {
+                stall.met(describe(progress));
+            }
+            part.detail("take_over", describe(progress));
+        };
         let claim = self.claim();
         Ok(Ledger::take_over(&self.cluster, &settings.transactional_id, self.org(), claim, report).await?)
     }

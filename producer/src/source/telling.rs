@@ -13,6 +13,7 @@ use super::Source;
 use crate::breaker;
 use crate::budget::Pace;
 use crate::checkpoint::{Header, State};
+use crate::ledger::Hidden;
 use crate::memory::Memory;
 use crate::step::Step;
 
@@ -53,6 +54,18 @@ pub(super) fn page<D>(source: &Source<D>, header: &Header, step: &Step, memory: 
     }));
     source.part.detail("requests_this_period", format!("{} of {}", pace.used, pace.limit));
     debug!(page = header.page, changes = step.devices.len(), unchanged = step.unchanged, "page committed");
+}
+
+/// Shows which of our own records cannot be read, and how many of a stranger's were passed over.
+pub(super) fn hidden(part: &Part, hidden: &Hidden) {
+    match hidden.is_empty() {
+        true => part.clear("unreadable"),
+        false => part.detail("unreadable", hidden.places()),
+    }
+    match hidden.passed_over {
+        0 => part.clear("passed_over"),
+        count => part.detail("passed_over", count),
+    }
 }
 
 /// Tells that a request waits.

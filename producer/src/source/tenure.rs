@@ -14,7 +14,7 @@ use super::{Interruption, OnceOutcome, Source};
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Found, Hidden, Ledger, LedgerError};
 use crate::memory::Memory;
 use crate::signals::{Received, SignalTail};
 use crate::step::{self, Answer, Step};
@@ -56,6 +56,10 @@ pub(crate) struct Tenure<'a, D> {
     pub(super) shown_at: i64,
     /// When the newest commit was begun, by the clock that never goes back.
     pub(super) committed_at: Duration,
+    /// What could not be read at the take-over, and was not told again since.
+    pub(super) hidden: Hidden,
+    /// A moment by the brokers' clock, in epoch milliseconds, and by ours that never goes back.
+    steady: (i64, Duration),
 }
 
 impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
@@ -63,7 +67,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         source: &'a Source<D>,
         directory: Arc<D>,
         ledger: Ledger,
-        memory: Memory,
+        Found { memory, hidden, newest_at }: Found,
     ) -> Result<Self, TakeOver> {
         let topic = source.cluster.names.signals();
         let ends = table::ends(&source.cluster.connection, &topic, [0]).await;
@@ -74,7 +78,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         let signals = SignalTail::start(&source.cluster.connection, &topic, signals_from).map_err(|error| {
             TakeOver::Fatal(ProducerError::Task { source_name: source.org().to_owned(), source: Box::new(error) })
         })?;
-        Ok(Self {
+        let tenure = Self {
             source,
             directory,
             ledger,
@@ -87,7 +91,11 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             interrupted: None,
             shown_at: source.clock.now().timestamp_millis(),
             committed_at: Duration::ZERO,
-        })
+            hidden,
+            steady: (newest_at.unwrap_or_else(|| source.clock.now().timestamp_millis()), source.clock.elapsed()),
+        };
+        telling::hidden(&source.part, &tenure.hidden);
+        Ok(tenure)
     }
 
     /// Scans by schedule until it is stopped.
@@ -322,6 +330,12 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
     pub(super) fn signals_part(&self) -> Option<crate::checkpoint::Part> {
         let unknown = self.memory.scans.signals.is_none();
         unknown.then(|| Scans::signals_part(&self.source.settings.origin.org, self.signals_from, self.now()))
+    }
+
+    /// Returns a time that no setting of a clock moves: see [`step::Moment`].
+    pub(super) fn steady_now(&self) -> i64 {
+        let (at, elapsed) = self.steady;
+        at + millis(self.source.clock.elapsed().saturating_sub(elapsed))
     }
 
     pub(super) fn now(&self) -> i64 {

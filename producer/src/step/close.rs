@@ -11,12 +11,31 @@ use crate::event::Origin;
 use crate::memory::Memory;
 use crate::notice;
 
+/// When something was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By our own wall clock, which may be set, in epoch milliseconds.
+    pub wall: i64,
+    /// By what proves how far two moments lie apart, also over restarts: the brokers' clock at the take-over, and from there
+    /// on our clock that never goes back; in epoch milliseconds.
+    pub steady: i64,
+}
+
+impl From<i64> for Moment {
+    /// Takes a wall clock for one that nobody sets.
+    fn from(at: i64) -> Self {
+        Self { wall: at, steady: at }
+    }
+}
+
 /// Plans the transaction that ends a scan whose last page is read: suspects or a held plan, then the header.
 ///
 /// Suspects are the live devices last observed before the scan began and not seen in it. The breaker counts them before
-/// any look-up is made. Where absence proves nothing, suspicions and plans stay as they are.
+/// any look-up is made. When a suspect was missed is kept by the steady clock: a wall clock that jumps ages no absence. Where absence proves nothing, suspicions and plans stay as they are.
 #[must_use]
-pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> (Step, Header) {
+pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: impl Into<Moment>) -> (Step, Header) {
+    let moment = at.into();
+    let at = moment.wall;
     let mut header = header.clone();
     let seen = memory.scans.seen();
     header.judge(seen.len() as u64);
@@ -38,7 +57,7 @@ pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> (Ste
                 hold(origin, memory, &header, &missing, held.reason(&case), at, &mut step);
                 header.state = State::Held;
             }
-            None => suspect(origin, memory, &header, &missing, at, &mut step),
+            None => suspect(origin, memory, &header, &missing, moment, &mut step),
         }
         if held > 0 {
             header.state = State::Held;
@@ -113,12 +132,12 @@ fn hold(
     step.parts.extend(plan.parts(&origin.org, &header.scan_id, at));
 }
 
-fn suspect(origin: &Origin, memory: &Memory, header: &Header, missing: &BTreeSet<String>, at: i64, step: &mut Step) {
+fn suspect(origin: &Origin, memory: &Memory, header: &Header, missing: &BTreeSet<String>, at: Moment, step: &mut Step) {
     for id in missing {
         let suspect = match memory.scans.suspects.get(id) {
-            Some(known) => known.missed_again(header.number, at),
-            None => Suspect::new(header.number, at),
+            Some(known) => known.missed_again(header.number, at.steady),
+            None => Suspect { next_try_at: at.wall, ..Suspect::new(header.number, at.steady) },
         };
-        step.parts.push(suspect.part(&origin.org, id, &header.scan_id, at));
+        step.parts.push(suspect.part(&origin.org, id, &header.scan_id, at.wall));
     }
 }

@@ -3,6 +3,7 @@
 mod approval;
 mod close;
 mod page;
+mod retell;
 mod serverlist;
 mod settle;
 mod unwritable;
@@ -16,8 +17,9 @@ use windfall_schemas::reject::RejectValue;
 use windfall_schemas::server::ServerValue;
 
 pub use approval::{Answer, approve, approve_others};
-pub use close::{close, forget_seen, give_up};
+pub use close::{Moment, close, forget_seen, give_up};
 pub use page::{in_doubt, page};
+pub use retell::retell;
 pub use serverlist::{ReadServers, begin, link};
 pub use settle::{Reading, settle};
 pub use unwritable::{Unwritable, reject_of_page, reject_of_servers, reject_of_step};
