@@ -231,6 +231,31 @@ async fn an_approval_that_nobody_was_there_to_obey_is_obeyed_by_the_next_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_too_large_for_one_transaction_is_approved_whole_and_answered_once() {
+    let rig = Rig::new(still(5_300, 1), 1_000).await;
+    rig.once().await;
+    rig.command(Command::ReleaseShare { percent: 99.0 });
+    assert_eq!(rig.once().await, OnceOutcome::Held);
+    let cluster = rig.cluster().await;
+    let plan = scans::show(&cluster, "acme-2").await.unwrap().expect("the plan is there");
+    assert!(plan.devices.len() > 5_000, "{}", plan.devices.len());
+    let shutdown = CancellationToken::new();
+    let serving = rig.serve(&shutdown);
+    let answer = scans::approve(&cluster, &plan, "signal-1").await.unwrap();
+    assert_eq!(answer, Approval::Approved { released: plan.devices.len() as u64 });
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
+
+    let released =
+        told(&rig.events().await).into_iter().filter_map(|told| told.strip_prefix("released ").map(str::to_owned));
+    assert_eq!(released.collect::<Vec<_>>(), plan.devices, "each, and once");
+    let answers = rig.notifications().await.into_iter().filter(|told| told.id == "signal-1").count();
+    let parts = rig.parts().await;
+    let left = parts.keys().any(|part| part.starts_with("held:") || part == "approval");
+    assert_eq!((answers, left), (1, false), "{:?}", parts.keys());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_list_is_held_and_the_plan_ends_when_the_devices_are_back() {
     let rig = Rig::new(still(12, 1), 10).await;
     rig.once().await;

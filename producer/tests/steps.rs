@@ -87,13 +87,13 @@ fn a_mass_release_is_held_and_published_only_as_it_was_shown() {
     assert_eq!(memory.scans.plans["acme-1"].len(), 39);
     let (step, answer) = step::approve(&origin(), &memory, "s1", &shown, (9, 1), BEGIN + 2 * HOUR);
     memory.apply(&step);
-    assert_eq!(answer, Answer::Stale { hash: memory.scans.plans["acme-1"].hash() });
+    assert_eq!(answer, Some(Answer::Stale { hash: memory.scans.plans["acme-1"].hash() }));
     assert!(step.devices.is_empty());
 
     let fresh = approval(&memory, "acme-1");
     let (step, answer) = step::approve(&origin(), &memory, "s2", &fresh, (9, 2), BEGIN + 2 * HOUR);
     memory.apply(&step);
-    assert_eq!(answer, Answer::Approved { released: 39 });
+    assert_eq!(answer, Some(Answer::Approved { released: 39 }));
     assert_eq!(step.devices.len(), 39);
     let event = &step.devices[0];
     assert_eq!(event.kind.as_ref().unwrap().as_str(), "released");
@@ -109,7 +109,7 @@ fn a_mass_release_is_held_and_published_only_as_it_was_shown() {
     assert_eq!(memory.fleet.live(), 61);
 
     let (step, answer) = step::approve(&origin(), &memory, "s3", &fresh, (9, 3), BEGIN + 2 * HOUR);
-    assert_eq!(answer, Answer::Unknown, "approving twice does nothing");
+    assert_eq!(answer, Some(Answer::Unknown), "approving twice does nothing");
     assert!(step.devices.is_empty());
     assert_eq!(memory.fleet.releases_since(0), 0, "releases of an operator are not counted by the breaker");
 }
@@ -563,4 +563,37 @@ fn an_event_names_its_scan_its_page_and_its_span() {
     assert_eq!(header("ce_id"), second.event_id.as_deref());
     let span = header("traceparent").unwrap();
     assert_eq!((span.len(), &span[..3], &span[52..]), (55, "00-", "-01"));
+}
+
+#[test]
+fn a_plan_of_many_pieces_is_approved_piece_by_piece_and_goes_on_after_a_crash() {
+    let mut memory = fleet(11_000);
+    let header = scan(&mut memory, BEGIN, 0..10);
+    assert_eq!(header.state, State::Held);
+    let shown = approval(&memory, "acme-1");
+    let mut released = BTreeSet::new();
+    let mut pieces = Vec::new();
+    loop {
+        let (step, answer) = step::approve(&origin(), &memory, "s1", &shown, (9, 7), BEGIN + 2 * HOUR);
+        memory.apply(&step);
+        released.extend(step.devices.iter().map(|event| event.after.as_ref().unwrap().device_id.clone()));
+        pieces.push((step.devices.len(), step.notifications.len(), memory.scans.signals));
+        if pieces.len() == 1 {
+            let (_, other) = step::approve(&origin(), &memory, "s0", &shown, (9, 6), BEGIN + 2 * HOUR);
+            assert!(matches!(other, Some(Answer::Stale { .. })), "another approval shows what is left: {other:?}");
+            // One of the others is listed again, while the process that went on was away.
+            let back = memory.scans.plans["acme-1"].ids().pop_last().unwrap();
+            let parts = memory.scans.clear("acme", &[back.as_str()].into(), BEGIN + 2 * HOUR);
+            memory.apply(&step::Step { parts, ..step::Step::default() });
+        }
+        if let Some(answer) = answer {
+            assert_eq!(answer, Answer::Approved { released: 10_989 });
+            break;
+        }
+    }
+    assert_eq!(pieces, [(5_000, 0, None), (5_000, 0, None), (989, 1, Some(7))]);
+    assert_eq!((released.len(), memory.fleet.live()), (10_989, 11));
+    assert!(memory.scans.plans.is_empty() && memory.scans.approving.is_none());
+    let (_, again) = step::approve(&origin(), &memory, "s1", &shown, (9, 7), BEGIN + 2 * HOUR);
+    assert_eq!(again, Some(Answer::Unknown));
 }

@@ -130,9 +130,9 @@ fn a_plan_is_approved_without_a_device_that_cannot_be_written() {
         plan: header.scan_id.clone(),
         plan_hash: memory.scans.plans[&header.scan_id].hash(),
     };
-    let (step, _) = step::approve(&origin(), &memory, "s1", &plan, (9, 1), BEGIN + 2);
-    let (step, answer) = step::approve_others(&origin(), step, "s1", &plan, &too_large("C"), BEGIN + 2);
-    assert_eq!(answer, Answer::Approved { released: 7 });
+    let planned = step::approve(&origin(), &memory, "s1", &plan, (9, 1), BEGIN + 2);
+    let (step, answer) = step::approve_others(&origin(), planned, "s1", &plan, &too_large("C"), BEGIN + 2);
+    assert_eq!(answer, Some(Answer::Approved { released: 7 }));
     assert_eq!(step.notifications[0].additional_data.as_ref().unwrap()["released"], "7");
     assert_eq!(step.rejects[0].resource_id.as_deref(), Some("C"));
     memory.apply(&step);

@@ -4,6 +4,7 @@
 //! last. Memory is moved by applying these records after the commit, by the same function that folds the topic, so that
 //! memory and fold cannot drift apart.
 
+mod approving;
 mod header;
 mod owner;
 mod plan;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 
+pub use approving::Approving;
 pub use header::{Header, Missing, Reason, Scope, State};
 pub use owner::{Claim, Owner, Writer, at_work, overtaken_by, single_run};
 pub use plan::{First, Origin as PlanOrigin, Plan};
@@ -78,6 +80,8 @@ pub struct Scans {
     pub limiter: Option<LimiterState>,
     /// The next offset to read in `windfall.signals`.
     pub signals: Option<i64>,
+    /// The approval that is published piece by piece, as far as it has come.
+    pub approving: Option<Approving>,
     serving: Option<Owner>,
     single_run: Option<Owner>,
 }
@@ -113,6 +117,7 @@ impl Scans {
             ScanPart::Signals => {
                 self.signals = value.as_ref().and_then(|value| value.detail.as_deref()?.parse().ok());
             }
+            part if part == Approving::place() => self.approving = value.as_ref().and_then(Approving::read),
             ScanPart::Owner => self.serving = value.as_ref().and_then(Owner::read),
             ScanPart::SingleRun => self.single_run = value.as_ref().and_then(Owner::read),
             _ => {}

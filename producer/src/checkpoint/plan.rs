@@ -132,11 +132,12 @@ impl Plan {
         self.chunks.iter().map(|(chunk, ids)| self.chunk_part(org, name, *chunk, ids, &hash, at)).collect()
     }
 
-    /// Makes the tombstones of the whole plan.
+    /// Returns the first piece of the plan with the tombstone that takes it out, and whether it is the last one.
     #[must_use]
-    pub fn removal(&self, org: &str, name: &str) -> Vec<Part> {
-        let part = |chunk: &u32| Part::remove(org, &ScanPart::Held { plan: name.to_owned(), chunk: *chunk });
-        self.chunks.keys().map(part).collect()
+    pub fn piece(&self, org: &str, name: &str) -> Option<(&BTreeSet<String>, Part, bool)> {
+        let (chunk, ids) = self.chunks.first_key_value()?;
+        let part = Part::remove(org, &ScanPart::Held { plan: name.to_owned(), chunk: *chunk });
+        Some((ids, part, self.chunks.len() == 1))
     }
 
     /// Makes the records that take devices out of the plan; none where it holds none of them.

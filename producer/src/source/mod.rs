@@ -153,13 +153,15 @@ impl<D: DeviceDirectory + 'static> Source<D> {
             }
             let ended = match self.take_over(&mut lasting).await {
                 Ok(mut tenure) => {
-                    failures = 0;
                     self.stall.at_work(true);
                     let ended = match duty {
                         Duty::Serve => tenure.serve().await,
                         Duty::Once => tenure.once().await,
                     };
                     lasting.newest_request = tenure.newest_request;
+                    if tenure.has_committed {
+                        failures = 0;
+                    }
                     ended
                 }
                 Err(TakeOver::Fatal(error)) => return Err(error),

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use windfall_runtime::failpoint;
 use windfall_runtime::kafka::table;
 use windfall_runtime::telemetry::chain;
+use windfall_schemas::signal::ApproveScan;
 
 use super::taking::TakeOver;
 use super::telling;
@@ -58,6 +59,8 @@ pub(crate) struct Tenure<'a, D> {
     pub(super) committed_at: Duration,
     /// What could not be read at the take-over, and was not told again since.
     pub(super) hidden: Hidden,
+    /// Whether anything was brought on since the take-over.
+    pub(super) has_committed: bool,
     /// A moment by the brokers' clock, in epoch milliseconds, and by ours that never goes back.
     steady: (i64, Duration),
 }
@@ -92,6 +95,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             shown_at: source.clock.now().timestamp_millis(),
             committed_at: Duration::ZERO,
             hidden,
+            has_committed: false,
             steady: (newest_at.unwrap_or_else(|| source.clock.now().timestamp_millis()), source.clock.elapsed()),
         };
         telling::hidden(&source.part, &tenure.hidden);
@@ -275,16 +279,15 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         }
         failpoint!("producer.approval.before");
         let place = (self.newest_request, next_offset);
-        let origin = &self.source.settings.origin;
-        let (step, mut answer) = step::approve(origin, &self.memory, &signal.id, &approval, place, self.now());
-        match self.commit(&step).await {
-            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => {
-                let others = step::approve_others(origin, step, &signal.id, &approval, &unwritable, self.now());
-                answer = others.1;
-                self.commit(&others.0).await?;
+        let answer = loop {
+            if let Some(answer) = self.approve(&signal.id, &approval, place).await? {
+                break answer;
             }
-            committed => committed?,
-        }
+            failpoint!("producer.approval_piece.after");
+            if self.source.shutdown.is_cancelled() {
+                return Err(Interruption::Stopped);
+            }
+        };
         failpoint!("producer.approval.after");
         match answer {
             Answer::Approved { released } => {
@@ -297,12 +300,34 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         Ok(())
     }
 
+    /// Commits the next piece of an approval; says how it was answered when that was the last one.
+    async fn approve(
+        &mut self,
+        signal_id: &str,
+        approval: &ApproveScan,
+        place: (u64, i64),
+    ) -> Result<Option<Answer>, Interruption> {
+        let origin = &self.source.settings.origin;
+        let planned = step::approve(origin, &self.memory, signal_id, approval, place, self.now());
+        match self.commit(&planned.0).await {
+            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => {
+                let at = self.now();
+                let origin = &self.source.settings.origin;
+                let (step, answer) = step::approve_others(origin, planned, signal_id, approval, &unwritable, at);
+                self.commit(&step).await?;
+                Ok(answer)
+            }
+            committed => committed.map(|()| planned.1),
+        }
+    }
+
     /// Makes a step durable, and only then moves the memory.
     pub(super) async fn commit(&mut self, step: &Step) -> Result<(), Interruption> {
         if step.is_empty() {
             return Ok(());
         }
         self.commit_sign(step).await?;
+        self.has_committed = true;
         self.moved();
         Ok(())
     }

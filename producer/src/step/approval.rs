@@ -1,10 +1,11 @@
 //! A person's approval of a held plan.
 
 use windfall_schemas::envelope::Channel;
+use windfall_schemas::scan::ScanPart;
 use windfall_schemas::signal::ApproveScan;
 
 use super::{Step, Unwritable, reject_of_step};
-use crate::checkpoint::Scans;
+use crate::checkpoint::{Approving, Part, Plan, Scans};
 use crate::diff::diff;
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
 use crate::memory::Memory;
@@ -29,8 +30,12 @@ pub enum Answer {
     Unknown,
 }
 
-/// Plans the transaction of an approval: the releases, the tombstones of the plan, the answer, and the place in the
-/// signals, all or nothing.
+/// Plans the transaction of an approval: the releases of a piece of the plan and the piece's tombstone, and with the last one
+/// the answer and the place in the signals. Without an answer there is more to do: apply the step, and ask again.
+///
+/// A plan of one piece, 5,000 devices, is published all or nothing. A larger one does not fit what a transaction may take: its
+/// first piece asks for the hash of the whole and leaves a record of the approval, by which the others go on, also after a
+/// crash, since the signal is read again until its place has moved.
 ///
 /// What the plan holds is what the newest complete scan still misses: a device that is listed again leaves its plan with
 /// the page that lists it. `newest` is the newest request of the directory, `next_offset` the place behind the signal.
@@ -42,24 +47,38 @@ pub fn approve(
     approval: &ApproveScan,
     (newest, next_offset): (RequestNumber, i64),
     at: i64,
-) -> (Step, Answer) {
+) -> (Step, Option<Answer>) {
     let mut step = Step::default();
-    let answer = match memory.scans.plans.get(&approval.plan) {
+    let begun = memory.scans.approving.as_ref().filter(|it| it.signal == signal_id && it.plan == approval.plan);
+    let released = begun.map_or(0, |begun| begun.released);
+    let plan = memory.scans.plans.get(&approval.plan);
+    let answer = match plan.and_then(|plan| Some((plan, plan.piece(&origin.org, &approval.plan)?))) {
+        // What is left of the plan was listed again.
+        None if begun.is_some() => Answer::Approved { released },
         None => Answer::Unknown,
-        Some(plan) if plan.hash() != approval.plan_hash => Answer::Stale { hash: plan.hash() },
-        Some(plan) => {
-            for id in plan.ids() {
-                release(origin, memory, signal_id, &id, plan, newest, at, &mut step);
+        Some((plan, _)) if begun.is_none() && plan.hash() != approval.plan_hash => Answer::Stale { hash: plan.hash() },
+        Some((plan, (ids, removal, last))) => {
+            for id in ids {
+                release(origin, memory, signal_id, id, plan, newest, at, &mut step);
             }
-            step.parts.extend(plan.removal(&origin.org, &approval.plan));
+            step.parts.push(removal);
             step.observed_at = at;
             step.traceparent = event::traceparent(&plan.scan_id, &format!("approval {signal_id}"));
-            Answer::Approved { released: step.devices.len() }
+            let released = released + step.devices.len();
+            if !last {
+                let (signal, plan) = (signal_id.to_owned(), approval.plan.clone());
+                step.parts.push(Approving { signal, plan, released }.part(&origin.org, at));
+                return (step, None);
+            }
+            Answer::Approved { released }
         }
     };
+    if memory.scans.approving.is_some() {
+        step.parts.push(Part::remove(&origin.org, &Approving::place()));
+    }
     step.notifications.push(notice::answered(origin, signal_id, approval, &answer, at));
     step.parts.push(Scans::signals_part(&origin.org, next_offset, at));
-    (step, answer)
+    (step, Some(answer))
 }
 
 /// Makes of an approval that cannot be written the same without the devices whose records are the reason.
@@ -68,16 +87,27 @@ pub fn approve(
 #[must_use]
 pub fn approve_others(
     origin: &Origin,
-    mut step: Step,
+    (mut step, answer): (Step, Option<Answer>),
     signal_id: &str,
     approval: &ApproveScan,
     unwritable: &[Unwritable],
     at: i64,
-) -> (Step, Answer) {
+) -> (Step, Option<Answer>) {
+    let planned = step.devices.len();
     reject_of_step(origin, &mut step, unwritable, at);
-    let answer = Answer::Approved { released: step.devices.len() };
+    let rejected = planned - step.devices.len();
+    let Some(Answer::Approved { released }) = answer else {
+        for part in step.parts.iter_mut().filter(|part| ScanPart::parse(&part.key.part) == Approving::place()) {
+            if let Some(mut approving) = part.value.as_ref().and_then(Approving::read) {
+                approving.released -= rejected;
+                *part = approving.part(&origin.org, at);
+            }
+        }
+        return (step, answer);
+    };
+    let answer = Answer::Approved { released: released - rejected };
     step.notifications = vec![notice::answered(origin, signal_id, approval, &answer, at)];
-    (step, answer)
+    (step, Some(answer))
 }
 
 #[allow(clippy::too_many_arguments, reason = "one call site, all of it context")]
@@ -86,7 +116,7 @@ fn release(
     memory: &Memory,
     signal_id: &str,
     device_id: &str,
-    plan: &crate::checkpoint::Plan,
+    plan: &Plan,
     newest: RequestNumber,
     at: i64,
     step: &mut Step,
