@@ -1,5 +1,6 @@
 //! Records in our own topics that nobody can read.
 
+use windfall_producer::scans;
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::kafka::sender::Sender;
 use windfall_runtime::kafka::{Headers, Outgoing};
@@ -82,6 +83,8 @@ async fn a_device_whose_newest_record_is_unreadable_is_told_again_and_never_as_a
     rig.handle().clear_faults();
     assert_eq!(rig.once().await, OnceOutcome::Complete);
 
+    let scan = scans::list(&rig.cluster().await).await.unwrap().remove(0);
+    assert_eq!(scan.counts, [("updated".to_owned(), 3)].into(), "none was added");
     let again = only_news(&rig, same, 1).await.unwrap();
     assert_eq!((again.op.as_str(), again.kind.as_ref().unwrap().as_str()), ("r", "updated"));
     assert!(again.before.is_none() && again.evidence[0].contains("cannot be read"), "{:?}", again.evidence);

@@ -180,8 +180,8 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     ) -> Result<(Step, Header), Interruption> {
         loop {
             let origin = &self.source.settings.origin;
-            let (mut step, moved) = step::page(origin, &self.memory, header, assignments, page.clone(), self.now());
-            let told = self.retell_devices(header, &page, &mut step);
+            let (mut step, mut moved) = step::page(origin, &self.memory, header, assignments, page.clone(), self.now());
+            let told = self.retell_devices(&mut moved, &page, &mut step);
             let unwritable = match self.commit(&step).await {
                 Ok(()) => {
                     self.hidden.devices.retain(|id, _| !told.contains(id));
@@ -197,14 +197,17 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         }
     }
 
-    /// Tells the devices of a page again that stand unreadable in their topic; returns their ids.
-    fn retell_devices(&self, header: &Header, page: &Page, step: &mut Step) -> BTreeSet<String> {
+    /// Tells the devices of a page again that stand unreadable in their topic; returns the ids of the page.
+    fn retell_devices(&self, header: &mut Header, page: &Page, step: &mut Step) -> BTreeSet<String> {
         let origin = &self.source.settings.origin;
-        let seen = self.seen(header, page.answer.received_at.timestamp_millis(), Some(header.page + 1));
+        let seen = self.seen(header, page.answer.received_at.timestamp_millis(), Some(header.page));
         let met: BTreeSet<String> = step.observed.iter().map(|(id, _)| id.clone()).collect();
         let (fleet, hidden) = (&self.memory.fleet, &self.hidden.devices);
         for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
-            step::retell(origin, &seen, (id, &place.to_string()), fleet.get(id), &mut step.devices);
+            let told = step::retell(origin, &seen, (id, &place.to_string()), fleet.get(id), &mut step.devices);
+            if let Some(planned) = told {
+                step::count_again(origin, header, step, planned.as_ref());
+            }
         }
         met
     }
@@ -215,7 +218,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         let met: BTreeSet<String> = read.servers.iter().map(|server| server.server_id.clone()).collect();
         let (servers, hidden) = (&self.memory.servers, &self.hidden.servers);
         for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
-            step::retell(origin, &seen, (id, &place.to_string()), servers.get(id), &mut step.servers);
+            let _ = step::retell(origin, &seen, (id, &place.to_string()), servers.get(id), &mut step.servers);
         }
         met
     }
