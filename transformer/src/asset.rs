@@ -27,6 +27,8 @@ pub struct Asset {
     pub conflicts: Vec<Conflict>,
     /// Sources whose newest contribution cannot be read, and its offset: what they say now is not known.
     pub unreadable: BTreeMap<SourceKey, i64>,
+    /// Whether what its contributions amount to is larger than a record may be, so that it stands as it last was published.
+    pub too_large: bool,
 }
 
 /// What became of a contribution.
@@ -142,6 +144,19 @@ impl Asset {
             }
         }
         conclusion
+    }
+
+    /// Copies what was published of the asset, without what the sources say of it.
+    #[must_use]
+    pub fn published(&self) -> Self {
+        let Self { last, version, conflicts, contributions: _, unreadable: _, too_large: _ } = self;
+        Self { last: last.clone(), version: *version, conflicts: conflicts.clone(), ..Self::default() }
+    }
+
+    /// Takes a conclusion back that cannot be written: what was `published` before stands. What the sources say is remembered.
+    pub fn keep(&mut self, published: Self) {
+        let Self { last, version, conflicts, contributions: _, unreadable: _, too_large: _ } = published;
+        (self.last, self.version, self.conflicts, self.too_large) = (last, version, conflicts, true);
     }
 
     /// Counts the conflicts that are open.

@@ -10,6 +10,9 @@
 //! said before is taken away by compaction, and a record made without it would be wrong. The fold comes to the same, since it
 //! hears the same records by the same rule; it writes no dead letter.
 //!
+//! An asset whose record would be larger than a record may be is held, too, until its sources say less. The contribution that
+//! made it so goes to the dead letters, but is remembered: the fold comes to the same asset, and holds it again.
+//!
 //! Where no offset was ever committed but records stand, the offset was lost: the fold goes to the end and only differences
 //! are published, so that nothing is repeated.
 
@@ -57,6 +60,16 @@ pub(crate) struct MergeEffects {
     consumed: BTreeMap<i32, i64>,
 }
 
+/// What came of merging an asset again.
+enum Concluded {
+    /// It stands as it was last published.
+    Same,
+    /// Something is to be written.
+    Written,
+    /// What is to be written is larger than a record may be.
+    TooLarge(WireError),
+}
+
 /// Assets merged again in one go, and in one transaction where they differ.
 const HEALED_AT_ONCE: usize = 2_000;
 
@@ -102,52 +115,68 @@ impl MergeStage {
         metrics::counter!(names::RECORDS, label::STAGE => "merge", label::OUTCOME => outcome).increment(1);
     }
 
-    /// Adds what a conclusion writes: the record, its tombstone, the conflicts.
+    /// Merges an asset again and adds what follows; one that is too large stays as it was, and the reason is given back.
+    fn conclude(
+        &self,
+        place: &(i32, String),
+        asset: &mut Asset,
+        cause: i64,
+        work: &mut Work<MergeEffects>,
+    ) -> Result<Concluded, TransformerError> {
+        let (partition, asset_id) = place;
+        let published = asset.published();
+        let conclusion = asset.conclude(&self.memory.collection, asset_id, cause, self.clock.now().timestamp_millis());
+        asset.too_large = false;
+        let (derived, follow_up) = match self.write(*partition, asset_id, &conclusion) {
+            Ok(written) => written,
+            Err((_, why @ WireError::TooLarge { .. })) => {
+                asset.keep(published);
+                return Ok(Concluded::TooLarge(why));
+            }
+            Err((topic, source)) => return Err(TransformerError::Encode { topic: topic.to_owned(), source }),
+        };
+        work.derived.extend(derived);
+        work.follow_up.extend(follow_up);
+        Ok(if conclusion.is_empty() { Concluded::Same } else { Concluded::Written })
+    }
+
+    /// Makes what a conclusion writes, the record and its tombstone, and the conflicts, or names the topic that cannot have it.
     fn write(
         &self,
         partition: i32,
         asset_id: &str,
         conclusion: &Conclusion,
-        work: &mut Work<MergeEffects>,
-    ) -> Result<(), TransformerError> {
-        let encode = |topic: &str| {
-            let topic = topic.to_owned();
-            move |source: WireError| TransformerError::Encode { topic, source }
-        };
+    ) -> Result<(Vec<Outgoing>, Vec<Outgoing>), (&str, WireError)> {
+        let (mut derived, mut follow_up) = (Vec::new(), Vec::new());
         let Conclusion { record, tombstone, conflicts } = conclusion;
         if record.is_some() || *tombstone {
-            let assets = &self.memory.topics.assets;
+            let assets = self.memory.topics.assets.as_str();
+            let refused = |source| (assets, source);
             let key = AssetKey { asset_id: asset_id.to_owned() };
-            let key = self.memory.own.assets.key.encode(&key).map_err(encode(assets))?;
-            let name = &self.memory.collection.name;
+            let key = self.memory.own.assets.key.encode(&key).map_err(refused)?;
+            let CompiledCollection { name, schema, .. } = &*self.memory.collection;
             if let Some(record) = record {
-                let value = self
-                    .memory
-                    .collection
-                    .schema
-                    .encode_asset(&self.memory.own.assets.value, record)
-                    .map_err(encode(assets))?;
-                let headers = asset_headers(name, record, false);
-                let outgoing = Outgoing::new(assets.as_str(), key.clone(), value).to_partition(partition);
-                work.derived.push(outgoing.with_headers(headers));
+                let value = schema.encode_asset(&self.memory.own.assets.value, record).map_err(refused)?;
+                let outgoing = Outgoing::new(assets, key.clone(), value).to_partition(partition);
+                derived.push(outgoing.with_headers(asset_headers(name, record, false)));
             }
             if *tombstone {
-                let outgoing = Outgoing::tombstone(assets.as_str(), key).to_partition(partition);
+                let outgoing = Outgoing::tombstone(assets, key).to_partition(partition);
                 let headers = record.as_ref().map(|record| asset_headers(name, record, true));
-                work.derived.push(outgoing.with_headers(headers.unwrap_or_default()));
+                derived.push(outgoing.with_headers(headers.unwrap_or_default()));
             }
         }
         for conflict in conflicts {
-            let topic = &self.memory.topics.conflicts;
-            let key = self.memory.own.conflicts.key.encode(&conflict.key()).map_err(encode(topic))?;
-            let value = self.memory.own.conflicts.value.encode(conflict).map_err(encode(topic))?;
-            work.follow_up.push(Outgoing::new(topic.as_str(), key, value).to_partition(partition));
+            let topic = self.memory.topics.conflicts.as_str();
+            let refused = |source| (topic, source);
+            let key = self.memory.own.conflicts.key.encode(&conflict.key()).map_err(refused)?;
+            let value = self.memory.own.conflicts.value.encode(conflict).map_err(refused)?;
+            follow_up.push(Outgoing::new(topic, key, value).to_partition(partition));
         }
-        Ok(())
+        Ok((derived, follow_up))
     }
 
     fn merge_all(&self, records: &[Record]) -> Result<Work<MergeEffects>, TransformerError> {
-        let now_ms = self.clock.now().timestamp_millis();
         let mut work: Work<MergeEffects> = Work::empty();
         for record in records {
             let partition = record.partition;
@@ -171,11 +200,13 @@ impl MergeStage {
             match asset.hear((source, source_key), record.offset, said) {
                 Err(why) => work.refuse(self.refused(record, RefusedAt::Value, &why)),
                 Ok(Applied::Stale) => self.count("stale"),
-                Ok(Applied::Changed) => {
-                    let conclusion = asset.conclude(&self.memory.collection, &place.1, record.offset, now_ms);
-                    self.count(if conclusion.is_empty() { "noop" } else { "ok" });
-                    self.write(partition, &place.1, &conclusion, &mut work)?;
-                }
+                Ok(Applied::Changed) => match self.conclude(&place, &mut asset, record.offset, &mut work)? {
+                    Concluded::Same => self.count("noop"),
+                    Concluded::Written => self.count("ok"),
+                    Concluded::TooLarge(why) => {
+                        work.refuse(self.refused(record, RefusedAt::Transformation, &why.into()));
+                    }
+                },
             }
             work.effects.assets.insert(place, asset);
         }
@@ -225,18 +256,26 @@ impl Stage for MergeStage {
     }
 
     fn heal(&mut self) -> Result<Option<Work<MergeEffects>>, TransformerError> {
-        let now_ms = self.clock.now().timestamp_millis();
         let mut work: Work<MergeEffects> = Work::empty();
         let later = self.healing.split_off(self.healing.len().min(HEALED_AT_ONCE));
-        for (partition, asset_id) in std::mem::replace(&mut self.healing, later) {
-            let mut asset = self.memory.asset(partition, &asset_id);
+        for place in std::mem::replace(&mut self.healing, later) {
+            let mut asset = self.memory.asset(place.0, &place.1);
             // No record caused this; the position that the fold has reached is past all that could have.
-            let cause = self.memory.next_offset(partition) - 1;
-            let conclusion = asset.conclude(&self.memory.collection, &asset_id, cause, now_ms);
-            if !conclusion.is_empty() {
-                self.count("healed");
-                self.write(partition, &asset_id, &conclusion, &mut work)?;
-                work.effects.assets.insert((partition, asset_id), asset);
+            let cause = self.memory.next_offset(place.0) - 1;
+            let held = asset.too_large;
+            match self.conclude(&place, &mut asset, cause, &mut work)? {
+                Concluded::Written => {
+                    self.count("healed");
+                    work.effects.assets.insert(place, asset);
+                }
+                Concluded::Same if !held => {}
+                // Nothing is written, and all that changes is whether it is held.
+                Concluded::Same => self.memory.remember(place.0, place.1, asset),
+                Concluded::TooLarge(why) => {
+                    warn!(partition = place.0, error = %why, "asset held");
+                    self.count("held");
+                    self.memory.remember(place.0, place.1, asset);
+                }
             }
         }
         let merged_all = self.healing.is_empty();
@@ -273,7 +312,13 @@ impl Stage for MergeStage {
         records.truncate(SHOWN);
         let records: Vec<_> =
             records.iter().map(|(partition, offset)| json!({ "partition": partition, "offset": offset })).collect();
-        let held = json!({ "assets": assets, "topic": topic, "unreadable": records });
+        let mut held = json!({ "assets": assets, "topic": topic, "unreadable": records });
+        let too_large: Vec<&str> = self.memory.too_large().collect();
+        if !too_large.is_empty() {
+            assets += too_large.len() as u64;
+            held["assets"] = assets.into();
+            held["too_large"] = too_large.into_iter().take(SHOWN).collect();
+        }
         let passed_over: serde_json::Map<_, _> = self
             .memory
             .passed_over()

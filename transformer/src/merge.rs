@@ -223,7 +223,18 @@ fn disagreement(ranked: &[&Contribution], position: usize, name: &str, held: &Fi
         return None;
     }
     claims.sort_by(|a, b| seniority(a, b));
-    let candidates: Vec<serde_json::Value> = claims
+    let seen_at = claims.iter().filter_map(|contribution| contribution.claimed_ms).max();
+    let more = claims.len().saturating_sub(CANDIDATES);
+    if more > 0 {
+        // The earliest of each value come first: what is shown must be a disagreement.
+        let mut values = BTreeSet::new();
+        let text = |contribution: &Contribution| value(contribution, position).to_json().to_string();
+        let (firsts, others): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| values.insert(text(claim)));
+        claims = [firsts, others].concat();
+        claims.truncate(CANDIDATES);
+        claims.sort_by(|a, b| seniority(a, b));
+    }
+    let mut candidates: Vec<serde_json::Value> = claims
         .iter()
         .map(|contribution| {
             json!({
@@ -234,15 +245,22 @@ fn disagreement(ranked: &[&Contribution], position: usize, name: &str, held: &Fi
             })
         })
         .collect();
+    if more > 0 {
+        candidates.push(json!({ "more": more }));
+    }
     Some(Conflict {
         asset_id: claims[0].asset_id.clone(),
         subject: name.to_owned(),
         state: OPEN.to_owned(),
         held: Some(held.to_json().to_string()),
         candidates: Some(serde_json::Value::Array(candidates).to_string()),
-        seen_at: claims.iter().filter_map(|contribution| contribution.claimed_ms).max(),
+        seen_at,
     })
 }
+
+/// Claims that a conflict names; how many there are beside them stands behind. A hundred are more than a person compares, and
+/// thousands would make a record that is too large to be written.
+const CANDIDATES: usize = 100;
 
 /// State of a conflict while the sources disagree.
 pub(crate) const OPEN: &str = "open";

@@ -108,6 +108,25 @@ fn a_conflict_opens_once_and_ends_when_the_sources_agree() {
 }
 
 #[test]
+fn a_conflict_of_thousands_names_a_hundred_claims_and_among_them_each_value() {
+    let collection = things();
+    let mut asset = Asset::default();
+    for number in 0..3_000 {
+        let owner = if number == 2_999 { "bob" } else { "ann" };
+        let claim = said(&format!("org{number:04}"), number, number, owner);
+        asset.apply(key(&claim), Some(claim));
+    }
+    let conflict = asset.conclude(&collection, "A", 3_000, 0).conflicts.remove(0);
+    assert_eq!((conflict.held.as_deref(), conflict.seen_at), (Some("\"ann\""), Some(2_999)));
+    let candidates: Vec<serde_json::Value> = serde_json::from_str(&conflict.candidates.unwrap()).unwrap();
+    assert_eq!(candidates.len(), 101);
+    let keys: Vec<_> = candidates[..2].iter().map(|claim| claim["source_key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["org0000/1", "org0001/1"], "the earliest first");
+    assert_eq!(candidates[99]["value"], "bob");
+    assert_eq!(candidates[100], serde_json::json!({ "more": 2_900 }));
+}
+
+#[test]
 fn a_conflict_ends_with_its_asset() {
     let collection = things();
     let mut asset = Asset::default();

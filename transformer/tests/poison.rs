@@ -7,6 +7,8 @@ use windfall_runtime::kafka::{Connection, Headers, Outgoing, Record};
 use windfall_runtime::secret::TextOrSecret;
 use windfall_schemas::conflict::Conflict;
 use windfall_schemas::topic::{key_subject, value_subject};
+use windfall_transformer::catalog::DEVICES_COLLECTION;
+use windfall_transformer::{CollectionConfig, load_collections};
 
 use crate::workbench::{Workbench, device, eventually};
 
@@ -236,4 +238,47 @@ async fn keys_that_nobody_can_read_are_refused_where_none_of_ours_stands_beside_
     let error = bench.once().await.unwrap_err();
     assert!(error.to_string().contains("own output was not read") && !error.may_pass(), "{error}");
     assert!(error.help().is_some_and(|help| help.contains("registry")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asset_that_is_too_large_for_a_record_is_held_until_its_sources_say_less_and_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{DEVICES_COLLECTION}merge: {{ color: {{ take: union }} }}\n");
+    std::fs::write(folder.path().join("devices.yaml"), text).unwrap();
+    let config = CollectionConfig { file: Some("devices.yaml".into()), ..CollectionConfig::shipped() };
+    let mut bench = Workbench::with(load_collections(folder.path(), &[config]).unwrap()).await;
+    let (topic, group) = (bench.names.contributions("devices"), bench.names.merge_group("devices"));
+    let colored = |org: &str, id: &str, color: String| {
+        let mut seen = device(org, id, "SIMP500001");
+        seen.color = Some(color);
+        seen
+    };
+    let other = device("acme", "D2", "SIMP500002");
+    // Each alone is small enough for a record, both together are not.
+    let events = vec![bench.added(1, &colored("acme", "D1", "a".repeat(150_000))), bench.added(2, &other)];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    let before = bench.assets().await;
+    let mut changed = other.clone();
+    changed.status = Some("ASSIGNED".to_owned());
+    let events = vec![bench.added(3, &colored("globex", "G1", "b".repeat(150_000))), bench.updated(4, &changed)];
+    bench.write(events).await;
+
+    let shown = json!({ "assets": 1, "topic": topic, "unreadable": [], "too_large": ["SIMP500001"] });
+    for dead_letters in [1, 0] {
+        assert_eq!(bench.once().await.unwrap().dead_letters, dead_letters, "refused once, over a restart");
+        let assets = bench.assets().await;
+        assert_eq!(assets["SIMP500001"], before["SIMP500001"], "what was last published stands");
+        assert_eq!(bench.field(&assets["SIMP500002"], "status"), "ASSIGNED");
+        assert_eq!(bench.detail("merge devices", "held"), Some(shown.clone()));
+    }
+    let letters = bench.dead_letters(&topic, &group).await;
+    assert_eq!(letters[0].headers.text("__connect.errors.stage"), Some("TRANSFORMATION"));
+    assert!(letters[0].key.as_ref().unwrap().windows(9).any(|part| part == b"globex/G1"));
+
+    let events = vec![bench.updated(5, &colored("globex", "G1", "Gold".to_owned()))];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    assert!(bench.field(&bench.assets().await["SIMP500001"], "color").starts_with("Gold"));
+    assert_eq!(bench.detail("merge devices", "held"), None);
 }

@@ -24,6 +24,8 @@ struct Contributions {
     assets: HashMap<String, BTreeMap<SourceKey, Arc<Contribution>>>,
     /// Sources of which the newest contribution cannot be read, by asset, with its offset.
     unreadable: HashMap<String, BTreeMap<SourceKey, i64>>,
+    /// Assets of which the record would be larger than a record may be.
+    too_large: BTreeSet<String>,
     /// Assets of which contributions lie beyond the offset that was folded to.
     ahead: HashSet<String>,
 }
@@ -136,6 +138,7 @@ impl Memory {
         let last = self.lasts.get(&partition).and_then(|cached| cached.state.get(asset_id));
         let unreadable = self.contributions.get(&partition).and_then(|cached| cached.state.unreadable.get(asset_id));
         let conflicts = self.conflicts.get(&partition).and_then(|cached| cached.state.get(asset_id));
+        let held = self.contributions.get(&partition).is_some_and(|cached| cached.state.too_large.contains(asset_id));
         let (last, version) = last.cloned().unwrap_or((None, -1));
         Asset {
             contributions: contributions.cloned().unwrap_or_default(),
@@ -143,6 +146,7 @@ impl Memory {
             version,
             conflicts: conflicts.cloned().unwrap_or_default(),
             unreadable: unreadable.cloned().unwrap_or_default(),
+            too_large: held,
         }
     }
 
@@ -267,6 +271,11 @@ impl Memory {
         })
     }
 
+    /// Names the assets that are too large to be written as their sources have them now.
+    pub(super) fn too_large(&self) -> impl Iterator<Item = &str> {
+        self.contributions.values().flat_map(|cached| &cached.state.too_large).map(String::as_str)
+    }
+
     /// Counts, by topic, the records that were passed over because their keys cannot be read.
     pub(super) fn passed_over(&self) -> [(&str, u64); 3] {
         [
@@ -278,8 +287,14 @@ impl Memory {
 
     /// Puts an asset back into the memory of its partition.
     pub(super) fn remember(&mut self, partition: i32, asset_id: String, asset: Asset) {
-        let Asset { contributions, last, version, conflicts, unreadable } = asset;
-        self.contributions.entry(partition).or_default().state.put(&asset_id, contributions, unreadable);
+        let Asset { contributions, last, version, conflicts, unreadable, too_large } = asset;
+        let known = &mut self.contributions.entry(partition).or_default().state;
+        known.put(&asset_id, contributions, unreadable);
+        if too_large {
+            known.too_large.insert(asset_id.clone());
+        } else {
+            known.too_large.remove(&asset_id);
+        }
         if !conflicts.is_empty() {
             self.conflicts.entry(partition).or_default().state.insert(asset_id.clone(), conflicts);
         }

@@ -121,6 +121,7 @@ impl<S: Stage> Driver<S> {
                 return Ok(());
             }
         }
+        self.show_details();
         self.held = Some(Held { assignment: assignment.clone(), epoch, goal, starts, lag: None });
         self.part.progress();
         Ok(())
