@@ -12,4 +12,5 @@ pub mod registry;
 pub mod retry;
 pub mod secret;
 pub mod shutdown;
+pub mod stall;
 pub mod telemetry;

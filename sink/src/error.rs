@@ -1,5 +1,7 @@
 //! Why a sink ends.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use windfall_runtime::kafka::consumer::ConsumerError;
 
@@ -126,6 +128,16 @@ pub enum SinkError {
         #[source]
         source: Source,
     },
+    /// A single run stored nothing for too long.
+    #[error("the single run of sink `{sink}` was ended after {}s without a batch stored; it waited for: {reason}", after.as_secs())]
+    Stalled {
+        /// The sink.
+        sink: String,
+        /// How long nothing was stored.
+        after: Duration,
+        /// What it waited for.
+        reason: String,
+    },
     /// There is no such topic.
     #[error("the topic `{topic}` of sink `{sink}` does not exist")]
     NoTopic {
@@ -153,6 +165,7 @@ impl SinkError {
             }
             Self::AnotherInstance { .. } => "stop the other one, or leave the work to it".to_owned(),
             Self::Ends { .. } => "see that the broker runs and that `kafka.bootstrap_servers` is right".to_owned(),
+            Self::Stalled { .. } => "see to what it waited for, and run it again: it takes up where it was".to_owned(),
             Self::NoTopic { .. } => "create the topics with `windfall topics create`".to_owned(),
         }
     }

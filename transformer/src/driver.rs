@@ -25,6 +25,7 @@ use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, G
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, TopicPartition, connection};
 use windfall_runtime::metrics::{self as names, label};
+use windfall_runtime::stall::Stall;
 use windfall_runtime::telemetry::chain;
 
 use crate::error::TransformerError;
@@ -42,6 +43,8 @@ pub(crate) struct DriverOptions {
     pub(crate) limits: BatchLimits,
     /// Stop at the ends that the input has at the beginning.
     pub(crate) once: bool,
+    /// Ends a single run that does nothing any more.
+    pub(crate) stall: Stall,
 }
 
 /// What a run has done.
@@ -124,7 +127,13 @@ impl<S: Stage> Driver<S> {
 
     /// Runs until shutdown, until the ends are reached, or until only an operator can help.
     pub(crate) async fn run(mut self) -> Result<Report, TransformerError> {
-        let result = self.join().await;
+        let (stall, once, group) = (self.options.stall.clone(), self.options.once, self.options.group.clone());
+        let result = tokio::select! {
+            biased;
+            ended = self.join() => ended,
+            reason = stall.over(), if once => Err(TransformerError::Stalled { group, after: stall.limit(), reason }),
+        };
+        self.publisher = None;
         match &result {
             Ok(()) => self.part.state(State::Finished),
             Err(error) => self.part.failed(chain(error).to_string()),
@@ -206,6 +215,7 @@ impl<S: Stage> Driver<S> {
         warn!(group = self.options.group, error = %chain(error), attempt = self.failures, "taking over again");
         metrics::counter!(names::ERRORS, label::STAGE => self.stage.name(), label::CODE => code).increment(1);
         self.part.paused(chain(error).to_string());
+        self.options.stall.failed(chain(error).to_string());
         PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE)
     }
 
@@ -232,6 +242,7 @@ impl<S: Stage> Driver<S> {
         let next_offsets = batch.next_offsets();
         let Batch { epoch: _, records, reached } = batch;
         let len = records.len();
+        self.options.stall.read();
         if len > 0 {
             let work = match self.stage.compute(records).await {
                 Ok(work) => work,
@@ -273,6 +284,7 @@ impl<S: Stage> Driver<S> {
             () = overdue(&self.shutdown, COMMIT_WITHIN) => return Err(TransformerError::CutShort),
         };
         self.stage.after_commit();
+        self.options.stall.done();
         let seconds = (committed.timing.delivery + committed.timing.offsets + committed.timing.commit).as_secs_f64();
         metrics::histogram!(names::TRANSACTION_SECONDS, label::STAGE => self.stage.name()).record(seconds);
         self.report.dead_letters += dead_letters;

@@ -1,5 +1,7 @@
 //! What can end a loop, and what passes.
 
+use std::time::Duration;
+
 use windfall_runtime::kafka::consumer::ConsumerError;
 use windfall_runtime::kafka::publisher::PublishError;
 use windfall_runtime::kafka::table::TableError;
@@ -85,6 +87,16 @@ pub enum TransformerError {
         /// How many there are.
         of: usize,
     },
+    /// A single run did nothing for too long.
+    #[error("the single run of group `{group}` was ended after {}s without a commit; it waited for: {reason}", after.as_secs())]
+    Stalled {
+        /// The group.
+        group: String,
+        /// How long nothing was done.
+        after: Duration,
+        /// What it waited for.
+        reason: String,
+    },
     /// A commit was asked for without a writer.
     #[error("there is no writer")]
     NoWriter,
@@ -103,7 +115,8 @@ impl TransformerError {
             | Self::Partitions { .. }
             | Self::LinkBeyondEnd { .. }
             | Self::NotAssigned { .. }
-            | Self::Shared { .. } => false,
+            | Self::Shared { .. }
+            | Self::Stalled { .. } => false,
             Self::Registry { source, .. } => source.may_pass(),
             Self::Topics(error) => matches!(error, TopicError::Ask { .. }),
             Self::Consumer(error) => error.may_pass(),
@@ -144,6 +157,7 @@ impl TransformerError {
             Self::Table(_) => "table",
             Self::LinkBeyondEnd { .. } => "link_beyond_end",
             Self::NotAssigned { .. } | Self::Shared { .. } => "group",
+            Self::Stalled { .. } => "stalled",
             Self::NoWriter => "no_writer",
             Self::CutShort => "cut_short",
         }
@@ -170,6 +184,7 @@ impl TransformerError {
                 "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
             ),
             Self::NotAssigned { .. } | Self::Shared { .. } => Some("stop the other instance, or let it do the work"),
+            Self::Stalled { .. } => Some("see to what it waited for, and run it again: it takes up where it was"),
             Self::NoWriter | Self::CutShort => None,
         }
     }

@@ -10,10 +10,11 @@ use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::{Part, Progress, Status};
 use windfall_runtime::kafka::config::KafkaConfig;
 use windfall_runtime::kafka::consumer::BatchLimits;
-use windfall_runtime::kafka::table::FoldProgress;
+use windfall_runtime::kafka::table::{FoldProgress, Hidden};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::stall::Stall;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, Table};
 
@@ -149,7 +150,7 @@ fn map_loop(
 ) -> Driver<MapStage> {
     let (names, name) = (setup.names(), loaded.collection.name.as_str());
     let connection = setup.connection(&format!("map-{name}"));
-    let part = setup.status.part(format!("map {name}"), SILENCE);
+    let (part, stall) = (setup.status.part(format!("map {name}"), SILENCE), Stall::default());
     let stage = MapStage::new(
         connection.clone(),
         Codecs::new(setup.registry.clone()),
@@ -157,7 +158,7 @@ fn map_loop(
         loaded.clone(),
         Arc::clone(&setup.clock),
         setup.instance.clone(),
-        shown(&part),
+        shown(&part, &stall),
     );
     let options = options(
         setup,
@@ -165,6 +166,7 @@ fn map_loop(
         loaded.sources().iter().map(|source| names.topic(source)).collect(),
         names.map_transactional_id(name, &setup.instance),
         once,
+        stall,
     );
     Driver::new(stage, connection, options, part, shutdown)
 }
@@ -178,7 +180,7 @@ fn merge_loop(
 ) -> Driver<MergeStage> {
     let (names, name) = (setup.names(), loaded.collection.name.as_str());
     let connection = setup.connection(&format!("merge-{name}"));
-    let part = setup.status.part(format!("merge {name}"), SILENCE);
+    let (part, stall) = (setup.status.part(format!("merge {name}"), SILENCE), Stall::default());
     let stage = MergeStage::new(MergeParts {
         connection: connection.clone(),
         codecs: Codecs::new(setup.registry.clone()),
@@ -186,7 +188,7 @@ fn merge_loop(
         collection: Arc::clone(&loaded.collection),
         clock: Arc::clone(&setup.clock),
         instance: setup.instance.clone(),
-        folding: shown(&part),
+        folding: shown(&part, &stall),
     });
     let options = options(
         setup,
@@ -194,11 +196,19 @@ fn merge_loop(
         vec![names.contributions(name)],
         names.merge_transactional_id(name, &setup.instance),
         once,
+        stall,
     );
     Driver::new(stage, connection, options, part, shutdown)
 }
 
-fn options(setup: &Setup, group: String, topics: Vec<String>, transactional_id: String, once: bool) -> DriverOptions {
+fn options(
+    setup: &Setup,
+    group: String,
+    topics: Vec<String>,
+    transactional_id: String,
+    once: bool,
+    stall: Stall,
+) -> DriverOptions {
     let membership = if once || setup.dynamic {
         Membership::Dynamic
     } else {
@@ -206,16 +216,27 @@ fn options(setup: &Setup, group: String, topics: Vec<String>, transactional_id: 
     };
     let transactional_id = if once { format!("{transactional_id}-once") } else { transactional_id };
     let partitions = Table::Devices.partitions();
-    DriverOptions { group, topics, partitions, transactional_id, membership, limits: setup.limits, once }
+    DriverOptions { group, topics, partitions, transactional_id, membership, limits: setup.limits, once, stall }
 }
 
 /// Shows on the board how far a take-over has read, and behind which transaction records hide.
-fn shown(part: &Part) -> FoldReport {
+fn shown(part: &Part, stall: &Stall) -> FoldReport {
     let (report, mut changes) = watch::channel(FoldProgress::default());
-    let part = part.clone();
+    let (part, stall) = (part.clone(), stall.clone());
     tokio::spawn(async move {
+        let mut before = (0, 0);
         while changes.changed().await.is_ok() {
             let FoldProgress { topic, records, remaining, hidden } = changes.borrow_and_update().clone();
+            if std::mem::replace(&mut before, (records, remaining)) != (records, remaining) {
+                stall.read();
+            }
+            let hides = |at: &Hidden| {
+                format!(
+                    "the end of another's transaction in partition {} of `{topic}`, from offset {}",
+                    at.partition, at.position
+                )
+            };
+            stall.hidden(hidden.first().map(hides));
             let total = Some(records.saturating_add(remaining));
             let job = format!("reading {topic}");
             part.at((remaining > 0).then_some(Progress { job, done: records, total, elapsed_s: 0 }));

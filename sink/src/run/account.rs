@@ -51,6 +51,9 @@ impl<R: SchemaSource> Running<R> {
         if !done.is_empty() {
             debug!(sink = %self.sink, records = done.len(), written, deleted, stale, dead, "batch stored");
             self.part.progress();
+            if let Some(goal) = &self.goal {
+                goal.stall.done();
+            }
         }
     }
 

@@ -8,8 +8,19 @@ use crate::error::SinkError;
 use crate::record::SchemaSource;
 
 impl<R: SchemaSource> Running<R> {
+    /// Runs to the end; a single run that stores nothing any more is ended.
+    pub(super) async fn join_or_stall(&mut self, consumer: GroupConsumer) -> Result<(), SinkError> {
+        let Some(stall) = self.goal.as_ref().map(|goal| goal.stall.clone()) else { return self.join(consumer).await };
+        let sink = self.sink.clone();
+        tokio::select! {
+            biased;
+            ended = self.join(consumer) => ended,
+            reason = stall.over() => Err(SinkError::Stalled { sink, after: stall.limit(), reason }),
+        }
+    }
+
     /// Runs as a member of the group; where a membership failed and a new one may do better, that follows after a while.
-    pub(super) async fn join(&mut self, mut consumer: GroupConsumer) -> Result<(), SinkError> {
+    async fn join(&mut self, mut consumer: GroupConsumer) -> Result<(), SinkError> {
         loop {
             let failure = match self.drive(consumer).await {
                 Err(SinkError::Consumer { source, .. }) if source.may_pass() => source,

@@ -29,6 +29,7 @@ use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, Event, Group, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::{Connection, TopicPartition};
 use windfall_runtime::retry::Backoff;
+use windfall_runtime::stall::Stall;
 use windfall_runtime::telemetry::chain;
 
 use crate::error::SinkError;
@@ -58,6 +59,8 @@ struct Goal {
     /// How long an assignment is waited for.
     joining: Duration,
     join_by: Instant,
+    /// Ends the run when nothing is stored any more.
+    stall: Stall,
 }
 
 /// The assignment at work.
@@ -269,6 +272,9 @@ impl<R: SchemaSource> Running<R> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         warn!(sink = %self.sink, error = reason, attempt, wait_ms, "sink paused");
         self.part.paused(reason);
+        if let Some(goal) = &self.goal {
+            goal.stall.failed(reason);
+        }
         let until = Instant::now() + wait;
         while ours() && Instant::now() < until {
             tokio::select! {

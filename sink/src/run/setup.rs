@@ -10,6 +10,7 @@ use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::{Part, State};
 use windfall_runtime::kafka::consumer::{BatchLimits, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::{Connection, Membership, table, topics};
+use windfall_runtime::stall::Stall;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::asset::Collection;
 use windfall_schemas::topic::Names;
@@ -105,13 +106,13 @@ impl<R: SchemaSource> Sink<R> {
             .await
             .map_err(|error| SinkError::Ends { sink, source: error.into() })?;
         let ends = extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
-        self.drive(stop, Some(Goal { ends, joining, join_by: Instant::now() + joining })).await
+        self.drive(stop, Some(Goal { ends, joining, join_by: Instant::now() + joining, stall: Stall::default() })).await
     }
 
     async fn drive(self, stop: CancellationToken, goal: Option<Goal>) -> Result<Report, SinkError> {
         let part = self.surroundings.part.clone();
         let (mut running, consumer) = self.start(stop, goal)?;
-        let ended = running.join(consumer).await;
+        let ended = running.join_or_stall(consumer).await;
         match &ended {
             Ok(()) => part.state(State::Finished),
             Err(failure) => {

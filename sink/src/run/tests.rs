@@ -17,8 +17,8 @@ use windfall_schemas::asset::{Collection, Field, FieldType};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names};
 
 use super::*;
-use crate::store::AssetStore;
-use crate::store::memory::Memory;
+use crate::store::memory::{Fault, Memory};
+use crate::store::{AssetStore, Cause};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -243,4 +243,22 @@ async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
     assert!(reason.contains("first offsets"), "it says what failed: {reason}");
     stop.cancel();
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_whose_store_stays_away_ends_and_says_so() {
+    let mut idle = Idle::new("stalled").await;
+    for _ in 0..100 {
+        idle.memory.fault(Fault::Refuse(Cause::DiskFull));
+    }
+    let ends = (0..CHANGE_PARTITIONS).map(|partition| (partition, 1_000)).collect();
+    let stall = Stall::new(Duration::from_secs(1));
+    idle.running.goal = Some(Goal { ends, joining: PATIENCE, join_by: Instant::now() + PATIENCE, stall });
+    idle.running.assignment.take();
+    let consumer = GroupConsumer::start(&idle.running.connection, idle.running.options.clone()).unwrap();
+    idle.consumer.close().await;
+    idle.running.group = consumer.group();
+    let ended = tokio::time::timeout(PATIENCE, idle.running.join_or_stall(consumer)).await.expect("it ends by itself");
+    let Err(SinkError::Stalled { reason, .. }) = &ended else { panic!("{ended:?}") };
+    assert!(reason.contains("no space is left"), "{reason}");
 }

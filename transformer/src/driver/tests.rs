@@ -117,6 +117,7 @@ impl Bench {
             membership,
             limits: options.limits,
             once: false,
+            stall: Stall::default(),
         };
         let status = Status::new("one", SystemClock::shared());
         let consumer = GroupConsumer::start(&connection, options.clone()).unwrap();
@@ -356,6 +357,7 @@ async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
         membership: Membership::Dynamic,
         limits: BatchLimits::default(),
         once: false,
+        stall: Stall::default(),
     };
     let part = || status.snapshot().parts["idle"].clone();
     // An ask takes two requests, for the first offset and for the last.
@@ -377,4 +379,18 @@ async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
     assert!(reason.contains("first offsets"), "it says what failed: {reason}");
     stop.cancel();
     serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_that_does_nothing_any_more_ends_and_says_what_it_waited_for() {
+    let mut bench = Bench::new("stalled").await;
+    let deaf = bench.silence_brokers();
+    bench.driver.options.once = true;
+    bench.driver.options.stall = Stall::new(Duration::from_secs(1));
+    bench.driver.options.stall.failed("a writer");
+    let ended = tokio::time::timeout(PATIENCE, bench.driver.run()).await.expect("it ends by itself");
+    let Err(TransformerError::Stalled { reason, .. }) = &ended else { panic!("{ended:?}") };
+    assert_eq!(reason, "a writer");
+    assert!(ended.is_err_and(|error| !error.may_pass() && error.help().is_some()));
+    drop(deaf);
 }
