@@ -60,6 +60,9 @@ pub(crate) struct MergeEffects {
     consumed: BTreeMap<i32, i64>,
 }
 
+/// What an asset's conclusion writes: derived records and those that follow up.
+type Written = (Vec<Outgoing>, Vec<Outgoing>);
+
 /// What came of merging an asset again.
 enum Concluded {
     /// It stands as it was last published.
@@ -141,12 +144,7 @@ impl MergeStage {
     }
 
     /// Makes what a conclusion writes, the record and its tombstone, and the conflicts, or names the topic that cannot have it.
-    fn write(
-        &self,
-        partition: i32,
-        asset_id: &str,
-        conclusion: &Conclusion,
-    ) -> Result<(Vec<Outgoing>, Vec<Outgoing>), (&str, WireError)> {
+    fn write(&self, partition: i32, asset_id: &str, conclusion: &Conclusion) -> Result<Written, (&str, WireError)> {
         let (mut derived, mut follow_up) = (Vec::new(), Vec::new());
         let Conclusion { record, tombstone, conflicts } = conclusion;
         if record.is_some() || *tombstone {
