@@ -178,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fold::tests::rows;
 
     fn change(offset: i64, number: u64, before: Json, after: Json) -> Entry {
         let event = json!({
@@ -186,14 +187,6 @@ mod tests {
         });
         let key = json!({"org": "acme", "device_id": "D1"});
         Entry { topic: "abm.devices".into(), offset, key, value: Some(event), ..Entry::default() }
-    }
-
-    fn rows(color: &str, offset: i64) -> Rows {
-        let row = json!({
-            "asset_id": "S1", "__deleted": "false", "__event_id": "e5", "color": color,
-            "__generation": 1, "__partition": 0, "__offset": offset, "__written_at": offset,
-        });
-        Rows::from([("S1".to_owned(), serde_json::from_value(row).expect("a row"))])
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn expected_in_asset(after: &Json) -> Vec<(String, Json)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -152,7 +152,8 @@ mod tests {
         Entry { offset, key: json!({"asset_id": "S1"}), value: Some(value), ..Entry::default() }
     }
 
-    fn rows(color: &str, offset: i64) -> Rows {
+    /// The store of one asset, of that color, at that offset.
+    pub(crate) fn rows(color: &str, offset: i64) -> Rows {
         let row = json!({
             "asset_id": "S1", "__deleted": "false", "__event_id": "e5", "color": color,
             "__generation": 1, "__partition": 0, "__offset": offset, "__written_at": offset,
