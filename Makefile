@@ -1,5 +1,5 @@
 # The whole daily life. `demo` and `test` also install what is missing, where they may (see scripts/prerequisites).
-.PHONY: demo test check kafka up down bless docs bench build-prerequisites test-prerequisites
+.PHONY: demo test torture check kafka up down bless docs bench build-prerequisites test-prerequisites
 CARGO ?= cargo
 
 # The whole pipeline in one process, against a simulated organization: no account, no Kafka, no Docker.
@@ -10,6 +10,12 @@ demo: build-prerequisites
 test: test-prerequisites
 	$(CARGO) build --quiet -p windfall-services
 	target/debug/windfall-services with $(CARGO) test --workspace $(ARGS)
+
+# Random runs with several processes a stage, judged by the laws: make torture SEEDS=300 [FIRST=1] [JOBS=2]
+torture: test-prerequisites
+	$(CARGO) build --quiet -p windfall-services
+	WINDFALL_TORTURE_SEEDS=$(or $(SEEDS),20) WINDFALL_TORTURE_FIRST=$(or $(FIRST),1) WINDFALL_TORTURE_JOBS=$(or $(JOBS),2) \
+	  target/debug/windfall-services with $(CARGO) test -p windfall-tests --test main -- --nocapture --exact torture::the_laws_hold_in_random_runs_with_several_processes_a_stage
 
 # Format, lints, documentation: all warnings are errors.
 check: build-prerequisites

@@ -14,6 +14,7 @@ pub mod secrets;
 pub mod served;
 pub mod store;
 pub mod topics;
+pub mod torture;
 pub mod truth;
 pub mod vacuity;
 pub mod workbench;

@@ -73,18 +73,20 @@ fn asked_too_early(asked: &[&Response]) -> Vec<Breach> {
 
 /// L10, third clause: a process asks for one token in ten minutes, unless the API refused the one it had or it was given none.
 ///
-/// `started` says when each process that may ask began.
+/// `started` says when each process that may ask began, or when a standby may have taken over. With `standbys` a token that was not
+/// asked for at one of these moments may be asked for later: nobody but the group knows when the standby takes over.
 #[must_use]
-pub fn tokens_kept(journal: &[Line], started: &[DateTime<Utc>]) -> Vec<Breach> {
+pub fn tokens_kept(journal: &[Line], started: &[DateTime<Utc>], standbys: bool) -> Vec<Breach> {
     let mut all: Vec<&Response> = responses(journal).collect();
     all.sort_by_key(|it| it.at_wall);
     let mut breaches = Vec::new();
     // When the process now running was given the token that it still may use.
     let mut given: Option<DateTime<Utc>> = None;
-    let mut process = 0;
+    let (mut process, mut left) = (0, 0_usize);
     for answer in all {
         while started.get(process).is_some_and(|began| *began <= answer.at_wall) {
             process += 1;
+            left += 1;
             given = None;
         }
         if answer.route != "token" {
@@ -94,6 +96,10 @@ pub fn tokens_kept(journal: &[Line], started: &[DateTime<Utc>]) -> Vec<Breach> {
         if process == 0 {
             breaches.push(format!("L10: a token was asked for at {}, by nobody", answer.at_wall));
         }
+        if standbys && left > 0 {
+            given = None;
+        }
+        left = left.saturating_sub(1);
         if let Some(given) = given.filter(|given| answer.at_wall - *given < TOKEN_LASTS) {
             breaches.push(format!("L10: a token was asked for at {}, the one of {given} was valid", answer.at_wall));
         }
@@ -163,14 +169,17 @@ mod tests {
     #[test]
     fn a_token_too_many_is_found() {
         let two = || [answer("token", 1, 200), answer("token", 100, 200)];
-        assert_eq!(tokens_kept(&journal(9, two()), &[at(0)]).len(), 1);
-        assert!(tokens_kept(&journal(9, two()), &[at(0), at(90)]).is_empty(), "each process may ask");
-        assert_eq!(tokens_kept(&journal(9, two()), &[]).len(), 3, "somebody must have asked");
+        assert_eq!(tokens_kept(&journal(9, two()), &[at(0)], false).len(), 1);
+        assert!(tokens_kept(&journal(9, two()), &[at(0), at(90)], false).is_empty(), "each process may ask");
+        assert_eq!(tokens_kept(&journal(9, two()), &[], false).len(), 3, "somebody must have asked");
         let refused = [answer("token", 1, 200), answer("devices", 50, 401), answer("token", 51, 200)];
-        assert!(tokens_kept(&journal(9, refused), &[at(0)]).is_empty());
+        assert!(tokens_kept(&journal(9, refused), &[at(0)], false).is_empty());
         let failed = [answer("token", 1, 503), answer("token", 2, 200), answer("token", 3, 200)];
-        assert_eq!(tokens_kept(&journal(9, failed), &[at(0)]).len(), 1);
+        assert_eq!(tokens_kept(&journal(9, failed), &[at(0)], false).len(), 1);
+        assert!(tokens_kept(&journal(9, two()), &[at(0), at(1)], true).is_empty(), "the standby took over later");
+        let three = [answer("token", 1, 200), answer("token", 100, 200), answer("token", 200, 200)];
+        assert_eq!(tokens_kept(&journal(9, three), &[at(0), at(1)], true).len(), 1, "each of them once");
         let late = [answer("token", 1, 200), answer("token", 601, 200)];
-        assert!(tokens_kept(&journal(9, late), &[at(0)]).is_empty());
+        assert!(tokens_kept(&journal(9, late), &[at(0)], false).is_empty());
     }
 }

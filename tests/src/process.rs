@@ -79,7 +79,7 @@ impl Windfall {
     /// When it has not within `limit`, or when it ended in any other way: then the label was never reached.
     pub fn wait_for_label(&mut self, label: &str, limit: Duration) -> anyhow::Result<()> {
         let status = self.wait(limit)?;
-        ensure!(status.signal() == Some(SIGABRT), "`{label}` was not reached: {status}; {}", self.log_end());
+        ensure!(Self::reached_label(status), "`{label}` was not reached: {status}; {}", self.log_end());
         Ok(())
     }
 
@@ -110,6 +110,17 @@ impl Windfall {
     /// Says whether the process still runs.
     pub fn running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Says how the process has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Says whether a labelled place ended the process.
+    #[must_use]
+    pub fn reached_label(status: ExitStatus) -> bool {
+        status.signal() == Some(SIGABRT)
     }
 
     /// Returns the end of the log, for messages.

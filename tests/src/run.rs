@@ -34,8 +34,10 @@ pub struct Run {
     pub audit: Vec<(String, i64, i32, i64)>,
     /// Looks at the store while it was written.
     pub snapshots: Vec<StoreSnapshot>,
-    /// When each process that may ask for a token began.
+    /// When each process that may ask for a token began, or a standby may have taken over.
     pub started: Vec<DateTime<Utc>>,
+    /// Whether a second producer stood by.
+    pub standbys: bool,
     /// Logs by their names.
     pub logs: Vec<(String, String)>,
     /// The key that nobody may see.
@@ -73,7 +75,7 @@ impl Run {
         breaches.extend(accounting::no_dead_letters(&self.dead));
         breaches.extend(accounting::rows_accounted(flat, audit, self.snapshots.last()));
         breaches.extend(limits::limits_kept(journal));
-        breaches.extend(limits::tokens_kept(journal, &self.started));
+        breaches.extend(limits::tokens_kept(journal, &self.started, self.standbys));
         breaches.extend(self.secrets_told());
         if changes.is_empty() || journal::complete_scans(scans).is_empty() || audit.is_empty() {
             breaches.push("nothing was published, or nothing stored: the laws would hold for nothing".to_owned());

@@ -116,6 +116,7 @@ mod tests {
             audit: Vec::new(),
             snapshots: Vec::new(),
             started: Vec::new(),
+            standbys: false,
             logs: Vec::new(),
             private_key: String::new(),
         };

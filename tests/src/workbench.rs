@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ pub struct Workbench {
     snapshots: Mutex<Vec<StoreSnapshot>>,
     /// When each process began that may ask for tokens.
     started: Mutex<Vec<DateTime<Utc>>>,
+    /// Whether several processes share a stage.
+    standbys: AtomicBool,
 }
 
 impl Workbench {
@@ -92,6 +95,7 @@ impl Workbench {
             database,
             snapshots: Mutex::default(),
             started: Mutex::default(),
+            standbys: AtomicBool::new(false),
         };
         bench.write_configuration()?;
         Ok(bench)
@@ -201,15 +205,35 @@ sinks:
         self.start_serving(verb, failpoints, "off")
     }
 
+    /// Starts `windfall VERB...` as one of several processes of a stage, told apart by `instance`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_as(&self, verb: &[&str], instance: &str, failpoints: Option<&str>) -> anyhow::Result<Windfall> {
+        self.standbys.store(true, Ordering::Relaxed);
+        self.launch(verb, &["--instance", instance], failpoints, "off", &format!("{}-{instance}", verb.join("-")))
+    }
+
     /// The same, with health and status at `http`.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start_serving(&self, verb: &[&str], failpoints: Option<&str>, http: &str) -> anyhow::Result<Windfall> {
+        self.launch(verb, &[], failpoints, http, &verb.join("-"))
+    }
+
+    fn launch(
+        &self,
+        verb: &[&str],
+        more: &[&str],
+        failpoints: Option<&str>,
+        http: &str,
+        log: &str,
+    ) -> anyhow::Result<Windfall> {
         if verb.iter().any(|word| matches!(*word, "producer" | "all")) {
-            locked(&self.started).push(Utc::now());
+            self.may_ask_for_a_token();
         }
-        let mut arguments: Vec<String> = verb.iter().map(ToString::to_string).collect();
+        let mut arguments: Vec<String> = verb.iter().chain(more).map(ToString::to_string).collect();
         arguments.extend(["--config".to_owned(), self.configuration().display().to_string()]);
         arguments.extend(["--http".to_owned(), http.to_owned(), "--log-format".to_owned(), "json".to_owned()]);
         Windfall::start(&Start {
@@ -217,8 +241,19 @@ sinks:
             arguments,
             failpoints: failpoints.map(str::to_owned),
             environment: vec![("WINDFALL_LOG".to_owned(), "info".to_owned())],
-            log: self.folder.path().join(format!("{}.log", verb.join("-"))),
+            log: self.folder.path().join(format!("{log}.log")),
         })
+    }
+
+    /// Notes that from now on one more token may be asked for: a process began, or a standby may take over.
+    pub fn may_ask_for_a_token(&self) {
+        locked(&self.started).push(Utc::now());
+    }
+
+    /// Keeps the folder with configuration and logs after the end of the run, for somebody to read.
+    pub fn keep(&mut self) -> &Path {
+        self.folder.disable_cleanup(true);
+        self.folder.path()
     }
 
     /// Waits until the status served at `http` holds `words`.
@@ -355,6 +390,7 @@ sinks:
             audit: self.block_on(self.database.audit())?,
             snapshots: locked(&self.snapshots).clone(),
             started: locked(&self.started).clone(),
+            standbys: self.standbys.load(Ordering::Relaxed),
             logs: self.logs()?,
             private_key: std::fs::read_to_string(self.folder.path().join("secrets/abm.pem"))?,
         })

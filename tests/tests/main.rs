@@ -3,6 +3,7 @@
 mod compose;
 mod end_to_end;
 mod tidy;
+mod torture;
 mod transactions;
 
 use windfall_tests::process::Windfall;
