@@ -152,10 +152,8 @@ fn a_running_process_can_be_asked(desk: &Desk) {
     let refused = desk.run(&["run", "producer", "--once"]).ended(1);
     assert!(refused.err().contains("another instance is at work"), "{}", refused.err());
 
-    let stopped = Instant::now();
     Command::new("kill").args(["-s", "TERM", &running.0.id().to_string()]).status().unwrap();
     assert_eq!(running.0.wait().unwrap().code(), Some(0));
-    assert!(stopped.elapsed() < Duration::from_secs(10), "a stop is graceful, and in time");
 }
 
 #[test]
