@@ -228,7 +228,7 @@ impl SourceConfig {
             all.push_with_help("key_id", "must be a key id, or be left out", help);
         }
         if let Err(error) = SigningKey::from_pem(self.private_key.expose()) {
-            all.push_with_help("private_key", format!("must be the API account's key: {error}"), error.help());
+            all.refused("private_key", "must be the API account's key", &error);
         }
     }
 

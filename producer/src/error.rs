@@ -1,6 +1,8 @@
 //! Why a producer ends.
 
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::kafka::topics::TopicError;
+use windfall_runtime::retry::Retry;
 
 use crate::apple::DirectoryError;
 use crate::apple::client::ConnectError;
@@ -97,49 +99,37 @@ impl ProducerError {
         Err(ProducerError::AtWork { source_name: source_name.to_owned(), instance, seconds: ago / 1000 })
     }
 
-    /// Returns the process's exit code: 3 when Apple does not know us, 5 when we may not read, else 1.
-    #[must_use]
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            ProducerError::Directory { source, .. } => match **source {
-                DirectoryError::Token(_) | DirectoryError::Unauthorized(_) => 3,
-                DirectoryError::Forbidden(_) => 5,
-                _ => 1,
-            },
-            _ => 1,
-        }
-    }
-
-    /// Returns the worse of two by their exit codes: who does not know us outweighs who does not let us, and both any other.
+    /// Returns the worse of two: who does not know us outweighs who does not let us, and both any other.
     #[must_use]
     pub(crate) fn worse(self, other: Self) -> Self {
-        let weight = |error: &Self| match error.exit_code() {
-            3 => 2,
-            5 => 1,
+        let weight = |error: &Self| match error.kind() {
+            Kind::Authentication => 2,
+            Kind::Permission => 1,
             _ => 0,
         };
         if weight(&other) > weight(&self) { other } else { self }
     }
+}
 
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<String> {
+impl Diagnose for ProducerError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            ProducerError::Fenced { .. } => Some(
-                "run one process for each source; give each process of a host its own `instance` in the configuration, or by --instance".to_owned(),
+            ProducerError::Fenced { .. } => Kind::Superseded.help(
+                "run one process for each source; give each process of a host its own `instance` in the configuration, or by --instance",
             ),
-            ProducerError::AtWork { .. } => {
-                Some("wait for its scan to end, or stop it; a scan that does not move is free after 60 s".to_owned())
+            ProducerError::AtWork { .. } => Kind::Superseded
+                .help("wait for its scan to end, or stop it; a scan that does not move is free after 60 s"),
+            ProducerError::Stalled { .. } => Kind::Unavailable
+                .help("check that the brokers and the schema registry can be reached, then run it again")
+                .retry(Retry::Never),
+            ProducerError::Topics(error) => error.diagnosis(),
+            ProducerError::Ledger { source, .. } | ProducerError::Schemas(source) => source.diagnosis(),
+            ProducerError::Directory { source, .. } => source.diagnosis(),
+            ProducerError::UnknownSource { .. } => {
+                Kind::NotFound.help("see `sources` in the configuration for the names")
             }
-            ProducerError::Stalled { .. } => {
-                Some("check that the brokers and the schema registry can be reached, then run it again".to_owned())
-            }
-            ProducerError::Topics(error) => error.help().map(str::to_owned),
-            ProducerError::Ledger { source, .. } | ProducerError::Schemas(source) => source.help().map(str::to_owned),
-            ProducerError::Directory { source, .. } => Some(source.help().to_owned()),
-            ProducerError::UnknownSource { .. } => Some("see `sources` in the configuration for the names".to_owned()),
-            ProducerError::Connect { source, .. } => Some(source.help().to_owned()),
-            ProducerError::Task { .. } => None,
+            ProducerError::Connect { source, .. } => source.diagnosis(),
+            ProducerError::Task { .. } => Kind::Unavailable.into(),
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::kafka::config::ManageTopics;
@@ -164,7 +165,7 @@ fn ended<T>(joined: Result<Result<T, ProducerError>, JoinError>) -> Result<T, Pr
     let failed = |error| ProducerError::Task { source_name: "producer".to_owned(), source: Box::new(error) };
     let ended = joined.map_err(failed).flatten();
     if let Err(error) = &ended {
-        error!(error = %chain(error), help = error.help(), "source ended");
+        error!(error = %chain(error), help = error.help().as_deref(), "source ended");
     }
     ended
 }

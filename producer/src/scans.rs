@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use windfall_runtime::diagnose::{Diagnose, Diagnosis};
 use windfall_runtime::kafka::Outgoing;
 use windfall_runtime::kafka::sender::{SendError, Sender};
 use windfall_runtime::kafka::table::{self, FoldRequest};
@@ -109,13 +110,11 @@ pub enum ScansError {
     Send(#[from] SendError),
 }
 
-impl ScansError {
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
+impl Diagnose for ScansError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            ScansError::Read(error) => error.help(),
-            ScansError::Send(error) => error.help(),
+            ScansError::Read(error) => error.diagnosis(),
+            ScansError::Send(error) => error.diagnosis(),
         }
     }
 }

@@ -7,6 +7,7 @@ use windfall_producer::error::ProducerError;
 use windfall_producer::scans::{self, Approval};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::sender::Sender;
 use windfall_runtime::kafka::{Outgoing, table};
 use windfall_schemas::fingerprint::parse_sequence;
@@ -534,7 +535,7 @@ async fn a_wrong_key_is_an_error_of_authentication() {
     let rig = Rig::new(still(5, 1), 10).await;
     rig.command(Command::RevokeKey);
     let error = rig.try_once().await.unwrap_err();
-    assert_eq!(error.exit_code(), 3, "{error:?}");
+    assert_eq!(error.kind(), windfall_runtime::diagnose::Kind::Authentication, "{error:?}");
     assert!(error.help().unwrap().contains("client_id"), "{:?}", error.help());
 }
 

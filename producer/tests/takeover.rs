@@ -9,6 +9,7 @@ use windfall_producer::error::ProducerError;
 use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
 use windfall_simulator::Command;
 

@@ -13,6 +13,7 @@ use windfall_producer::run;
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::clock::{Clock, SharedClock, SystemClock};
 use windfall_runtime::config::Period;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::health::PartStatus;
 use windfall_simulator::{Command, ReleaseAnswer};
 
@@ -60,7 +61,7 @@ async fn a_single_run_of_several_sources_reads_those_that_can_be_read() {
     rig.faults("devices page=2 delay ms=3000 x1");
     let sources = [stranger, rig.source.clone()];
     let error = run::run_once(&rig.setup, &sources, CancellationToken::new()).await.unwrap_err();
-    assert_eq!(error.exit_code(), 3, "the worst code wins: {error}");
+    assert_eq!(error.kind(), windfall_runtime::diagnose::Kind::Authentication, "the worst code wins: {error}");
     let header = rig.header().await;
     assert_eq!((header.state.as_deref(), header.devices), (Some("complete"), Some(25)));
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use crate::health::Status;
 
 /// What the server shows.
@@ -37,11 +38,11 @@ pub struct ListenError {
     pub source: std::io::Error,
 }
 
-impl ListenError {
-    /// Says what to do about it, in one sentence.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
-        "choose another address in `http.listen`, or `--http ADDR` for a second process on this host, or `--http off`"
+impl Diagnose for ListenError {
+    fn diagnosis(&self) -> Diagnosis {
+        Kind::Refused.help(
+            "choose another address in `http.listen`, or `--http ADDR` for a second process on this host, or `--http off`",
+        )
     }
 }
 
@@ -192,7 +193,7 @@ mod tests {
         let (address, _listener) = bind("127.0.0.1:0").await.unwrap();
         let error = bind(&address.to_string()).await.unwrap_err();
         assert_eq!(error.to_string(), format!("could not listen on `{address}`"));
-        assert!(error.help().contains("--http"));
+        assert!(error.help().unwrap().contains("--http"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod diagnose;
 pub mod failpoint;
 pub mod health;
 pub mod http;

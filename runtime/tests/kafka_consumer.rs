@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::consumer::{Batch, BatchLimits, ConsumerError, Event, Flow, Start};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Record};

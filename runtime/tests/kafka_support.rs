@@ -61,7 +61,10 @@ pub(crate) async fn read(connection: &Connection, topic: &str, partitions: i32) 
     table::fold(connection, request, BTreeMap::new(), keep).await.expect("topic is read")
 }
 
-pub(crate) fn keep(state: &mut BTreeMap<i32, Vec<String>>, record: Record) -> Result<(), table::FoldFailure> {
+pub(crate) fn keep(
+    state: &mut BTreeMap<i32, Vec<String>>,
+    record: Record,
+) -> Result<(), windfall_runtime::diagnose::Diagnosed> {
     state.entry(record.partition).or_default().push(text(&record));
     Ok(())
 }

@@ -86,7 +86,7 @@ async fn a_record_that_cannot_be_folded_is_named() {
     publish(&connection, records(&topic, 0, 0..3)).await;
     let request = FoldRequest::whole(topic.as_str(), [0]);
     let refuse = |_: &mut (), record: windfall_runtime::kafka::Record| match record.offset {
-        1 => Err("no".into()),
+        1 => Err(std::io::Error::other("no").into()),
         _ => Ok(()),
     };
     let error = table::fold(&connection, request, (), refuse).await.unwrap_err();

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
 use futures_util::future::join_all;
 use serde_json::json;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::config::SchemaRegistryConfig;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::registry::{Level, RegistryClient, RegistryError};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::registry::RegistryError;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::registry::server::{self, Served};

@@ -49,7 +49,6 @@ fn a_record_of_another_schema_is_not_read() {
     let other = Codec::new(ID + 1, device::KEY_SCHEMA).unwrap();
     let error = other.decode::<DeviceKey>(&bytes).unwrap_err();
     assert_eq!(error, WireError::OtherSchema { expected: ID + 1, found: ID.to_string() });
-    assert!(error.help().contains("registry"));
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl SinkConfig {
         );
         violations.require(plain_name(&self.collection), "collection", "must name a collection");
         if let Err(error) = TableName::parse(&self.table) {
-            violations.push_with_help("table", format!("must be `table` or `schema.table`: {error}"), error.help());
+            violations.refused("table", "must be `table` or `schema.table`", &error);
         }
         match self.kind {
             SinkKind::Postgres => self.postgres_violations(&mut violations),
@@ -181,7 +181,7 @@ impl SinkConfig {
             return;
         }
         if let Err(refusal) = Address::parse(url.expose()) {
-            violations.push_with_help("url", format!("must be an address of PostgreSQL: {refusal}"), refusal.help());
+            violations.refused("url", "must be an address of PostgreSQL", &refusal);
         }
     }
 

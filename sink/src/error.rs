@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::kafka::consumer::ConsumerError;
+use windfall_runtime::retry::Retry;
 
 use crate::store::{Refusal, Source, StoreError};
 use crate::table::TableError;
@@ -148,25 +150,26 @@ pub enum SinkError {
     },
 }
 
-impl SinkError {
-    /// Tells the operator what to do.
-    #[must_use]
-    pub fn help(&self) -> String {
+impl Diagnose for SinkError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Table { source, .. } => source.help().to_owned(),
-            Self::Refused { source, .. } => source.help(),
-            Self::Store { source, .. } => source.help(),
-            Self::Consumer { source, .. } => source.help().unwrap_or("see the broker's log").to_owned(),
-            Self::TooManyDeadLetters { .. } => {
-                "see the dead letters for what the records have in common; mend the table or raise `dlq.nack_threshold`, then start again".to_owned()
+            Self::Table { source, .. } => source.diagnosis(),
+            Self::Refused { source, .. } => source.diagnosis(),
+            Self::Store { source, .. } => source.diagnosis(),
+            Self::Consumer { source, .. } => source.diagnosis().or_help("see the broker's log"),
+            Self::TooManyDeadLetters { .. } => Kind::Refused.help(
+                "see the dead letters for what the records have in common; mend the table or raise `dlq.nack_threshold`, then start again",
+            ),
+            Self::AwayTooLong { .. } | Self::Recreated { .. } | Self::Expired { .. } => Kind::Refused
+                .help("fill a new table under a new sink name; this one cannot be brought up to date from the topic"),
+            Self::AnotherInstance { .. } => Kind::Superseded.help("stop the other one, or leave the work to it"),
+            Self::Ends { .. } => {
+                Kind::Unavailable.help("see that the broker runs and that `kafka.bootstrap_servers` is right")
             }
-            Self::AwayTooLong { .. } | Self::Recreated { .. } | Self::Expired { .. } => {
-                "fill a new table under a new sink name; this one cannot be brought up to date from the topic".to_owned()
-            }
-            Self::AnotherInstance { .. } => "stop the other one, or leave the work to it".to_owned(),
-            Self::Ends { .. } => "see that the broker runs and that `kafka.bootstrap_servers` is right".to_owned(),
-            Self::Stalled { .. } => "see to what it waited for, and run it again: it takes up where it was".to_owned(),
-            Self::NoTopic { .. } => "create the topics with `windfall topics create`".to_owned(),
+            Self::Stalled { .. } => Kind::Unavailable
+                .help("see to what it waited for, and run it again: it takes up where it was")
+                .retry(Retry::Never),
+            Self::NoTopic { .. } => Kind::NotFound.help("create the topics with `windfall topics create`"),
         }
     }
 }

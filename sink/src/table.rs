@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+
 /// Longest name that PostgreSQL keeps whole; a longer one would be cut without an error, and two could become one.
 const NAME_LIMIT: usize = 63;
 
@@ -161,11 +163,9 @@ pub enum TableError {
     },
 }
 
-impl TableError {
-    /// Tells the operator what to do.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
-        match self {
+impl Diagnose for TableError {
+    fn diagnosis(&self) -> Diagnosis {
+        Kind::Configuration.help(match self {
             Self::Name { .. } => {
                 "use lower-case letters, digits and underscores, at most 63, not beginning with a digit; `schema.table` for a table elsewhere than in `public`"
             }
@@ -173,6 +173,6 @@ impl TableError {
             Self::Schema { .. } => {
                 "report this with the collection's file: it has a field of a type that no store knows"
             }
-        }
+        })
     }
 }

@@ -5,6 +5,7 @@ use windfall_sink::asset::{AssetChange, Content};
 use windfall_sink::store::{Applied, AssetStore, Refusal, Span, StoreError};
 
 use crate::subjects::{MemorySubject, PostgresSubject, SqliteSubject, Subject, fields};
+use windfall_runtime::diagnose::Diagnose as _;
 
 pub(crate) fn record(asset_id: &str, partition: i32, offset: i64, color: &str) -> AssetChange {
     let content = Content::Record { fields: fields(color), deleted: false };
@@ -218,7 +219,7 @@ async fn a_table_has_one_sink(subject: impl Subject) {
     claimed(&subject).await;
     let error = subject.open("other").claim(&[0]).await.unwrap_err();
     assert!(matches!(&error, StoreError::Refused(Refusal::TakenTable { owner, .. }) if owner == "assets"), "{error:?}");
-    assert!(error.help().contains("windfall_sinks"));
+    assert!(error.help().unwrap().contains("windfall_sinks"));
     let error = subject.open("other").check().await.unwrap_err();
     assert!(matches!(error, StoreError::Refused(Refusal::TakenTable { .. })), "{error:?}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::health::{State, Status};
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
@@ -230,7 +231,7 @@ async fn a_sink_whose_records_are_all_bad_stops_instead_of_emptying_the_topic() 
     pipeline.publish(bad).await;
     let error = pipeline.once().await.unwrap_err();
     assert!(matches!(error, SinkError::TooManyDeadLetters { refused: 21, .. }), "{error:?}");
-    assert!(error.help().contains("nack_threshold"));
+    assert!(error.help().unwrap().contains("nack_threshold"));
     assert_eq!(pipeline.dead_letters().await.len(), 20);
 }
 
@@ -342,7 +343,7 @@ async fn a_sink_that_was_away_for_longer_than_deletions_are_kept_does_not_go_on(
     assert!(matches!(error, SinkError::AwayTooLong { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&pipeline.topic()) && text.contains("deletions may be missing"), "{text}");
-    assert!(error.help().contains("new table"));
+    assert!(error.help().unwrap().contains("new table"));
     assert_eq!(pipeline.colors().await, assets(30, "red"), "the table is left as it was");
 }
 

@@ -9,6 +9,7 @@ use windfall_sink::table::{ColumnKind, Table, TableName};
 
 use crate::conformance::{record, span, tombstone};
 use crate::subjects::{PostgresSubject, Subject, connect, fields, identity};
+use windfall_runtime::diagnose::Diagnose as _;
 
 fn cause(error: &StoreError) -> Option<Cause> {
     match error {
@@ -184,7 +185,7 @@ async fn a_read_only_server_and_a_missing_right_pause_and_heal() {
     let batch = [record("a", 0, 2, "blue")];
     let error = store.apply(&batch, &[span(0, 2, 3)]).await.unwrap_err();
     assert_eq!(cause(&error), Some(Cause::Rights), "{error:?}");
-    assert!(error.help().contains("grant"));
+    assert!(error.help().unwrap().contains("grant"));
     subject
         .by_hand(&format!("grant insert on $ to {role}; alter role {role} set default_transaction_read_only = on"))
         .await;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::{Part, State};
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer};
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};

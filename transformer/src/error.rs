@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::kafka::consumer::ConsumerError;
 use windfall_runtime::kafka::publisher::PublishError;
 use windfall_runtime::kafka::table::TableError;
 use windfall_runtime::kafka::topics::TopicError;
 use windfall_runtime::registry::RegistryError;
+use windfall_runtime::retry::Retry;
 use windfall_schemas::wire::WireError;
 
 use crate::problem::Problems;
@@ -106,30 +108,6 @@ pub enum TransformerError {
 }
 
 impl TransformerError {
-    /// Says whether another take-over may succeed without anybody's help.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Files(_)
-            | Self::Encode { .. }
-            | Self::Partitions { .. }
-            | Self::LinkBeyondEnd { .. }
-            | Self::NotAssigned { .. }
-            | Self::Shared { .. }
-            | Self::Stalled { .. } => false,
-            Self::Registry { source, .. } => source.may_pass(),
-            Self::Topics(error) => matches!(error, TopicError::Ask { .. }),
-            Self::Consumer(error) => error.may_pass(),
-            // The group decides who goes on: see `fenced`.
-            Self::Publish(error) => !matches!(**error, PublishError::TooLarge { .. }),
-            Self::Table(error) => match &**error {
-                TableError::Refused { source, .. } => source.downcast_ref::<Self>().is_some_and(Self::may_pass),
-                error => matches!(error, TableError::Ask { .. } | TableError::Read { .. }),
-            },
-            Self::NoWriter | Self::CutShort => true,
-        }
-    }
-
     /// Says whether the assignment is no longer the present one, so that another event tells more.
     pub(crate) fn reassigned(&self) -> bool {
         matches!(self, Self::Consumer(ConsumerError::Reassigned { .. }))
@@ -162,30 +140,34 @@ impl TransformerError {
             Self::CutShort => "cut_short",
         }
     }
+}
 
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
+impl Diagnose for TransformerError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Files(_) => Some("correct the files; `windfall validate` checks them without touching anything"),
-            Self::Registry { source, .. } => source.help(),
-            Self::Encode { .. } => Some("look at the record in the log; a value is limited to 256 KiB"),
-            Self::Topics(error) => error.help(),
-            Self::Partitions { .. } => {
-                Some("take another `kafka.topic_prefix`; partitions cannot be changed without moving keys")
+            Self::Files(_) => {
+                Kind::Configuration.help("correct the files; `windfall validate` checks them without touching anything")
             }
-            Self::Consumer(error) => error.help(),
-            Self::Publish(error) => error.help(),
-            Self::Table(error) => match &**error {
-                TableError::Refused { source, .. } => source.downcast_ref::<Self>().and_then(Self::help),
-                error => error.help(),
-            },
-            Self::LinkBeyondEnd { .. } => Some(
+            Self::Registry { source, .. } => source.diagnosis(),
+            Self::Encode { .. } => Kind::Record.help("look at the record in the log; a value is limited to 256 KiB"),
+            Self::Topics(error) => error.diagnosis(),
+            Self::Partitions { .. } => Kind::Refused
+                .help("take another `kafka.topic_prefix`; partitions cannot be changed without moving keys"),
+            Self::Consumer(error) => error.diagnosis(),
+            // The group decides who goes on: see `fenced`.
+            Self::Publish(error) if error.is_fenced() => error.diagnosis().retry(Retry::Backoff),
+            Self::Publish(error) => error.diagnosis(),
+            Self::Table(error) => error.diagnosis(),
+            Self::LinkBeyondEnd { .. } => Kind::Refused.help(
                 "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
             ),
-            Self::NotAssigned { .. } | Self::Shared { .. } => Some("stop the other instance, or let it do the work"),
-            Self::Stalled { .. } => Some("see to what it waited for, and run it again: it takes up where it was"),
-            Self::NoWriter | Self::CutShort => None,
+            Self::NotAssigned { .. } | Self::Shared { .. } => {
+                Kind::Superseded.help("stop the other instance, or let it do the work")
+            }
+            Self::Stalled { .. } => Kind::Unavailable
+                .help("see to what it waited for, and run it again: it takes up where it was")
+                .retry(Retry::Never),
+            Self::NoWriter | Self::CutShort => Kind::Unavailable.into(),
         }
     }
 }

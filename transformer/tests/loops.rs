@@ -1,6 +1,7 @@
 //! What both loops make of device events, against a real Kafka.
 
 use tokio_util::sync::CancellationToken;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::{Connection, Outgoing, topics};
 use windfall_schemas::conflict::Conflict;

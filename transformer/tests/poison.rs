@@ -2,6 +2,7 @@
 //! them again after a restart.
 
 use serde_json::json;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::sender::Sender;
 use windfall_runtime::kafka::{Connection, Headers, Outgoing, Record};
 use windfall_runtime::secret::TextOrSecret;

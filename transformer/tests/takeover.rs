@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::Outgoing;
 use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::table::TableError;

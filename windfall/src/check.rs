@@ -7,6 +7,7 @@ use windfall_producer::budget::LimiterState;
 use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::Period;
+use windfall_runtime::diagnose::{Diagnosis, Kind};
 use windfall_runtime::health::Snapshot;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics};
 use windfall_runtime::kafka::topics;
@@ -16,10 +17,9 @@ use windfall_sink::SinkConfig;
 
 use crate::cli::{Global, StageArgs};
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::part::Part;
-use crate::report::{exit, help};
 use crate::run::named_sink;
 use crate::status;
 
@@ -42,23 +42,20 @@ struct Line {
 }
 
 impl Line {
-    fn new(what: String, answer: anyhow::Result<String>) -> Self {
+    fn new(what: String, answer: crate::Result<String>) -> Self {
         match answer {
             Ok(detail) => Self { what, ok: true, detail, warnings: Vec::new(), help: None, exit: Exit::Success },
-            Err(error) => Self {
-                what,
-                ok: false,
-                detail: chain(error.as_ref()).to_string(),
-                warnings: Vec::new(),
-                help: help(&error),
-                exit: exit(&error),
-            },
+            Err(error) => {
+                let Diagnosis { kind, help, retry: _ } = error.diagnosis();
+                let (detail, help) = (chain(&error).to_string(), help.map(Into::into));
+                Self { what, ok: false, detail, warnings: Vec::new(), help, exit: kind.into() }
+            }
         }
     }
 }
 
 /// Knocks everywhere at once and tells in the order of the pipeline; the worst answer is the exit code.
-pub(crate) async fn run(global: &Global, args: &StageArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, args: &StageArgs) -> crate::Result<Exit> {
     let part = Part::of(args)?;
     let context = Context::load(global, &part)?;
     if let Part::Sink(name) = &part {
@@ -99,12 +96,12 @@ async fn kafka_line(context: &Context) -> Line {
 }
 
 /// What came of the knock at Kafka, with what its settings are to be warned of.
-fn warned(config: &KafkaConfig, answer: anyhow::Result<String>) -> Line {
+fn warned(config: &KafkaConfig, answer: crate::Result<String>) -> Line {
     let line = Line::new(format!("kafka {}", config.bootstrap_servers.join(",")), answer);
     Line { warnings: config.warnings(), ..line }
 }
 
-async fn kafka(context: &Context) -> anyhow::Result<String> {
+async fn kafka(context: &Context) -> crate::Result<String> {
     let connection = context.tool_connection("check");
     let found = topics::partition_counts(&connection).await?;
     let declared = context.topics();
@@ -119,8 +116,7 @@ async fn kafka(context: &Context) -> anyhow::Result<String> {
             missing.len()
         )),
         (false, ManageTopics::Verify | ManageTopics::None) => {
-            let failure =
-                crate::exit::Failure::new(Exit::NotFound, format!("topics are missing: {}", missing.join(", ")));
+            let failure = Failure::new(Kind::NotFound, format!("topics are missing: {}", missing.join(", ")));
             Err(failure.help("make them with `windfall topics create`, or set `kafka.manage_topics: create`").into())
         }
     }
@@ -135,7 +131,7 @@ async fn registry_line(context: &Context) -> Line {
     Line::new(what, ask_registry(context).await)
 }
 
-async fn ask_registry(context: &Context) -> anyhow::Result<String> {
+async fn ask_registry(context: &Context) -> crate::Result<String> {
     // One that is embedded and has no topic yet is made at the first start; a check makes nothing.
     if context.config.kafka.schema_registry.embedded.is_some() {
         let topic = context.names.registry();
@@ -160,14 +156,16 @@ async fn source_line(config: &SourceConfig, running: Option<&Snapshot>) -> Line 
         let reason = part.details.get("reason").and_then(|reason| reason.as_str()).unwrap_or("it is not ready");
         let answer = match part.ready {
             true => Ok("is being read by a running windfall, which is ready".to_owned()),
-            false => Err(anyhow::anyhow!("is being read by a running windfall: {reason}")),
+            false => {
+                Err(Failure::new(Kind::Unavailable, format!("is being read by a running windfall: {reason}")).into())
+            }
         };
         return Line::new(what, answer);
     }
     Line::new(what, ask_apple(config).await)
 }
 
-async fn ask_apple(config: &SourceConfig) -> anyhow::Result<String> {
+async fn ask_apple(config: &SourceConfig) -> crate::Result<String> {
     let config =
         SourceConfig { scan: ScanConfig { page_size: 1, ..config.scan }, rate_limit: TWO_READS, ..config.clone() };
     let directory = AppleDirectory::connect(&config, LimiterState::default(), SystemClock::shared())?;
@@ -205,7 +203,7 @@ mod tests {
         let open = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")];
         let mut config = KafkaConfig::new("kafka:9092", SchemaRegistryConfig::embedded(None));
         (config.replication_factor, config.properties) = (1, open.into_iter().map(text).collect());
-        for answer in [Ok("answers".to_owned()), Err(anyhow::anyhow!("does not answer"))] {
+        for answer in [Ok("answers".to_owned()), Err(Failure::new(Kind::Unavailable, "does not answer").into())] {
             let line = warned(&config, answer);
             let told = rows(&line).into_iter().filter(|row| row[2].starts_with("warning: `kafka.")).count();
             assert_eq!(told, 2, "{line:?}");

@@ -6,7 +6,7 @@ use crate::output::Output;
 use crate::reference;
 
 /// Prints the JSON Schema, or the reference of all parts.
-pub(crate) fn run(global: &Global, action: &ConfigAction) -> anyhow::Result<Exit> {
+pub(crate) fn run(global: &Global, action: &ConfigAction) -> crate::Result<Exit> {
     let text = match action {
         ConfigAction::Schema => reference::schema_text(),
         ConfigAction::Reference => reference::pages().into_values().collect::<Vec<_>>().join("\n"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use windfall_runtime::config::{Loaded, load};
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::registry::RegistryClient;
 use windfall_schemas::topic::{CollectionTopics, Names, TopicSpec};
@@ -11,7 +12,7 @@ use windfall_transformer::{LoadedCollection, load_collections};
 
 use crate::cli::Global;
 use crate::config::{Config, instance_name, listen_fault};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::part::Part;
 
 /// A configuration, ready to be used.
@@ -30,7 +31,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Reads the configuration's file with the secrets of `part`, and refuses what cannot stand, before anything else is looked at.
-pub(crate) fn load_config(file: &Path, part: &Part) -> anyhow::Result<Loaded<Config>> {
+pub(crate) fn load_config(file: &Path, part: &Part) -> crate::Result<Loaded<Config>> {
     let mut loaded = load::<Config>(file, &variable, &|places, path| part.needs(places, path))?;
     loaded.refuse(loaded.config.violations())?;
     let folder = loaded.folder().to_owned();
@@ -42,18 +43,18 @@ pub(crate) fn load_config(file: &Path, part: &Part) -> anyhow::Result<Loaded<Con
 
 impl Context {
     /// Loads what `global` names, collections and mappings included, and of the secrets those of `part`.
-    pub(crate) fn load(global: &Global, part: &Part) -> anyhow::Result<Self> {
+    pub(crate) fn load(global: &Global, part: &Part) -> crate::Result<Self> {
         let loaded = load_config(&global.config, part)?;
         let folder = loaded.folder().to_owned();
         let collections = load_collections(&folder, &loaded.config.collections).map_err(|problems| {
-            let failure = Failure::new(Exit::Config, "the collections cannot be used").faults(problems.iter());
+            let failure = Failure::new(Kind::Configuration, "the collections cannot be used").faults(problems.iter());
             failure.help("correct the files at the places named; nothing is read or written before they fit")
         })?;
         Self::of(loaded.config, collections, global)
     }
 
     /// Makes a context of parts that were not read from a file, as the demo does.
-    pub(crate) fn of(config: Config, collections: Vec<LoadedCollection>, global: &Global) -> anyhow::Result<Self> {
+    pub(crate) fn of(config: Config, collections: Vec<LoadedCollection>, global: &Global) -> crate::Result<Self> {
         let instance = instance(global, &config)?;
         let listen = listen(global, &config)?;
         let names = Names::new(config.kafka.topic_prefix.clone());
@@ -75,14 +76,14 @@ impl Context {
     }
 
     /// Connects to the schema registry.
-    pub(crate) async fn registry(&self, connection: &Connection) -> anyhow::Result<RegistryClient> {
+    pub(crate) async fn registry(&self, connection: &Connection) -> crate::Result<RegistryClient> {
         Ok(RegistryClient::connect(connection).await?)
     }
 
     /// Finds a collection by its name.
-    pub(crate) fn collection(&self, name: &str) -> anyhow::Result<&CompiledCollection> {
+    pub(crate) fn collection(&self, name: &str) -> crate::Result<&CompiledCollection> {
         let found = self.collections.iter().find(|loaded| loaded.collection.name == name);
-        let missing = || Failure::new(Exit::Config, format!("no collection is called `{name}`"));
+        let missing = || Failure::new(Kind::Configuration, format!("no collection is called `{name}`"));
         Ok(found.map(|loaded| loaded.collection.as_ref()).ok_or_else(missing)?)
     }
 
@@ -107,12 +108,12 @@ impl Context {
     }
 }
 
-fn instance(global: &Global, config: &Config) -> anyhow::Result<String> {
+fn instance(global: &Global, config: &Config) -> crate::Result<String> {
     if let Some(name) = &global.instance
         && !instance_name(name)
     {
         let what = format!("`--instance {name}` may hold letters, digits, `.`, `_` and `-`, at most 64 of them");
-        return Err(Failure::new(Exit::Usage, what).into());
+        return Err(Failure::new(Kind::Usage, what).into());
     }
     let host = || {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
@@ -121,10 +122,10 @@ fn instance(global: &Global, config: &Config) -> anyhow::Result<String> {
     Ok(global.instance.clone().or_else(|| config.instance.clone()).unwrap_or_else(host))
 }
 
-fn listen(global: &Global, config: &Config) -> anyhow::Result<Option<String>> {
+fn listen(global: &Global, config: &Config) -> crate::Result<Option<String>> {
     let listen = global.http.as_ref().unwrap_or(&config.http.listen);
     if let Some(what) = listen_fault(listen) {
-        return Err(Failure::new(Exit::Usage, format!("`--http` {what}")).into());
+        return Err(Failure::new(Kind::Usage, format!("`--http` {what}")).into());
     }
     Ok((listen != "off").then(|| listen.clone()))
 }

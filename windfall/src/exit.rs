@@ -1,6 +1,11 @@
 //! Exit codes: what a script can tell apart without reading a word.
 
+use std::borrow::Cow;
 use std::process::ExitCode;
+
+use windfall_runtime::config::Fault;
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+use windfall_runtime::telemetry::chain;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,38 +65,63 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error of the command itself: what, where and why in its text, what to do beside it, and the exit code.
+impl From<Kind> for Exit {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Usage => Self::Usage,
+            Kind::Configuration => Self::Config,
+            Kind::Authentication => Self::Authentication,
+            Kind::Permission => Self::Permission,
+            Kind::NotFound => Self::NotFound,
+            Kind::RateLimited => Self::RateLimited,
+            Kind::Unavailable | Kind::Record | Kind::Superseded | Kind::Refused => Self::Failure,
+            // Nobody is left to be told, and nothing went wrong.
+            Kind::Unread => Self::Success,
+        }
+    }
+}
+
+/// An error of the command itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Failure {
-    /// What went wrong, and where.
-    pub what: String,
-    /// The things that are wrong, one by one, where there are several.
-    pub faults: Vec<String>,
-    /// What to do about it.
-    pub help: Option<String>,
-    /// How the process ends.
-    pub exit: Exit,
+    what: String,
+    faults: Vec<Fault>,
+    diagnosis: Diagnosis,
 }
 
 impl Failure {
-    /// Makes a failure.
-    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { what: what.into(), faults: Vec::new(), help: None, exit }
+    /// Makes a failure; `what` says what went wrong, and where.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self { what: what.into(), faults: Vec::new(), diagnosis: kind.into() }
+    }
+
+    /// Makes a failure of an error that does not say what it means.
+    pub fn of(error: impl std::error::Error + 'static) -> Self {
+        Self::new(Kind::Refused, chain(&error).to_string())
     }
 
     /// Adds the things that are wrong, one by one.
     #[must_use]
-    pub fn faults(mut self, faults: impl IntoIterator<Item = impl ToString>) -> Self {
-        self.faults = faults.into_iter().map(|fault| fault.to_string()).collect();
-        self
+    pub fn faults(self, faults: impl IntoIterator<Item = impl ToString>) -> Self {
+        let fault = |what: &dyn ToString| Fault { what: what.to_string(), ..Fault::default() };
+        Self { faults: faults.into_iter().map(|what| fault(&what)).collect(), ..self }
     }
 
     /// Adds what to do.
     #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
+    pub fn help(self, help: impl Into<Cow<'static, str>>) -> Self {
+        Self { diagnosis: self.diagnosis.or_help(help), ..self }
+    }
+}
+
+impl Diagnose for Failure {
+    fn diagnosis(&self) -> Diagnosis {
+        self.diagnosis.clone()
+    }
+
+    fn faults(&self) -> &[Fault] {
+        &self.faults
     }
 }
 

@@ -29,10 +29,14 @@ mod version;
 use std::process::ExitCode;
 
 use clap::Parser;
+use windfall_runtime::diagnose::Diagnosed;
 use windfall_runtime::telemetry::{self, LogFormat, LogOptions};
 
 use crate::cli::{Cli, Global, LogForm, Verb};
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
+
+/// What a verb answers with: any error on the way knows its kind, whether to try again, and what to do.
+type Result<T, E = Diagnosed> = std::result::Result<T, E>;
 
 /// Runs the command of this process's arguments to its end.
 #[must_use]
@@ -42,11 +46,11 @@ pub fn main() -> ExitCode {
     ended.into()
 }
 
-fn begin(cli: &Cli) -> anyhow::Result<Exit> {
+fn begin(cli: &Cli) -> Result<Exit> {
     let logs = log_options(&cli.global, &cli.verb);
     // The demo draws on the terminal, so its logs go into a file.
     if !matches!(cli.verb, Verb::Demo(_)) {
-        telemetry::install(&logs)?;
+        telemetry::install(&logs).map_err(Failure::of)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(dispatch(cli, &logs));
@@ -55,7 +59,7 @@ fn begin(cli: &Cli) -> anyhow::Result<Exit> {
     ended
 }
 
-async fn dispatch(cli: &Cli, logs: &LogOptions) -> anyhow::Result<Exit> {
+async fn dispatch(cli: &Cli, logs: &LogOptions) -> Result<Exit> {
     let global = &cli.global;
     match &cli.verb {
         Verb::Demo(args) => demo::run(global, args, logs).await,

@@ -42,18 +42,18 @@ impl Output {
         value: &impl Serialize,
         heads: &[&str],
         rows: Vec<Vec<String>>,
-    ) -> anyhow::Result<()> {
+    ) -> crate::Result<()> {
         match self.form {
             Form::Table => {
                 let text = table(heads, rows, self.terminal);
                 self.line(&text)?;
             }
             Form::Json => {
-                serde_json::to_writer_pretty(&mut self.out, value)?;
+                serde_json::to_writer_pretty(&mut self.out, value).map_err(io::Error::from)?;
                 writeln!(self.out)?;
             }
             Form::Yaml => {
-                let text = yaml(&serde_json::to_value(value)?);
+                let text = yaml(&serde_json::to_value(value).map_err(io::Error::from)?);
                 self.out.write_all(text.as_bytes())?;
             }
         }

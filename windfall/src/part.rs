@@ -1,9 +1,10 @@
 //! Which part of the configuration a command works with: the secrets of the others are not read.
 
 use windfall_runtime::config::Places;
+use windfall_runtime::diagnose::Kind;
 
 use crate::cli::{StageArgs, StageName};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// A part of the configuration. What stands under neither `sources:` nor `sinks:` belongs to all but [`Part::Nothing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +25,11 @@ pub(crate) enum Part {
 
 impl Part {
     /// Returns the part of the stage that a command was given.
-    pub(crate) fn of(args: &StageArgs) -> anyhow::Result<Self> {
+    pub(crate) fn of(args: &StageArgs) -> crate::Result<Self> {
         Ok(match (args.stage, &args.name) {
             (StageName::Sink, Some(name)) => Self::Sink(name.clone()),
             (_, Some(_)) => {
-                let failure = Failure::new(Exit::Usage, "only a sink has a name to be called by");
+                let failure = Failure::new(Kind::Usage, "only a sink has a name to be called by");
                 return Err(failure.help("write `sink NAME`, or leave the name out").into());
             }
             (StageName::All, None) => Self::All,

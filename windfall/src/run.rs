@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::suggestion;
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::health::Status;
 use windfall_runtime::http::{self, Shown};
 use windfall_runtime::kafka::topics::ensure;
@@ -33,7 +34,7 @@ struct Plan {
 }
 
 /// Runs what is asked for.
-pub(crate) async fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::of(&args.what)?)?;
     let plan = plan(&context, &args.what)?;
     let stop = shutdown::on_signal()?;
@@ -59,7 +60,7 @@ async fn begin(
     context: Context,
     plan: &Plan,
     stop: &CancellationToken,
-) -> anyhow::Result<Stages> {
+) -> crate::Result<Stages> {
     let status = Status::new(&context.instance, SystemClock::shared());
     announce(&context, plan, &status);
     if once {
@@ -82,7 +83,7 @@ async fn begin(
     })
 }
 
-fn plan(context: &Context, args: &StageArgs) -> anyhow::Result<Plan> {
+fn plan(context: &Context, args: &StageArgs) -> crate::Result<Plan> {
     let all = args.stage == StageName::All;
     let sinks = match (&args.name, args.stage) {
         (Some(name), _) => vec![named_sink(context, name)?],
@@ -91,11 +92,11 @@ fn plan(context: &Context, args: &StageArgs) -> anyhow::Result<Plan> {
     };
     let producer = all || args.stage == StageName::Producer;
     if producer && !all && context.config.sources.is_empty() {
-        let failure = Failure::new(Exit::Config, "no source is configured, so there is nothing to read");
+        let failure = Failure::new(Kind::Configuration, "no source is configured, so there is nothing to read");
         return Err(failure.help("name an organization under `sources:`").into());
     }
     if args.stage == StageName::Sink && sinks.is_empty() {
-        let failure = Failure::new(Exit::Config, "no sink is configured, so there is nothing to write");
+        let failure = Failure::new(Kind::Configuration, "no sink is configured, so there is nothing to write");
         return Err(failure.help("name a store under `sinks:`").into());
     }
     let producer = producer && !context.config.sources.is_empty();
@@ -103,13 +104,13 @@ fn plan(context: &Context, args: &StageArgs) -> anyhow::Result<Plan> {
 }
 
 /// Finds the sink of this name.
-pub(crate) fn named_sink(context: &Context, name: &str) -> anyhow::Result<SinkConfig> {
+pub(crate) fn named_sink(context: &Context, name: &str) -> crate::Result<SinkConfig> {
     let sinks = &context.config.sinks;
     if let Some(sink) = sinks.iter().find(|sink| sink.name == name) {
         return Ok(sink.clone());
     }
     let known: Vec<_> = sinks.iter().map(|sink| sink.name.as_str()).collect();
-    Err(Failure::new(Exit::NotFound, format!("no sink is called `{name}`")).help(suggestion(name, &known)).into())
+    Err(Failure::new(Kind::NotFound, format!("no sink is called `{name}`")).help(suggestion(name, &known)).into())
 }
 
 /// Puts every part on the board before any begins: a process whose producer is still to come is not ready.
@@ -131,14 +132,14 @@ fn announce(context: &Context, plan: &Plan, status: &Status) {
 }
 
 /// Serves health, metrics and status for as long as the process lives, draining included; nothing is measured where nobody can look.
-async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) -> anyhow::Result<()> {
+async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) -> crate::Result<()> {
     let (draining, board) = (stop.clone(), status.clone());
     tokio::spawn(async move {
         draining.cancelled().await;
         board.drain();
     });
     let Some(listen) = listen else { return Ok(()) };
-    let handle = metrics::install()?;
+    let handle = metrics::install().map_err(Failure::of)?;
     let (address, listener) = http::bind(listen).await?;
     info!(%address, "serving health, metrics and status");
     let shown = Shown { status: status.clone(), metrics: Some(handle) };
@@ -151,7 +152,7 @@ async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) 
 }
 
 /// A process of the same host that already does this work would be fenced by ours.
-async fn refuse_when_at_work(context: &Context, plan: &Plan) -> anyhow::Result<()> {
+async fn refuse_when_at_work(context: &Context, plan: &Plan) -> crate::Result<()> {
     let Some(listen) = &context.listen else { return Ok(()) };
     let Ok(snapshot) = status::ask(listen).await else { return Ok(()) };
     let sources = context.config.sources.iter().map(|source| format!("producer {}", source.name));
@@ -160,7 +161,7 @@ async fn refuse_when_at_work(context: &Context, plan: &Plan) -> anyhow::Result<(
         None => Ok(()),
         Some(part) => {
             let what = format!("another instance is at work: `{}` at `{listen}` runs `{part}`", snapshot.instance);
-            Err(Failure::new(Exit::Failure, what).help("stop it first, or leave the work to it").into())
+            Err(Failure::new(Kind::Refused, what).help("stop it first, or leave the work to it").into())
         }
     }
 }
@@ -168,7 +169,7 @@ async fn refuse_when_at_work(context: &Context, plan: &Plan) -> anyhow::Result<(
 /// Runs the stages side by side; the first that fails ends them all, and its error is the one that is told.
 ///
 /// Who does not stop in time is left behind: the process ends without it, as interrupted when nothing worse has happened.
-async fn serve_all(stages: Stages, plan: Plan) -> anyhow::Result<Exit> {
+async fn serve_all(stages: Stages, plan: Plan) -> crate::Result<Exit> {
     let stop = stages.stop.clone();
     let mut crew = Crew::new(&stop);
     if plan.producer {
@@ -199,7 +200,7 @@ async fn serve_all(stages: Stages, plan: Plan) -> anyhow::Result<Exit> {
 /// Runs the stages one after the other; a stage that fails is told and does not keep the next from what is there.
 async fn once(global: &Global, stages: Stages, plan: &Plan) -> Exit {
     let stop = stages.stop.clone();
-    let told = |name: &str, ended: Option<anyhow::Result<Exit>>| match ended {
+    let told = |name: &str, ended: Option<crate::Result<Exit>>| match ended {
         Some(Ok(exit)) => say_what_is_left(name, exit),
         Some(Err(error)) => report(&error, global),
         None => Exit::Interrupted,

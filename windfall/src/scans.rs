@@ -8,6 +8,8 @@ use windfall_producer::ledger::Cluster;
 use windfall_producer::run::connect;
 use windfall_producer::scans::{self, Approval, PlanView, ScanLine};
 
+use windfall_runtime::diagnose::Kind;
+
 use crate::cli::{Form, Global, ScansAction};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -18,7 +20,7 @@ use crate::part::Part;
 const SHOWN: usize = 20;
 
 /// Lists scans, shows a plan, or approves one.
-pub(crate) async fn run(global: &Global, action: &ScansAction) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, action: &ScansAction) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::Shared)?;
     let connection = context.tool_connection("scans");
     let cluster = connect(&connection, context.registry(&connection).await?).await?;
@@ -33,16 +35,16 @@ pub(crate) async fn run(global: &Global, action: &ScansAction) -> anyhow::Result
     }
 }
 
-async fn find(cluster: &Cluster, plan: &str) -> anyhow::Result<PlanView> {
+async fn find(cluster: &Cluster, plan: &str) -> crate::Result<PlanView> {
     scans::show(cluster, plan).await?.ok_or_else(|| {
-        let failure = Failure::new(Exit::NotFound, format!("no plan `{plan}` is held"));
+        let failure = Failure::new(Kind::NotFound, format!("no plan `{plan}` is held"));
         failure
             .help("`windfall scans list` shows the plans; one whose devices were all listed again ends by itself")
             .into()
     })
 }
 
-async fn list(global: &Global, cluster: &Cluster) -> anyhow::Result<Exit> {
+async fn list(global: &Global, cluster: &Cluster) -> crate::Result<Exit> {
     let lines = scans::list(cluster).await?;
     let heads = ["SOURCE", "SCAN", "STATE", "DEVICES", "PAGES", "REQUESTS", "STARTED", "SUSPECTS", "HELD"];
     Output::new(global.output).answer(&lines, &heads, lines.iter().map(row).collect())?;
@@ -91,13 +93,13 @@ fn time(millis: i64) -> String {
         .map_or_else(|| millis.to_string(), |at| at.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
-async fn approve(global: &Global, cluster: &Cluster, plan: &PlanView) -> anyhow::Result<Exit> {
+async fn approve(global: &Global, cluster: &Cluster, plan: &PlanView) -> crate::Result<Exit> {
     if !global.quiet {
         eprintln!("{}", table(&["HELD PLAN", &plan.plan], plan_rows(plan), io::stderr().is_terminal()));
     }
     let question = format!("Publish the release of these {} devices of `{}`?", plan.devices.len(), plan.source);
     if !confirmed(global, &question)? {
-        return Err(Failure::new(Exit::Failure, format!("the plan `{}` was not approved", plan.plan)).into());
+        return Err(Failure::new(Kind::Refused, format!("the plan `{}` was not approved", plan.plan)).into());
     }
     let id = format!("approve-{}-{}", plan.plan, uuid::Uuid::now_v7());
     let approval = scans::approve(cluster, plan, &id).await?;
@@ -108,23 +110,23 @@ async fn approve(global: &Global, cluster: &Cluster, plan: &PlanView) -> anyhow:
         }
         Approval::Stale { .. } => {
             let failure =
-                Failure::new(Exit::Failure, format!("the plan `{}` has changed since it was shown", plan.plan));
+                Failure::new(Kind::Refused, format!("the plan `{}` has changed since it was shown", plan.plan));
             return Err(failure.help(format!("look again: `windfall scans show {}`", plan.plan)).into());
         }
         Approval::Unknown => {
-            let failure = Failure::new(Exit::NotFound, format!("the plan `{}` is not held any more", plan.plan));
+            let failure = Failure::new(Kind::NotFound, format!("the plan `{}` is not held any more", plan.plan));
             return Err(failure.help("`windfall scans list` shows what is held").into());
         }
         Approval::Unanswered => {
             let what = format!("no producer answered within {} s", scans::ANSWER_WITHIN.as_secs());
             let help = "start the producer of this source: it obeys the approval when it comes up";
-            return Err(Failure::new(Exit::Failure, what).help(help).into());
+            return Err(Failure::new(Kind::Refused, what).help(help).into());
         }
     };
     Ok(exit)
 }
 
-fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> anyhow::Result<()> {
+fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> crate::Result<()> {
     let mut output = Output::new(global.output);
     if global.output == Form::Table {
         output.line(text)?;
@@ -135,12 +137,12 @@ fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> an
 }
 
 /// Asks on the terminal; without one, or with `--no-input`, only `--yes` will do.
-fn confirmed(global: &Global, question: &str) -> anyhow::Result<bool> {
+fn confirmed(global: &Global, question: &str) -> crate::Result<bool> {
     if global.yes {
         return Ok(true);
     }
     if global.no_input || !io::stdin().is_terminal() {
-        let failure = Failure::new(Exit::Usage, format!("{question} Nobody can be asked here"));
+        let failure = Failure::new(Kind::Usage, format!("{question} Nobody can be asked here"));
         return Err(failure.help("add `--yes` once you have seen the plan").into());
     }
     eprint!("{question} [y/N] ");

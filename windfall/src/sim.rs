@@ -1,17 +1,25 @@
 //! `windfall sim`: a simulated organization with Apple's API.
 
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::shutdown;
-use windfall_simulator::sim::{self, SimOptions};
+use windfall_runtime::telemetry::chain;
+use windfall_simulator::sim::{self, SimError, SimOptions};
 
 use crate::cli::{Global, SimArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
 /// Serves until it is told to stop; the lines of the configuration that connect to it go to standard output.
-pub(crate) async fn run(global: &Global, args: &SimArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, args: &SimArgs) -> crate::Result<Exit> {
     let stop = shutdown::on_signal()?;
     let options = options(args)?;
-    let started = sim::start(&options).await?;
+    let started = sim::start(&options).await.map_err(|error| {
+        let kind = match error {
+            SimError::Faults(_) | SimError::TimeScale { .. } => Kind::Usage,
+            _ => Kind::Refused,
+        };
+        Failure::new(kind, chain(&error).to_string()).help(error.help())
+    })?;
     let mut output = Output::new(global.output);
     output.line(started.config_lines.trim_end())?;
     output.flush()?;
@@ -29,12 +37,12 @@ pub(crate) async fn run(global: &Global, args: &SimArgs) -> anyhow::Result<Exit>
     Ok(Exit::Success)
 }
 
-fn options(args: &SimArgs) -> anyhow::Result<SimOptions> {
+fn options(args: &SimArgs) -> crate::Result<SimOptions> {
     let rate_limit = match args.rate_limit.as_str() {
         "off" => 0,
         number => number.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| {
             Failure::new(
-                Exit::Usage,
+                Kind::Usage,
                 format!("`--rate-limit {number}` is neither a number of reads a minute nor `off`"),
             )
         })?,

@@ -34,14 +34,14 @@ pub(crate) struct Stages {
 
 impl Stages {
     /// Reads the organizations until it is told to stop.
-    pub(crate) async fn producer(self) -> anyhow::Result<Exit> {
+    pub(crate) async fn producer(self) -> crate::Result<Exit> {
         let setup = self.producer_setup();
         windfall_producer::run::run(&setup, &self.context.config.sources, self.stop.clone()).await?;
         Ok(Exit::Success)
     }
 
     /// Reads each organization once.
-    pub(crate) async fn producer_once(self) -> anyhow::Result<Exit> {
+    pub(crate) async fn producer_once(self) -> crate::Result<Exit> {
         let (setup, sources) = (self.producer_setup(), &self.context.config.sources);
         let outcome = windfall_producer::run::run_once(&setup, sources, self.stop.clone()).await?;
         Ok(match outcome {
@@ -62,13 +62,13 @@ impl Stages {
     }
 
     /// Maps and merges until it is told to stop.
-    pub(crate) async fn transformer(self) -> anyhow::Result<Exit> {
+    pub(crate) async fn transformer(self) -> crate::Result<Exit> {
         windfall_transformer::run(&self.transformer_setup(), &self.context.collections, self.stop.clone()).await?;
         Ok(Exit::Success)
     }
 
     /// Maps and merges what the change topics hold now.
-    pub(crate) async fn transformer_once(self) -> anyhow::Result<Exit> {
+    pub(crate) async fn transformer_once(self) -> crate::Result<Exit> {
         let setup = self.transformer_setup();
         let report = windfall_transformer::run_once(&setup, &self.context.collections, self.stop.clone()).await?;
         Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
@@ -87,18 +87,18 @@ impl Stages {
     }
 
     /// Writes a store until it is told to stop.
-    pub(crate) async fn sink(self, config: SinkConfig) -> anyhow::Result<Exit> {
+    pub(crate) async fn sink(self, config: SinkConfig) -> crate::Result<Exit> {
         self.opened(&config, self.dynamic)?.run(self.stop.clone()).await?;
         Ok(Exit::Success)
     }
 
     /// Writes what the asset topic holds now.
-    pub(crate) async fn sink_once(self, config: SinkConfig) -> anyhow::Result<Exit> {
+    pub(crate) async fn sink_once(self, config: SinkConfig) -> crate::Result<Exit> {
         let report = self.opened(&config, true)?.run_once(self.stop.clone(), JOINING).await?;
         Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
     }
 
-    fn opened(&self, config: &SinkConfig, dynamic: bool) -> anyhow::Result<Sink<RegistryClient>> {
+    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink<RegistryClient>> {
         let instance = self.context.instance.clone();
         let surroundings = Surroundings {
             connection: self.sink_connection(config),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::health::{PartStatus, Snapshot, State};
 use windfall_runtime::telemetry::chain;
 
@@ -16,7 +16,7 @@ use crate::part::Part;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Prints how the process is, or with `--ready` only says so by the exit code.
-pub(crate) async fn run(global: &Global, args: &StatusArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, args: &StatusArgs) -> crate::Result<Exit> {
     let address = address(global)?;
     let snapshot = match ask(&address).await {
         Ok(snapshot) => snapshot,
@@ -33,14 +33,14 @@ pub(crate) async fn run(global: &Global, args: &StatusArgs) -> anyhow::Result<Ex
 }
 
 /// Asks the process that serves at `address`.
-pub(crate) async fn ask(address: &str) -> anyhow::Result<Snapshot> {
+pub(crate) async fn ask(address: &str) -> crate::Result<Snapshot> {
     let url = format!("http://{}/status", reachable(address));
     // A proxy of the environment is for the world outside, not for this host.
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(Failure::of)?;
     let answer = async { client.get(&url).send().await?.error_for_status()?.json().await };
     answer.await.map_err(|error: reqwest::Error| {
         let what = format!("no windfall answers at `{address}`: {}", chain(&error.without_url()));
-        Failure::new(Exit::Failure, what)
+        Failure::new(Kind::Refused, what)
             .help("start it with `windfall run`, or name its address with `--http ADDR`")
             .into()
     })
@@ -55,19 +55,13 @@ fn reachable(address: &str) -> String {
     }
 }
 
-fn address(global: &Global) -> anyhow::Result<String> {
+fn address(global: &Global) -> crate::Result<String> {
     let listen = match &global.http {
         Some(listen) => listen.clone(),
-        None => {
-            load_config(&global.config, &Part::Nothing)
-                .context("the address to ask stands in the configuration")?
-                .config
-                .http
-                .listen
-        }
+        None => load_config(&global.config, &Part::Nothing)?.config.http.listen,
     };
     if listen == "off" {
-        let failure = Failure::new(Exit::Failure, "the process serves no status: `http.listen` is `off`");
+        let failure = Failure::new(Kind::Refused, "the process serves no status: `http.listen` is `off`");
         return Err(failure.help("set `http.listen`, or run it with `--http ADDR`").into());
     }
     Ok(listen)

@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::part::Part;
 
 /// Lists the declared topics, or creates or verifies them.
-pub(crate) async fn run(global: &Global, action: &TopicsAction) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::Shared)?;
     let specs = context.topics();
     let manage = match action {
@@ -37,7 +37,7 @@ pub(crate) async fn run(global: &Global, action: &TopicsAction) -> anyhow::Resul
 }
 
 /// Registers the schemas of all topics, whatever `register` says: this is how an operator does it ahead of the stages.
-async fn schemas(context: &Context, register: bool) -> anyhow::Result<BTreeMap<String, u32>> {
+async fn schemas(context: &Context, register: bool) -> crate::Result<BTreeMap<String, u32>> {
     let client = context.registry(&context.tool_connection("topics")).await?;
     let collections =
         context.collections.iter().flat_map(|loaded| context.names.collection_schemas(&loaded.collection.schema));
@@ -49,7 +49,7 @@ async fn schemas(context: &Context, register: bool) -> anyhow::Result<BTreeMap<S
     Ok(ids)
 }
 
-fn list(global: &Global, specs: &[TopicSpec]) -> anyhow::Result<Exit> {
+fn list(global: &Global, specs: &[TopicSpec]) -> crate::Result<Exit> {
     let answer: Vec<_> = specs
         .iter()
         .map(|spec| {

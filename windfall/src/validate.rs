@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use windfall_runtime::diagnose::Kind;
+
 use crate::cli::Global;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -9,14 +11,14 @@ use crate::output::Output;
 use crate::part::Part;
 
 /// Loads the configuration with its collections and mappings, and runs the mappings' own tests.
-pub(crate) fn run(global: &Global) -> anyhow::Result<Exit> {
+pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::All)?;
     let mut failures = Vec::new();
     for collection in &context.collections {
         failures.extend(collection.test());
     }
     if !failures.is_empty() {
-        let failure = Failure::new(Exit::Failure, format!("tests of mappings fail: {}", failures.len()));
+        let failure = Failure::new(Kind::Refused, format!("tests of mappings fail: {}", failures.len()));
         return Err(failure.faults(failures).help("correct the mapping, or what its test expects").into());
     }
     let config = &context.config;

@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::output::Output;
 
 /// Prints the version of the program and of what its behaviour rests on.
-pub(crate) fn run(global: &Global) -> anyhow::Result<Exit> {
+pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
     let version = env!("CARGO_PKG_VERSION");
     let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
     let mut output = Output::new(global.output);

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 
 use super::auth::Identifiers;
 use super::client::{AppleDirectory, Options};
@@ -35,16 +36,16 @@ pub enum ConnectError {
     Tls(#[source] reqwest::Error),
 }
 
-impl ConnectError {
-    /// Says in one sentence what the operator can do.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
+impl Diagnose for ConnectError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            ConnectError::Key { source, .. } => source.help(),
-            ConnectError::Url { .. } => "write it with its scheme, such as `https://example.com`",
-            ConnectError::Tls(_) => {
-                "install the system's root certificates (package `ca-certificates`), or name them in SSL_CERT_FILE"
+            ConnectError::Key { source, .. } => source.diagnosis(),
+            ConnectError::Url { .. } => {
+                Kind::Configuration.help("write it with its scheme, such as `https://example.com`")
             }
+            ConnectError::Tls(_) => Kind::Refused.help(
+                "install the system's root certificates (package `ca-certificates`), or name them in SSL_CERT_FILE",
+            ),
         }
     }
 }

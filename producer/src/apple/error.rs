@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 pub use windfall_runtime::retry::Retry;
 
 /// What Apple refused, and in which words.
@@ -91,47 +92,35 @@ pub enum TokenError {
     Signing(#[source] jsonwebtoken::errors::Error),
 }
 
-impl TokenError {
-    /// Tells whether, and when, another try may help.
-    #[must_use]
-    pub fn retry(&self) -> Retry {
+impl Diagnose for TokenError {
+    fn diagnosis(&self) -> Diagnosis {
+        const ACCOUNT: &str = "compare `client_id`, `key_id` and the key file with the API account in Apple's portal (a key that was \
+             generated anew there replaces the old one), see that the machine's clock is right, and if all three \
+             agree try it without `key_id`";
+        const OTHERS: &str = "wait; if it happens again, look for other programs that use the same API account";
+        const ENDPOINT: &str =
+            "see that `token_url` is Apple's token endpoint and that no proxy on the way answers in its place";
         match self {
+            TokenError::Refused { status, code, wait, .. } => match (*status, code.as_str()) {
+                (_, "invalid_scope") => Kind::Authentication.help(
+                    "compare `type` with the portal: `abm` is for Apple Business, `asm` for Apple School Manager",
+                ),
+                (429, _) => Kind::RateLimited.help(OTHERS),
+                _ => Kind::Authentication.help(ACCOUNT),
+            }
             // Below three refusals in a row nothing holds the next request but the caller's own patience.
-            TokenError::Refused { wait, .. } if wait.is_zero() => Retry::Backoff,
-            TokenError::Refused { wait, .. } | TokenError::Held { wait, .. } | TokenError::TooMany { wait } => {
-                Retry::After(*wait)
-            }
-            TokenError::Failing { retry_after: Some(wait), .. } => Retry::After(*wait),
-            TokenError::Failing { retry_after: None, .. }
-            | TokenError::Unreachable(_)
-            | TokenError::Unusable { .. } => Retry::Backoff,
-            TokenError::Redirects { .. } | TokenError::Signing(_) => Retry::Never,
-        }
-    }
-
-    /// Says in one sentence what the operator can do.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
-        match self {
-            TokenError::Refused { code, .. } if code == "invalid_scope" => {
-                "compare `type` with the portal: `abm` is for Apple Business, `asm` for Apple School Manager"
-            }
-            TokenError::Refused { status: 429, .. } | TokenError::TooMany { .. } => {
-                "wait; if it happens again, look for other programs that use the same API account"
-            }
-            TokenError::Refused { .. } | TokenError::Held { .. } => {
-                "compare `client_id`, `key_id` and the key file with the API account in Apple's portal (a key that was \
-                 generated anew there replaces the old one), see that the machine's clock is right, and if all three \
-                 agree try it without `key_id`"
-            }
-            TokenError::Unreachable(_) => {
-                "see that this machine reaches the host of `token_url` by HTTPS, directly or through the proxy in HTTPS_PROXY"
-            }
-            TokenError::Failing { .. } => "wait; if it lasts, see Apple's system status page",
-            TokenError::Redirects { .. } | TokenError::Unusable { .. } => {
-                "see that `token_url` is Apple's token endpoint and that no proxy on the way answers in its place"
-            }
-            TokenError::Signing(_) => "use the key file as it came from Apple's portal",
+            .retry(if wait.is_zero() { Retry::Backoff } else { Retry::After(*wait) }),
+            TokenError::Held { wait, .. } => Kind::Authentication.help(ACCOUNT).retry(Retry::After(*wait)),
+            TokenError::TooMany { wait } => Kind::RateLimited.help(OTHERS).retry(Retry::After(*wait)),
+            TokenError::Unreachable(_) => Kind::Unavailable.help(
+                "see that this machine reaches the host of `token_url` by HTTPS, directly or through the proxy in HTTPS_PROXY",
+            ),
+            TokenError::Failing { retry_after, .. } => Kind::Unavailable
+                .help("wait; if it lasts, see Apple's system status page")
+                .retry(retry_after.map_or(Retry::Backoff, Retry::After)),
+            TokenError::Redirects { .. } => Kind::Refused.help(ENDPOINT),
+            TokenError::Unusable { .. } => Kind::Unavailable.help(ENDPOINT),
+            TokenError::Signing(_) => Kind::Authentication.help("use the key file as it came from Apple's portal"),
         }
     }
 }
@@ -232,28 +221,6 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
-    /// Tells whether, and when, another try of the same request may help.
-    #[must_use]
-    pub fn retry(&self) -> Retry {
-        match self {
-            DirectoryError::Token(error) => error.retry(),
-            DirectoryError::RateLimited { retry_after, .. } => Retry::After(*retry_after),
-            DirectoryError::Failing { retry_after: Some(wait), .. } => Retry::After(*wait),
-            DirectoryError::Failing { retry_after: None, .. }
-            | DirectoryError::Unauthorized(_)
-            | DirectoryError::Unreachable { .. }
-            | DirectoryError::TimedOut { .. }
-            | DirectoryError::TooLarge { .. }
-            | DirectoryError::Unreadable { .. } => Retry::Backoff,
-            DirectoryError::Forbidden(_)
-            | DirectoryError::NotFound(_)
-            | DirectoryError::CursorRefused { .. }
-            | DirectoryError::Refused(_)
-            | DirectoryError::Redirected { .. }
-            | DirectoryError::ForeignLink { .. } => Retry::Never,
-        }
-    }
-
     /// Returns a short word for metrics and logs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -274,39 +241,41 @@ impl DirectoryError {
             DirectoryError::ForeignLink { .. } => "foreign_link",
         }
     }
+}
 
-    /// Says in one sentence what the operator can do.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
+impl Diagnose for DirectoryError {
+    /// Says whether, and when, another try of the same request may help.
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            DirectoryError::Token(error) => error.help(),
-            DirectoryError::Unauthorized(_) => {
-                "see in Apple's portal whether the API account's key has been revoked, and that `type` fits the account"
+            DirectoryError::Token(error) => error.diagnosis(),
+            DirectoryError::Unauthorized(_) => Kind::Authentication
+                .help("see in Apple's portal whether the API account's key has been revoked, and that `type` fits the account")
+                .retry(Retry::Backoff),
+            DirectoryError::Forbidden(_) => Kind::Permission.help(
+                "give the API account a role with the permission to view device management services in Apple's portal",
+            ),
+            DirectoryError::NotFound(_) => Kind::Refused
+                .help("see that `api_url` is the API's origin without a path, and that no proxy answers in its place"),
+            DirectoryError::CursorRefused { .. } => {
+                Kind::Refused.help("nothing needs to be done: the scan begins anew")
             }
-            DirectoryError::Forbidden(_) => {
-                "give the API account a role with the permission to view device management services in Apple's portal"
-            }
-            DirectoryError::NotFound(_) => {
-                "see that `api_url` is the API's origin without a path, and that no proxy answers in its place"
-            }
-            DirectoryError::CursorRefused { .. } => "nothing needs to be done: the scan begins anew",
-            DirectoryError::RateLimited { .. } => {
-                "wait; when it comes often, lower `rate_limit.share`: the limit is shared with other programs of the organization"
-            }
-            DirectoryError::Refused(_) => {
-                "report it with Apple's request id: this version sends a request that Apple refuses"
-            }
-            DirectoryError::Failing { .. } => "wait; if it lasts, see Apple's system status page",
-            DirectoryError::Unreachable { .. } | DirectoryError::TimedOut { .. } => {
-                "see that this machine reaches the host of `api_url` by HTTPS, directly or through the proxy in HTTPS_PROXY"
-            }
-            DirectoryError::TooLarge { .. } => "lower `scan.page_size`",
-            DirectoryError::Unreadable { .. } => {
-                "see that no proxy or sign-in page on the way answers in Apple's place; if it lasts, report it"
-            }
-            DirectoryError::Redirected { .. } | DirectoryError::ForeignLink { .. } => {
-                "see that `api_url` is the API's own origin; if it is, do not go on before Apple has explained the link"
-            }
+            DirectoryError::RateLimited { retry_after, .. } => Kind::RateLimited
+                .help("wait; when it comes often, lower `rate_limit.share`: the limit is shared with other programs of the organization")
+                .retry(Retry::After(*retry_after)),
+            DirectoryError::Refused(_) => Kind::Refused
+                .help("report it with Apple's request id: this version sends a request that Apple refuses"),
+            DirectoryError::Failing { retry_after, .. } => Kind::Unavailable
+                .help("wait; if it lasts, see Apple's system status page")
+                .retry(retry_after.map_or(Retry::Backoff, Retry::After)),
+            DirectoryError::Unreachable { .. } | DirectoryError::TimedOut { .. } => Kind::Unavailable.help(
+                "see that this machine reaches the host of `api_url` by HTTPS, directly or through the proxy in HTTPS_PROXY",
+            ),
+            DirectoryError::TooLarge { .. } => Kind::Unavailable.help("lower `scan.page_size`"),
+            DirectoryError::Unreadable { .. } => Kind::Unavailable
+                .help("see that no proxy or sign-in page on the way answers in Apple's place; if it lasts, report it"),
+            DirectoryError::Redirected { .. } | DirectoryError::ForeignLink { .. } => Kind::Refused.help(
+                "see that `api_url` is the API's own origin; if it is, do not go on before Apple has explained the link",
+            ),
         }
     }
 }

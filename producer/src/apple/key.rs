@@ -18,6 +18,7 @@ use jsonwebtoken::EncodingKey;
 use p256::SecretKey;
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
 use secrecy::{ExposeSecret as _, SecretSlice};
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A P-256 key that signs client assertions; it cannot be shown, cloned or written.
@@ -77,11 +78,9 @@ pub enum KeyError {
     Unreadable,
 }
 
-impl KeyError {
-    /// Says in one sentence what the operator can do.
-    #[must_use]
-    pub fn help(&self) -> &'static str {
-        match self {
+impl Diagnose for KeyError {
+    fn diagnosis(&self) -> Diagnosis {
+        Kind::Configuration.help(match self {
             KeyError::NotPem | KeyError::Empty | KeyError::Unfinished { .. } | KeyError::Damaged => {
                 "use the `.pem` file as it was downloaded from the API account's page in Apple's portal; a key can be \
                  downloaded once, so if the file is lost generate a new one there"
@@ -95,7 +94,7 @@ impl KeyError {
             KeyError::WrongCurve { .. } | KeyError::NotEc { .. } | KeyError::Unreadable => {
                 "use the key that Apple's portal generated for this API account; a key made elsewhere does not work"
             }
-        }
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! What can go wrong with the topics of one organization.
 
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::kafka::publisher::PublishError;
 use windfall_runtime::kafka::table::TableError;
-use windfall_runtime::registry::{DecodeError, RegistryError};
+use windfall_runtime::registry::RegistryError;
+use windfall_runtime::retry::Retry;
 use windfall_schemas::wire::WireError;
 
 use crate::step::Unwritable;
@@ -60,40 +62,31 @@ impl LedgerError {
     pub fn is_fenced(&self) -> bool {
         matches!(self, LedgerError::Publish(error) if error.is_fenced())
     }
+}
 
-    /// Returns whether nothing but a person can help.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
+impl Diagnose for LedgerError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            LedgerError::Publish(error) => error.is_fenced(),
+            LedgerError::Publish(error) if error.is_fenced() => error.diagnosis(),
+            LedgerError::Publish(error) => error.diagnosis().retry(Retry::Backoff),
             LedgerError::Fold(error) => match &**error {
-                TableError::KeySchema { .. } => true,
-                // A registry that does not answer will.
-                TableError::Refused { source, .. } => {
-                    !source.downcast_ref::<DecodeError>().is_some_and(DecodeError::may_pass)
-                }
-                _ => false,
+                TableError::KeySchema { .. } | TableError::Refused { .. } => error.diagnosis(),
+                error => error.diagnosis().retry(Retry::Backoff),
             },
-            LedgerError::Encode(_) | LedgerError::Unwritable(_) => true,
-            LedgerError::Unseen { .. } | LedgerError::Outrun | LedgerError::Schema { .. } => false,
-        }
-    }
-
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            LedgerError::Publish(error) => error.help(),
-            LedgerError::Fold(error) => error.help(),
-            LedgerError::Unseen { .. } => Some(
+            LedgerError::Unseen { .. } => Kind::Unavailable.help(
                 "check that the brokers can be reached, and that no transaction hangs in `abm.scans` (kafka-transactions.sh find-hanging)",
             ),
-            LedgerError::Outrun => {
-                Some("run `--once` where nothing serves the source, or leave the work to the process that does")
+            LedgerError::Outrun => Kind::Superseded
+                .help("run `--once` where nothing serves the source, or leave the work to the process that does")
+                .retry(Retry::Backoff),
+            LedgerError::Encode(error) => error.diagnosis(),
+            LedgerError::Unwritable(found) => {
+                found.first().map_or(Kind::Record.into(), |found| found.error.diagnosis())
             }
-            LedgerError::Encode(error) => Some(error.help()),
-            LedgerError::Unwritable(found) => found.first().map(|found| found.error.help()),
-            LedgerError::Schema { .. } => Some("see that `kafka.schema_registry` can be reached and knows the schema"),
+            LedgerError::Schema { source, .. } => source
+                .diagnosis()
+                .retry(Retry::Backoff)
+                .or_help("see that `kafka.schema_registry` can be reached and knows the schema"),
         }
     }
 }
@@ -109,12 +102,12 @@ fn names(unwritable: &[Unwritable]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use windfall_runtime::registry::RegistryError;
+    use windfall_runtime::registry::{DecodeError, RegistryError};
 
     use super::*;
 
     fn refused(error: RegistryError) -> LedgerError {
-        let source = Box::new(DecodeError::Schema(error));
+        let source = DecodeError::Schema(error).into();
         TableError::Refused { topic: "abm.devices".into(), partition: 3, offset: 7, source }.into()
     }
 
@@ -123,7 +116,7 @@ mod tests {
         let asked = || "GET /schemas/ids/7".to_owned();
         let url = || "http://registry".to_owned();
         let unavailable = RegistryError::Unavailable { url: url(), status: 503, what: asked() };
-        assert!(!refused(unavailable).is_final());
-        assert!(refused(RegistryError::Unauthorized { url: url(), status: 401, what: asked() }).is_final());
+        assert!(refused(unavailable).may_pass());
+        assert!(!refused(RegistryError::Unauthorized { url: url(), status: 401, what: asked() }).may_pass());
     }
 }

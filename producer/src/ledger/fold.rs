@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use windfall_runtime::diagnose::Diagnosed;
 use windfall_runtime::kafka::Record;
-use windfall_runtime::kafka::table::{self, FoldFailure, FoldProgress, FoldRequest, Folded};
+use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, Folded};
 use windfall_runtime::registry::DecodeError;
 use windfall_runtime::registry::decoder::BlockingDecoder;
 use windfall_schemas::device::{DeviceKey, DeviceValue};
@@ -258,7 +259,7 @@ async fn read<S: Folds>(
     let (told, mut progress) = tokio::sync::watch::channel(FoldProgress::default());
     let request = FoldRequest::whole(topic, 0..partitions).reporting(told);
     let (decoder, org) = (cluster.codecs.decoder.blocking(), org.map(str::to_owned));
-    let on_record = move |taken: &mut Taken<S>, record: Record| -> Result<(), FoldFailure> {
+    let on_record = move |taken: &mut Taken<S>, record: Record| -> Result<(), Diagnosed> {
         Ok(taken.take(&decoder, org.as_deref(), &record)?)
     };
     let telling = tokio::spawn(async move {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use tracing::warn;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::metrics::{ERRORS, label};
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::{Part, State};
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
@@ -177,7 +178,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 Err(Interruption::Directory(source)) => return Err(self.refused(source)),
                 Err(Interruption::Ledger(error)) => error,
             };
-            if error.is_final() {
+            if !error.may_pass() {
                 return Err(self.given_up(error, &lasting).await);
             }
             failures += 1;
@@ -193,7 +194,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     }
 
     fn refused(&self, source: DirectoryError) -> ProducerError {
-        error!(source = self.org(), error = %chain(&source), help = source.help(), "source cannot be read");
+        error!(source = self.org(), error = %chain(&source), help = source.help().as_deref(), "source cannot be read");
         ProducerError::Directory { source_name: self.org().to_owned(), source: Box::new(source) }
     }
 

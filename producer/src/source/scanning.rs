@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{Instrument, info, info_span, warn};
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::failpoint;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::envelope::Channel;

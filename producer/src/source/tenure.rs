@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::failpoint;
 use windfall_runtime::kafka::table;
 use windfall_runtime::telemetry::chain;
@@ -161,11 +162,11 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         warn!(
             source = self.source.org(),
             error = %chain(error),
-            help = error.help(),
+            help = error.help().as_deref(),
             wait_s = wait.as_secs(),
             "scan interrupted"
         );
-        self.source.part.paused(format!("{}; {}", chain(error), error.help()));
+        self.source.part.paused(error.told());
         self.try_again_at = Some(self.source.clock.elapsed() + wait);
         self.interrupted = Some(match error {
             DirectoryError::Token(_) | DirectoryError::Unauthorized(_) => Healing::AnAnswer,

@@ -8,6 +8,7 @@ use windfall_schemas::identifiers::DeviceId;
 use super::server::{Reply, Server};
 use super::{directory, directory_with, options};
 use crate::apple::clock::PatientClock;
+use windfall_runtime::diagnose::Diagnose as _;
 
 const PAGE: &str = r#"{"data": [{"type": "orgDevices", "id": "D1", "attributes": {"color": "RED"}}], "links": {NEXT}}"#;
 
@@ -40,7 +41,7 @@ async fn each_status_is_one_error_with_its_remedy() {
         page_with_next("https://evil.example/v1/orgDevices?cursor=a"),
     ] {
         let error = page_of(reply).await;
-        said.push(format!("{:?} {error}\n  {}", error.retry(), error.help()));
+        said.push(format!("{:?} {error}\n  {}", error.retry(), error.help().unwrap()));
     }
     let said = regular(&said.join("\n"));
     insta::assert_snapshot!(said);

@@ -1,6 +1,7 @@
 //! Every form of a key file that was seen, and every file that is no such key.
 
 use windfall_producer::apple::key::{KeyError, SigningKey};
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_simulator::{KeyForm, Simulator};
 
 macro_rules! pem {
@@ -79,7 +80,7 @@ fn what_is_no_such_key_is_refused_by_what_it_is() {
 fn refusals_say_what_is_wrong_and_what_to_do() {
     let said = |pem: &str| {
         let refusal = load(pem).unwrap_err();
-        format!("{refusal}; {}", refusal.help())
+        format!("{refusal}; {}", refusal.help().unwrap())
     };
     insta::assert_snapshot!(
         [said(pem!("p384-sec1")), said(pem!("encrypted-pkcs8")), said(pem!("public")), said("hunter2"), said("")]

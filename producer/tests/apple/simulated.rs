@@ -8,6 +8,7 @@ use windfall_producer::apple::key::SigningKey;
 use windfall_producer::apple::{Cursor, DeviceDirectory as _, DirectoryError, Lookup, PageOf, Trail};
 use windfall_producer::budget::LimiterState;
 use windfall_runtime::clock::Clock as _;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_simulator::journal::{Record, Response};
 use windfall_simulator::{Builder, Credentials, JournalMode, KeyForm, RateLimit, Running, Simulator, TimeSource};
@@ -184,7 +185,7 @@ async fn a_wrong_key_is_refused_by_the_endpoint_and_not_retried_for_ever() {
     }
     let DirectoryError::Token(first) = &said[0] else { panic!("{}", said[0]) };
     assert!(first.to_string().contains("`invalid_client`"), "{first}");
-    assert!(first.help().contains("key file"), "{}", first.help());
+    assert!(first.help().unwrap().contains("key file"), "{}", first.help().unwrap());
     let tokens = running.handle().journal().into_iter();
     let asked =
         tokens.filter(|line| matches!(&line.record, Record::Response(answer) if answer.method == "POST")).count();

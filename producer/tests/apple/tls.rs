@@ -13,6 +13,7 @@ use windfall_producer::apple::{DeviceDirectory as _, DirectoryError, Retry, Toke
 
 use super::clock::PatientClock;
 use super::{directory_with, options};
+use windfall_runtime::diagnose::Diagnose as _;
 
 #[derive(Default)]
 struct Heard {

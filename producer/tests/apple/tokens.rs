@@ -10,6 +10,7 @@ use windfall_producer::budget::LimiterState;
 use super::server::{Reply, Request, Server, TOKEN};
 use super::{directory, directory_with, options};
 use crate::apple::clock::PatientClock;
+use windfall_runtime::diagnose::Diagnose as _;
 
 const EMPTY: &str = r#"{"data": [], "links": {"self": "x"}}"#;
 

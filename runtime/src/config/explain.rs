@@ -54,7 +54,7 @@ pub(crate) fn explain(error: &Error, places: &Places, translate: impl Fn(Place) 
         })
         .map(str::to_owned);
     let (what, help) = describe(error);
-    Fault { place, path, what, help }
+    Fault { place, path, what, help, ..Fault::default() }
 }
 
 fn describe(error: &Error) -> (String, Option<String>) {

@@ -10,6 +10,7 @@ use super::explain::explain;
 use super::place::{Place, Places};
 use super::substitute::{Sources, substitute};
 use super::violation::Violation;
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use crate::secret::{SecretBackends, with_revealed};
 
 /// A configuration is written by people; a larger file was named by mistake.
@@ -21,8 +22,10 @@ const MAX_ALIASES: usize = 200;
 const MAX_DEPTH: usize = 64;
 
 /// One thing that is wrong, with its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fault {
+    /// The file; empty where the fault is of none.
+    pub file: String,
     /// Where it stands.
     pub place: Option<Place>,
     /// The path of the value, `sources[0].scan`.
@@ -31,6 +34,20 @@ pub struct Fault {
     pub what: String,
     /// What to do.
     pub help: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, place, path, what, help: _ } = self;
+        f.write_str(file)?;
+        if let Some(place) = place {
+            write!(f, ":{place}")?;
+        }
+        if let Some(path) = path.as_deref().filter(|path| !path.is_empty()) {
+            write!(f, " `{path}`")?;
+        }
+        write!(f, "{}{what}", if file.is_empty() { "" } else { ": " })
+    }
 }
 
 /// Why a configuration cannot be used.
@@ -62,19 +79,26 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Says what to do about it, in one sentence, where that does not depend on the faults.
-    #[must_use]
-    pub fn help(&self) -> Option<String> {
+    fn faulty(file: &Path, mut faults: Vec<Fault>) -> Self {
+        for fault in &mut faults {
+            fault.file = file.display().to_string();
+        }
+        Self::Faulty { file: file.to_owned(), faults }
+    }
+}
+
+impl Diagnose for ConfigError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Unreadable { .. } => Some("name the file with `-c FILE`, or in `WINDFALL_CONFIG`".to_owned()),
-            Self::TooLarge { .. } => Some("check which file is meant".to_owned()),
-            Self::Faulty { .. } => None,
+            Self::Unreadable { .. } => {
+                Kind::Configuration.help("name the file with `-c FILE`, or in `WINDFALL_CONFIG`")
+            }
+            Self::TooLarge { .. } => Kind::Configuration.help("check which file is meant"),
+            Self::Faulty { .. } => Kind::Configuration.into(),
         }
     }
 
-    /// Returns what is wrong inside the file.
-    #[must_use]
-    pub fn faults(&self) -> &[Fault] {
+    fn faults(&self) -> &[Fault] {
         match self {
             Self::Faulty { faults, .. } => faults,
             Self::Unreadable { .. } | Self::TooLarge { .. } => &[],
@@ -122,10 +146,11 @@ impl<T> Loaded<T> {
             .map(|violation| {
                 let place = self.places.find(&violation.path);
                 let Violation { path, constraint, help } = violation;
-                redacted(Fault { place, what: constraint, path: Some(path), help }, &self.revealed)
+                let fault = Fault { place, what: constraint, path: Some(path), help, ..Fault::default() };
+                redacted(fault, &self.revealed)
             })
             .collect();
-        if faults.is_empty() { Ok(()) } else { Err(ConfigError::Faulty { file: self.file.clone(), faults }) }
+        if faults.is_empty() { Ok(()) } else { Err(ConfigError::faulty(&self.file, faults)) }
     }
 }
 
@@ -168,7 +193,7 @@ pub fn parse<T: DeserializeOwned>(
     env: &dyn Fn(&str) -> Option<String>,
     needed: &dyn Fn(&Places, &str) -> bool,
 ) -> Result<Loaded<T>, ConfigError> {
-    let faulty = |faults| ConfigError::Faulty { file: file.to_owned(), faults };
+    let faulty = |faults| ConfigError::faulty(file, faults);
     let places = Places::of(text);
     if let Some(fault) = &places.fault {
         return Err(faulty(vec![fault.clone()]));

@@ -59,7 +59,8 @@ impl Places {
                     let place = Place { line: error.marker().line(), column: error.marker().col() + 1 };
                     let help = "check the indentation, and that brackets and quotes are closed";
                     let what = format!("this is no YAML: {}", error.info());
-                    places.fault = Some(Fault { place: Some(place), path: None, what, help: Some(help.to_owned()) });
+                    places.fault =
+                        Some(Fault { place: Some(place), what, help: Some(help.to_owned()), ..Fault::default() });
                     break;
                 }
             }

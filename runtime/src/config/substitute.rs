@@ -94,6 +94,7 @@ fn resolve(scalar: &Scalar, from: &Sources<'_>, needed: bool, faults: &mut Vec<F
         path: Some(scalar.path.clone()),
         what,
         help: Some(help),
+        ..Fault::default()
     };
     if !scalar.replaceable {
         let help = "write the value on one line, in quotes";

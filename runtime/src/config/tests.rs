@@ -4,6 +4,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::*;
+use crate::diagnose::Diagnose as _;
 use crate::secret::{Secret, SecretBackend, TextOrSecret};
 
 #[derive(Debug, Deserialize)]

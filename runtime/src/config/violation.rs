@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::diagnose::Diagnose;
+
 /// One broken rule: where, what must hold, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -38,6 +40,12 @@ impl Violations {
     /// Adds one with its remedy.
     pub fn push_with_help(&mut self, path: impl Into<String>, constraint: impl Into<String>, help: impl Into<String>) {
         self.0.push(Violation { path: path.into(), constraint: constraint.into(), help: Some(help.into()) });
+    }
+
+    /// Adds one that an error found, with its remedy.
+    pub fn refused(&mut self, path: &str, constraint: &str, error: &impl Diagnose) {
+        let (constraint, help) = (format!("{constraint}: {error}"), error.help().map(Into::into));
+        self.0.push(Violation { path: path.to_owned(), constraint, help });
     }
 
     /// Adds one unless `holds`.

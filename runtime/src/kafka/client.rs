@@ -17,6 +17,12 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_ASK: Duration = Duration::from_secs(2);
 const SHORTEST_ASK: Duration = Duration::from_millis(50);
 
+/// What an operator can do where librdkafka refuses the settings.
+pub(super) const CLIENT_HELP: &str = "check `kafka.properties` and `kafka.bootstrap_servers`";
+/// What an operator can do where a record is not delivered.
+pub(super) const DELIVERY_HELP: &str =
+    "check that the topic exists, that this client may write it, and that enough replicas are in sync";
+
 /// Makes a client; what is wrong with a setting is told without its value.
 pub(super) fn make<C: ClientContext, T: FromClientConfigAndContext<C>>(
     settings: &ClientConfig,

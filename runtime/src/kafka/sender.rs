@@ -6,10 +6,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
-use super::client::{PlainContext, make};
+use super::client::{CLIENT_HELP, DELIVERY_HELP, PlainContext, make};
 use super::connection::{Connection, MESSAGE_TIMEOUT};
 use super::record::{Delivered, Outgoing};
 use super::retire::retire;
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
 
 /// What can go wrong for a sender.
 #[derive(Debug, thiserror::Error)]
@@ -27,15 +28,11 @@ pub enum SendError {
     },
 }
 
-impl SendError {
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
+impl Diagnose for SendError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Client(_) => Some("check `kafka.properties` and `kafka.bootstrap_servers`"),
-            Self::Delivery { .. } => {
-                Some("check that the topic exists, that this client may write it, and that enough replicas are in sync")
-            }
+            Self::Client(_) => Kind::Configuration.help(CLIENT_HELP),
+            Self::Delivery { source, .. } => source.diagnosis().or_help(DELIVERY_HELP),
         }
     }
 }

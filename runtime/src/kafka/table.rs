@@ -24,13 +24,11 @@ use super::client::{PlainContext, make, passing, retried};
 use super::connection::Connection;
 use super::consumer::Start;
 use super::record::Record;
+use crate::diagnose::Diagnosed;
 use reading::Reading;
 
 /// Brokers that have not answered by then are out of reach.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a callback of [`fold`] may fail with.
-pub type FoldFailure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Which part of a topic is to be folded.
 #[derive(Debug, Clone)]
@@ -127,7 +125,7 @@ pub async fn fold<S: Send + 'static>(
     connection: &Connection,
     request: FoldRequest,
     state: S,
-    on_record: impl FnMut(&mut S, Record) -> Result<(), FoldFailure> + Send + 'static,
+    on_record: impl FnMut(&mut S, Record) -> Result<(), Diagnosed> + Send + 'static,
 ) -> Result<Folded<S>, TableError> {
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);

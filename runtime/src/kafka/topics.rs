@@ -16,6 +16,8 @@ use super::client::{PlainContext, make};
 use super::config::ManageTopics;
 use super::connection::Connection;
 use super::retire::retire;
+use crate::diagnose::{Diagnose, Diagnosis, Kind, of_kafka};
+use crate::retry::Retry;
 
 /// A controller that has not answered by then is out of reach.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,16 +81,17 @@ pub enum TopicError {
     Different(Vec<Difference>),
 }
 
-impl TopicError {
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
+impl Diagnose for TopicError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Ask { .. } => Some("check `kafka.bootstrap_servers`, and `kafka.properties` for TLS and SASL"),
-            Self::Create { .. } => Some(
+            Self::Ask { source, .. } => source
+                .diagnosis()
+                .retry(Retry::Backoff)
+                .or_help("check `kafka.bootstrap_servers`, and `kafka.properties` for TLS and SASL"),
+            Self::Create { code, .. } => code.map_or(Kind::Refused, of_kafka).help(
                 "check `kafka.replication_factor` against the number of brokers, and that this client may create topics",
-            ),
-            Self::Different(_) => Some(
+            ).retry(Retry::Never),
+            Self::Different(_) => Kind::Refused.help(
                 "run `windfall topics create` for what is missing, set settings by `kafka-configs.sh --alter`; partitions cannot be changed, take another `topic_prefix`",
             ),
         }

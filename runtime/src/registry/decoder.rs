@@ -6,6 +6,7 @@ use windfall_schemas::wire::{Codec, WireError, unframe};
 
 use super::client::RegistryClient;
 use super::error::RegistryError;
+use crate::diagnose::{Diagnose, Diagnosis};
 
 /// Header that holds the schema of a key, of clients that put no frame in front.
 const KEY_HEADER: &str = "__key_schema_id";
@@ -23,22 +24,12 @@ pub enum DecodeError {
     Schema(#[from] RegistryError),
 }
 
-impl DecodeError {
-    /// Returns whether a later try may read it: then the record is not at fault, and no dead letter is to be made of it.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
+impl Diagnose for DecodeError {
+    /// Where another try may read the record, the record is not at fault and no dead letter is to be made of it.
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Wire(_) => false,
-            Self::Schema(error) => error.may_pass(),
-        }
-    }
-
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Self::Wire(error) => Some(error.help()),
-            Self::Schema(error) => error.help(),
+            Self::Wire(error) => error.diagnosis(),
+            Self::Schema(error) => error.diagnosis(),
         }
     }
 }

@@ -297,6 +297,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
+    use crate::diagnose::Diagnose as _;
     use crate::registry::catalogue::id_of;
 
     const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;

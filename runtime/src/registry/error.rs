@@ -2,6 +2,8 @@
 
 use windfall_schemas::wire::WireError;
 
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
+
 /// What can go wrong with a schema registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -108,51 +110,32 @@ pub enum RegistryError {
     },
 }
 
-impl RegistryError {
-    /// Returns whether the same question may be answered later without anybody's help.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
+impl Diagnose for RegistryError {
+    fn diagnosis(&self) -> Diagnosis {
+        const ADDRESS: &str = "check `kafka.schema_registry.url`; `embedded: {}` needs no registry";
         match self {
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Storage { .. } => true,
-            Self::Settings { .. }
-            | Self::Unauthorized { .. }
-            | Self::NotFound { .. }
-            | Self::NotRegistered { .. }
-            | Self::Incompatible { .. }
-            | Self::Refused { .. }
-            | Self::Malformed { .. }
-            | Self::WrongSchema { .. }
-            | Self::Schema(_)
-            | Self::Listen { .. } => false,
-        }
-    }
-
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Settings { .. } => {
-                Some("check `kafka.schema_registry.url`; `embedded: {}` needs no registry")
+            Self::Unreachable { .. } | Self::Unavailable { .. } => Kind::Unavailable.help(ADDRESS),
+            Self::Settings { .. } => Kind::Configuration.help(ADDRESS),
+            Self::Unauthorized { status, .. } => {
+                let kind = if *status == 403 { Kind::Permission } else { Kind::Authentication };
+                kind.help("check `kafka.schema_registry.username` and `password`, and what they may do")
             }
-            Self::Unauthorized { .. } => {
-                Some("check `kafka.schema_registry.username` and `password`, and what they may do")
-            }
-            Self::NotRegistered { .. } => {
-                Some("register the schema by your own process, or set `kafka.schema_registry.register` to true")
-            }
-            Self::Incompatible { .. } => Some(
+            Self::NotRegistered { .. } => Kind::Refused
+                .help("register the schema by your own process, or set `kafka.schema_registry.register` to true"),
+            Self::Incompatible { .. } => Kind::Refused.help(
                 "another version of Windfall, or another program, uses this subject: update the oldest first, or take another `topic_prefix`",
             ),
-            Self::Listen { .. } => {
-                Some("another program uses the address: choose another `kafka.schema_registry.embedded.listen`")
-            }
-            Self::Malformed { .. } => Some(
+            Self::Listen { .. } => Kind::Refused
+                .help("another program uses the address: choose another `kafka.schema_registry.embedded.listen`"),
+            Self::Malformed { .. } => Kind::Refused.help(
                 "check that `kafka.schema_registry.url` is the base of a Confluent API (Apicurio: `/apis/ccompat/v7`)",
             ),
             Self::WrongSchema { .. } => {
-                Some("the registry has lost or reused its ids: restore it before anything is written")
+                Kind::Refused.help("the registry has lost or reused its ids: restore it before anything is written")
             }
-            Self::NotFound { .. } | Self::Refused { .. } | Self::Schema(_) | Self::Storage { .. } => None,
+            Self::NotFound { .. } | Self::Refused { .. } => Kind::Refused.into(),
+            Self::Schema(error) => error.diagnosis(),
+            Self::Storage { .. } => Kind::Unavailable.into(),
         }
     }
 }

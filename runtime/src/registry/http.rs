@@ -11,6 +11,7 @@ use tracing::warn;
 use super::error::RegistryError;
 use super::level::Level;
 use super::{Registered, Verdict};
+use crate::diagnose::Diagnose;
 use crate::kafka::config::SchemaRegistryConfig;
 use crate::secret::Secret;
 use crate::telemetry::chain;

@@ -70,23 +70,6 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// Returns what an operator can do about it.
-    pub fn help(&self) -> &'static str {
-        match self {
-            Self::Frame { .. } => "find out who writes to the topic without a schema registry, and let it use one",
-            Self::OtherSchema { .. } => {
-                "check that all processes use one schema registry and that it was not set up anew"
-            }
-            Self::Schema { .. } | Self::Hostile { .. } => "find out who registered the schema, and delete that version",
-            Self::Encode { .. } => "report this with the record's kind: the program and its schema disagree",
-            Self::TooLarge { .. } => "look for a field that is much too long, and shorten it at its source",
-            Self::Decode { .. } | Self::LeftOver { .. } => {
-                "check that the schema registry was not set up anew; the record is kept as it came"
-            }
-            Self::TooLong { .. } => "find out who writes records of this size to the topic",
-        }
-    }
-
     pub(super) fn schema(error: apache_avro::Error) -> Self {
         Self::Schema { why: reason(error) }
     }

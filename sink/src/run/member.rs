@@ -1,5 +1,6 @@
 //! One member of the group after another: what a slow broker has ended is begun again.
 
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::kafka::consumer::{ConsumerError, GroupConsumer};
 use windfall_runtime::telemetry::chain;
 

@@ -25,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, Event, Group, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::{Connection, TopicPartition};
@@ -248,7 +249,7 @@ impl<R: SchemaSource> Running<R> {
                     return Ok(Next::Wait(chain(&failure).to_string()));
                 };
                 self.count_error(cause.label());
-                Ok(Next::Wait(format!("{}; {}", chain(&failure), failure.help())))
+                Ok(Next::Wait(failure.told()))
             }
             Halt::DeadLetters(source) => {
                 self.count_error("dead_letters");

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::{Part, State};
 use windfall_runtime::kafka::consumer::{BatchLimits, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::{Connection, Membership, table, topics};
@@ -116,7 +117,7 @@ impl<R: SchemaSource> Sink<R> {
         match &ended {
             Ok(()) => part.state(State::Finished),
             Err(failure) => {
-                error!(sink = %running.sink, error = %chain(failure), help = %failure.help(), "sink stopped");
+                error!(sink = %running.sink, error = %chain(failure), help = failure.help().as_deref(), "sink stopped");
                 part.failed(chain(failure).to_string());
             }
         }

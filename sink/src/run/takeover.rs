@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tracing::info;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::kafka::TopicPartition;
 use windfall_runtime::kafka::consumer::{Assignment, ConsumerError, Start};
 use windfall_runtime::kafka::table::{self, Extent};
@@ -66,7 +67,7 @@ impl<R: SchemaSource> Running<R> {
         let claimed = match self.writer.claim(partitions).await {
             Ok(claimed) => claimed,
             Err(StoreError::Refused(source)) => return Err(SinkError::Refused { sink: self.sink.clone(), source }),
-            Err(failure) => return Ok(Err(format!("{}; {}", chain(&failure), failure.help()))),
+            Err(failure) => return Ok(Err(failure.told())),
         };
         let extents = match table::ends(&self.connection, &self.topic, partitions.iter().copied()).await {
             Ok(extents) => extents,

@@ -2,6 +2,9 @@
 
 use std::error::Error;
 
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+use windfall_runtime::retry::Retry;
+
 /// Another error, whatever the driver made of it.
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
@@ -56,23 +59,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Tells the operator what to do.
-    #[must_use]
-    pub fn help(&self) -> String {
-        match self {
-            Self::Fenced { .. } => {
-                "nothing, when another process runs this sink; else look for a second one".to_owned()
-            }
-            Self::Advanced { .. } => "nothing: the sink goes on from the store's position".to_owned(),
-            Self::Record { .. } => "see the dead letter for the record and the reason".to_owned(),
-            Self::Environment { cause, .. } => cause.help().to_owned(),
-            Self::Refused(refusal) => refusal.help(),
-        }
-    }
-
     /// Makes an environment error.
     pub(crate) fn environment(cause: Cause, source: impl Into<Source>) -> Self {
         Self::Environment { cause, source: source.into() }
+    }
+}
+
+impl Diagnose for StoreError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Fenced { .. } => {
+                Kind::Superseded.help("nothing, when another process runs this sink; else look for a second one")
+            }
+            Self::Advanced { .. } => Kind::Unavailable.help("nothing: the sink goes on from the store's position"),
+            Self::Record { .. } => Kind::Record.help("see the dead letter for the record and the reason"),
+            Self::Environment { cause, .. } => cause.diagnosis(),
+            Self::Refused(refusal) => refusal.diagnosis(),
+        }
     }
 }
 
@@ -122,22 +125,27 @@ impl Cause {
         }
     }
 
-    /// Tells the operator what to do; the sink tries again by itself.
-    #[must_use]
-    pub fn help(self) -> &'static str {
+    /// Says what the operator can do; the sink tries again by itself, whatever the cause is.
+    fn diagnosis(self) -> Diagnosis {
         match self {
-            Self::Connection => "see that the store runs and that its address in `sinks[].url` or `path` is right",
-            Self::Login => "see user, password and database in `sinks[].url`",
-            Self::TimedOut => "see what keeps the store busy (`pg_stat_activity`)",
-            Self::Locked => "see who holds the lock (`pg_locks`) and end it",
-            Self::Conflict => "nothing: the batch is tried again",
-            Self::DiskFull => "free space for the store",
-            Self::Resources => "raise the store's limits or close other connections",
-            Self::ReadOnly => "point the sink at the primary, or lift `default_transaction_read_only`",
-            Self::Rights => "grant select, insert and update on the table, `windfall_positions` and `windfall_sinks`",
-            Self::Shape => "undo the change to the table, or run `windfall check` to see what it should look like",
-            Self::Internal => "read the store's own log",
+            Self::Connection => Kind::Unavailable
+                .help("see that the store runs and that its address in `sinks[].url` or `path` is right"),
+            Self::Login => Kind::Authentication.help("see user, password and database in `sinks[].url`"),
+            Self::TimedOut => Kind::Unavailable.help("see what keeps the store busy (`pg_stat_activity`)"),
+            Self::Locked => Kind::Unavailable.help("see who holds the lock (`pg_locks`) and end it"),
+            Self::Conflict => Kind::Unavailable.help("nothing: the batch is tried again"),
+            Self::DiskFull => Kind::Unavailable.help("free space for the store"),
+            Self::Resources => Kind::Unavailable.help("raise the store's limits or close other connections"),
+            Self::ReadOnly => {
+                Kind::Unavailable.help("point the sink at the primary, or lift `default_transaction_read_only`")
+            }
+            Self::Rights => Kind::Permission
+                .help("grant select, insert and update on the table, `windfall_positions` and `windfall_sinks`"),
+            Self::Shape => Kind::Unavailable
+                .help("undo the change to the table, or run `windfall check` to see what it should look like"),
+            Self::Internal => Kind::Unavailable.help("read the store's own log"),
         }
+        .retry(Retry::Backoff)
     }
 }
 
@@ -218,29 +226,28 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
-    /// Tells the operator what to do.
-    #[must_use]
-    pub fn help(&self) -> String {
+impl Diagnose for Refusal {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::TakenTable { .. } => {
-                "name another table in `sinks[].table`, or, when the other sink is gone, delete its row from `windfall_sinks`"
-                    .to_owned()
+            Self::TakenTable { .. } => Kind::Refused.help(
+                "name another table in `sinks[].table`, or, when the other sink is gone, delete its row from `windfall_sinks`",
+            ),
+            Self::OtherTopic { table, .. } => Kind::Refused.help(format!(
+                "name another table, or drop `{table}` with its rows in `windfall_sinks` and `windfall_positions`"
+            )),
+            Self::OtherTable { owner, .. } => Kind::Refused.help(format!(
+                "give the sink a new name, and it fills the new table from the start; or go on with `{owner}`"
+            )),
+            Self::Shape { remedy, .. } if remedy.is_empty() => Kind::Refused.help(
+                "change the collection or rebuild the table under a new name: types are never changed in place",
+            ),
+            Self::Shape { remedy, .. } => {
+                Kind::Refused.help(format!("run this, or set `schema: evolve` and let the sink do so: {remedy}"))
             }
-            Self::OtherTopic { table, .. } => {
-                format!("name another table, or drop `{table}` with its rows in `windfall_sinks` and `windfall_positions`")
-            }
-            Self::OtherTable { owner, .. } => {
-                format!("give the sink a new name, and it fills the new table from the start; or go on with `{owner}`")
-            }
-            Self::Shape { remedy, .. } if remedy.is_empty() => {
-                "change the collection or rebuild the table under a new name: types are never changed in place".to_owned()
-            }
-            Self::Shape { remedy, .. } => format!("run this, or set `schema: evolve` and let the sink do so: {remedy}"),
-            Self::Vanished { table } => {
-                format!("restore `{table}`, or delete its rows in `windfall_sinks` and `windfall_positions` to fill it again from the start")
-            }
-            Self::Address { help, .. } => help.clone(),
+            Self::Vanished { table } => Kind::Refused.help(format!(
+                "restore `{table}`, or delete its rows in `windfall_sinks` and `windfall_positions` to fill it again from the start"
+            )),
+            Self::Address { help, .. } => Kind::Configuration.help(help.clone()),
         }
     }
 }

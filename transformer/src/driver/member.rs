@@ -1,6 +1,7 @@
 //! One member of the group after another: what a slow broker has ended is begun again.
 
 use tokio::time::sleep;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::kafka::consumer::{GroupConsumer, GroupOptions};
 
 use super::Driver;

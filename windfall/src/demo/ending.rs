@@ -56,7 +56,7 @@ fn requests(journal: &Path) -> (usize, usize) {
 }
 
 /// Writes the last lines.
-pub(super) fn tell(screen: Screen, form: Form, ending: &Ending<'_>) -> anyhow::Result<()> {
+pub(super) fn tell(screen: Screen, form: Form, ending: &Ending<'_>) -> crate::Result<()> {
     let Ending { world, tally, rows, interrupted } = ending;
     let (requests, limited) = requests(&world.paths.journal);
     let mut output = screen.close();

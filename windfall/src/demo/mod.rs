@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::metrics;
@@ -34,16 +35,16 @@ const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
 const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Runs the demo to its end or to Ctrl-C; both end it well.
-pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> crate::Result<Exit> {
     if args.duration.get() < SHORTEST {
         let what = format!("`--duration {}` is too short: the groups need some seconds to form", args.duration);
-        return Err(Failure::new(Exit::Usage, what).help("give it at least `5s`").into());
+        return Err(Failure::new(Kind::Usage, what).help("give it at least `5s`").into());
     }
     let paths = Paths::prepare(&args.dir)?;
-    telemetry::install_to(logs, Arc::new(File::create(&paths.log)?), false)?;
+    telemetry::install_to(logs, Arc::new(File::create(&paths.log)?), false).map_err(Failure::of)?;
     let stop = shutdown::on_signal()?;
     // Counters and histograms go somewhere, so that what the stages do is what they do elsewhere.
-    let _ = metrics::install()?;
+    let _ = metrics::install().map_err(Failure::of)?;
     let title = format!("{} devices, seed {}, one day in {}", args.devices, args.seed, args.duration);
     let mut screen = Screen::open(global, &title)?;
     let world = World::make(global, args, paths).await?;
@@ -58,7 +59,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> 
 
 /// The stages at work.
 struct Pipeline {
-    crew: Crew<anyhow::Result<Exit>>,
+    crew: Crew<crate::Result<Exit>>,
     status: Status,
     producer: CancellationToken,
     rest: CancellationToken,
@@ -101,7 +102,7 @@ async fn show(
     screen: &mut Screen,
     args: &DemoArgs,
     stop: &CancellationToken,
-) -> anyhow::Result<(Tally, u64)> {
+) -> crate::Result<(Tally, u64)> {
     let connection: Connection = world.context.connection("screen");
     let topic = world.context.names.devices();
     let mut reading = Reading::begin(&connection, &topic, CHANGE_PARTITIONS, From::Beginning, false).await?;
@@ -120,7 +121,7 @@ async fn show(
                 if let Next::Ended(ended) = next {
                     ended?;
                 }
-                anyhow::bail!("a stage ended before the demo did");
+                return Err(Failure::new(Kind::Refused, "a stage ended before the demo did").into());
             }
             record = reading.next() => {
                 if let Some(record) = record? {
@@ -147,7 +148,7 @@ async fn show(
     Ok((tally, rows))
 }
 
-fn see(screen: &mut Screen, tally: &mut Tally, record: &serde_json::Value) -> anyhow::Result<()> {
+fn see(screen: &mut Screen, tally: &mut Tally, record: &serde_json::Value) -> crate::Result<()> {
     if let Some(change) = Change::of(&record["value"]) {
         tally.take(&change);
         screen.change(&change, record, tally)?;

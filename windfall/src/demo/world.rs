@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use chrono::{DateTime, Days, NaiveTime, Utc};
 use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
 use windfall_runtime::clock::{ScaledClock, SharedClock};
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
 use windfall_runtime::kafka::mock::DemoCluster;
 use windfall_runtime::registry::RegistryClient;
@@ -20,7 +20,7 @@ use windfall_transformer::load_collections;
 use crate::cli::{DemoArgs, Global};
 use crate::config::{Config, HttpConfig, VERSION};
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// Seconds of the day that passes while the demo runs.
 const DAY_S: f64 = 86_400.0;
@@ -56,7 +56,7 @@ pub(super) struct Paths {
 
 impl Paths {
     /// Prepares the folder; what an earlier demo left there is taken away, what is not a demo's is not touched.
-    pub(super) fn prepare(folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn prepare(folder: &Path) -> crate::Result<Self> {
         let paths = Self {
             rows: folder.join("assets.db"),
             journal: folder.join("journal.jsonl"),
@@ -64,15 +64,18 @@ impl Paths {
         };
         if paths.rows.exists() && !paths.journal.exists() {
             let what = format!("`{}` is there, and not from a demo", paths.rows.display());
-            return Err(Failure::new(Exit::Failure, what).help("name another folder with `--dir PATH`").into());
+            return Err(Failure::new(Kind::Refused, what).help("name another folder with `--dir PATH`").into());
         }
-        std::fs::create_dir_all(folder).with_context(|| format!("could not make the folder `{}`", folder.display()))?;
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::new(Kind::Refused, format!("could not make the folder `{}`: {error}", folder.display()))
+        })?;
         let rows = paths.rows.display();
         let beside = ["-wal", "-shm", "-journal"].map(|ending| PathBuf::from(format!("{rows}{ending}")));
         for file in beside.iter().chain([&paths.rows, &paths.journal, &paths.log]) {
             match std::fs::remove_file(file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("could not take away `{}`", file.display()));
+                    let what = format!("could not take away `{}`: {error}", file.display());
+                    return Err(Failure::new(Kind::Refused, what).into());
                 }
                 _ => {}
             }
@@ -83,11 +86,11 @@ impl Paths {
 
 impl World {
     /// Makes the world; a day passes in it while the demo runs.
-    pub(super) async fn make(global: &Global, args: &DemoArgs, paths: Paths) -> anyhow::Result<Self> {
-        let collections = load_collections(Path::new("."), &[])?;
+    pub(super) async fn make(global: &Global, args: &DemoArgs, paths: Paths) -> crate::Result<Self> {
+        let collections = load_collections(Path::new("."), &[]).map_err(Failure::of)?;
         let global = quiet(global);
         let planned = Context::of(config(&paths.rows), collections.clone(), &global)?;
-        let cluster = DemoCluster::start(&planned.topics())?;
+        let cluster = DemoCluster::start(&planned.topics()).map_err(Failure::of)?;
         let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
         // The day begins when everything else stands.
         let clock = clock(args);
@@ -112,7 +115,7 @@ fn clock(args: &DemoArgs) -> SharedClock {
     Arc::new(ScaledClock::new(origin, DAY_S / args.duration.get().as_secs_f64()))
 }
 
-async fn simulator(args: &DemoArgs, clock: &SharedClock, journal: &Path) -> anyhow::Result<Running> {
+async fn simulator(args: &DemoArgs, clock: &SharedClock, journal: &Path) -> crate::Result<Running> {
     let source: TimeSource = {
         let clock = Arc::clone(clock);
         Arc::new(move || clock.now())
@@ -121,14 +124,15 @@ async fn simulator(args: &DemoArgs, clock: &SharedClock, journal: &Path) -> anyh
         .devices(args.devices)
         .servers(args.servers)
         .seed(args.seed)
-        .faults(FAULTS.parse()?)
+        .faults(FAULTS.parse().map_err(Failure::of)?)
         .journal(JournalMode::File(journal.to_owned()));
     builder = builder.life_clock(Arc::clone(&source)).wall_clock(source).orgs([ORG]).digests_only(true);
-    Ok(builder.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?)
+    Ok(builder.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.map_err(Failure::of)?)
 }
 
-fn source(simulator: &Running) -> anyhow::Result<SourceConfig> {
-    let account = simulator.credentials().first().context("the simulator serves no organization")?;
+fn source(simulator: &Running) -> crate::Result<SourceConfig> {
+    let nobody = || Failure::new(Kind::Refused, "the simulator serves no organization");
+    let account = simulator.credentials().first().ok_or_else(nobody)?;
     Ok(SourceConfig {
         name: ORG.to_owned(),
         kind: SourceKind::Abm,

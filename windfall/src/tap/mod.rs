@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use windfall_runtime::config::{Period, nearest};
+use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::{Connection, topics};
 
 use crate::cli::{Form, Global, TapArgs};
@@ -53,7 +54,7 @@ impl FromStr for From {
 }
 
 /// Prints records until the end, the limit, or for ever.
-pub(crate) async fn run(global: &Global, args: &TapArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::Shared)?;
     let connection = context.tool_connection("tap");
     let (topic, partitions) = find_topic(&context, &connection, &args.topic).await?;
@@ -82,7 +83,7 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> anyhow::Result<Exit>
 }
 
 /// Finds the topic as it was named, or with the configured prefix in front.
-async fn find_topic(context: &Context, connection: &Connection, named: &str) -> anyhow::Result<(String, i32)> {
+async fn find_topic(context: &Context, connection: &Connection, named: &str) -> crate::Result<(String, i32)> {
     let found: BTreeMap<String, i32> = topics::partition_counts(connection).await?;
     for name in [named.to_owned(), context.names.topic(named)] {
         if let Some(partitions) = found.get(&name) {
@@ -95,7 +96,7 @@ async fn find_topic(context: &Context, connection: &Connection, named: &str) -> 
         Some(meant) => format!("did you mean `{meant}`?"),
         None => "`windfall topics list` shows the declared topics, `windfall topics create` makes them".to_owned(),
     };
-    Err(Failure::new(Exit::NotFound, format!("there is no topic `{named}`")).help(help).into())
+    Err(Failure::new(Kind::NotFound, format!("there is no topic `{named}`")).help(help).into())
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Reading {
         partitions: i32,
         from: From,
         until_end: bool,
-    ) -> anyhow::Result<Self> {
+    ) -> crate::Result<Self> {
         let extents = table::ends(connection, topic, 0..partitions).await?;
         let (sender, records) = mpsc::channel(QUEUE);
         let consumer = connection.open_reader()?;
@@ -54,7 +54,7 @@ impl Reading {
     }
 
     /// Returns the next record; none at the end.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Record>> {
+    pub(crate) async fn next(&mut self) -> crate::Result<Option<Record>> {
         Ok(self.records.recv().await.transpose()?)
     }
 }

@@ -2,6 +2,10 @@
 
 use rdkafka::error::KafkaError;
 
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
+use crate::kafka::client::CLIENT_HELP;
+use crate::retry::Retry;
+
 /// What can go wrong for a member of a group.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
@@ -75,37 +79,23 @@ pub enum ConsumerError {
     },
 }
 
-impl ConsumerError {
-    /// Returns whether a later try with a new consumer may succeed without anybody's help.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
+impl Diagnose for ConsumerError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Reassigned { .. } | Self::Seek { .. } | Self::Ask { .. } | Self::Thread { .. } => true,
-            Self::Client { .. }
-            | Self::Fenced { .. }
-            | Self::OutOfRange { .. }
-            | Self::Refused { .. }
-            | Self::Fatal { .. } => false,
-        }
-    }
-
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Self::Client { .. } => Some("check `kafka.properties` and `kafka.bootstrap_servers`"),
-            Self::Fenced { .. } => Some("give each process on a host its own `instance` (or `--instance NAME`)"),
-            Self::OutOfRange { .. } => Some(
+            Self::Reassigned { .. } | Self::Seek { .. } | Self::Thread { .. } => Kind::Unavailable.into(),
+            Self::Ask { source, .. } => source.diagnosis().retry(Retry::Backoff),
+            Self::Client { .. } => Kind::Configuration.help(CLIENT_HELP),
+            Self::Fenced { .. } => {
+                Kind::Superseded.help("give each process on a host its own `instance` (or `--instance NAME`)")
+            }
+            Self::OutOfRange { .. } => Kind::Refused.help(
                 "the topic was recreated or its records have expired: rebuild this stage's output, or reset the group's offsets",
             ),
-            Self::Refused { .. } => {
-                Some("create the topics with `windfall topics create` and grant this client to read them")
-            }
-            Self::Fatal { .. }
-            | Self::Reassigned { .. }
-            | Self::Seek { .. }
-            | Self::Ask { .. }
-            | Self::Thread { .. } => None,
+            Self::Refused { source, .. } => source
+                .diagnosis()
+                .retry(Retry::Never)
+                .or_help("create the topics with `windfall topics create` and grant this client to read them"),
+            Self::Fatal { source, .. } => source.diagnosis().retry(Retry::Never),
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use rdkafka::error::KafkaError;
 
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
+use crate::kafka::client::DELIVERY_HELP;
 use crate::kafka::consumer::ConsumerError;
+use crate::retry::Retry;
 
 /// What can go wrong for a writer.
 #[derive(Debug, thiserror::Error)]
@@ -99,26 +102,25 @@ impl PublishError {
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Fenced { .. })
     }
+}
 
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
+impl Diagnose for PublishError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Start { .. } => Some(
+            Self::Start { source, .. } => source.diagnosis().retry(Retry::Backoff).or_help(
                 "check `kafka.bootstrap_servers` and that this client may use its transactional id (ACL Write on TransactionalId)",
             ),
-            Self::TooLarge { .. } => Some("look at the record in the log of rejects; a broker takes about 1 MB"),
+            Self::TooLarge { .. } => {
+                Kind::Record.help("look at the record in the log of rejects; a broker takes about 1 MB")
+            }
             Self::Fenced { .. } => {
-                Some("run one process for each `instance` and source, or give this one its own `instance`")
+                Kind::Superseded.help("run one process for each `instance` and source, or give this one its own `instance`")
             }
-            Self::Delivery { .. } => {
-                Some("check that the topic exists, that this client may write it, and that enough replicas are in sync")
+            Self::Delivery { source, .. } => source.diagnosis().retry(Retry::Backoff).or_help(DELIVERY_HELP),
+            Self::Step { source, .. } => source.diagnosis().retry(Retry::Backoff),
+            Self::Reassigned(_) | Self::Thread { .. } | Self::Offsets { .. } | Self::Dead { .. } => {
+                Kind::Unavailable.into()
             }
-            Self::Reassigned(_)
-            | Self::Thread { .. }
-            | Self::Offsets { .. }
-            | Self::Step { .. }
-            | Self::Dead { .. } => None,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use rdkafka::error::KafkaError;
 
-use super::FoldFailure;
+use crate::diagnose::{Diagnose, Diagnosed, Diagnosis, Kind};
+use crate::retry::Retry;
 
 /// What can go wrong while a topic is read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ pub enum TableError {
         /// The offset.
         offset: i64,
         /// What the callback says.
-        source: FoldFailure,
+        source: Diagnosed,
     },
     /// The newest key was written with another schema id.
     #[error(
@@ -91,19 +92,19 @@ pub enum TableError {
     },
 }
 
-impl TableError {
-    /// Returns what an operator can do.
-    #[must_use]
-    pub fn help(&self) -> Option<&'static str> {
+impl Diagnose for TableError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Ask { .. } | Self::Read { .. } => {
-                Some("check that the topic exists (`windfall topics create`) and that the brokers can be reached")
-            }
-            Self::Recreated { .. } => Some("the topic was recreated: rebuild what was made from it"),
-            Self::KeySchema { .. } => Some(
+            Self::Ask { source, .. } | Self::Read { source, .. } => source
+                .diagnosis()
+                .retry(Retry::Backoff)
+                .or_help("check that the topic exists (`windfall topics create`) and that the brokers can be reached"),
+            Self::Recreated { .. } => Kind::Refused.help("the topic was recreated: rebuild what was made from it"),
+            Self::KeySchema { .. } => Kind::Refused.help(
                 "the schema registry was changed or has lost its ids: go back to the former one, or start with a new `topic_prefix`",
             ),
-            Self::Truncated { .. } | Self::Refused { .. } | Self::Stopped { .. } | Self::Ended { .. } => None,
+            Self::Refused { source, .. } => source.diagnosis(),
+            Self::Truncated { .. } | Self::Stopped { .. } | Self::Ended { .. } => Kind::Refused.into(),
         }
     }
 }

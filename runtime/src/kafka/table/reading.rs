@@ -12,7 +12,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
-use super::{Extent, FoldFailure, FoldProgress, FoldRequest, Folded, Hidden, TableError};
+use crate::diagnose::Diagnosed;
+
+use super::{Extent, FoldProgress, FoldRequest, Folded, Hidden, TableError};
 use crate::kafka::client::{PlainContext, make};
 use crate::kafka::consumer::Start;
 use crate::kafka::record::Record;
@@ -76,7 +78,7 @@ impl Reading {
     pub(super) fn run<S>(
         mut self,
         state: S,
-        on_record: impl FnMut(&mut S, Record) -> Result<(), FoldFailure>,
+        on_record: impl FnMut(&mut S, Record) -> Result<(), Diagnosed>,
     ) -> Result<Folded<S>, TableError> {
         let began_at = Instant::now();
         let result = self.read(state, on_record);
@@ -93,7 +95,7 @@ impl Reading {
     fn read<S>(
         &mut self,
         mut state: S,
-        mut on_record: impl FnMut(&mut S, Record) -> Result<(), FoldFailure>,
+        mut on_record: impl FnMut(&mut S, Record) -> Result<(), Diagnosed>,
     ) -> Result<S, TableError> {
         while !self.open.is_empty() {
             if self.stopped.load(Ordering::SeqCst) {

@@ -149,6 +149,8 @@ fn client_config(roots: RootCertStore) -> Result<ClientConfig, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use windfall_runtime::diagnose::Diagnose as _;
+
     use super::*;
 
     fn mode(url: &str) -> SslMode {
@@ -169,7 +171,7 @@ mod tests {
     fn an_address_that_cannot_be_read_is_refused_without_being_repeated() {
         for url in ["mysql://u:canary@h/d", "postgres://u:canary@h/d?sslrootcert=/none&sslmode=require", "canary"] {
             let error = Address::parse(url).unwrap_err();
-            assert!(!format!("{error} {error:?} {}", error.help()).contains("canary"), "{error}");
+            assert!(!format!("{error} {error:?} {:?}", error.help()).contains("canary"), "{error}");
         }
         let address = Address::parse("postgres://u:canary@h/d?sslmode=disable&keepalives=1").unwrap();
         assert!(!format!("{address:?}").contains("canary"));
