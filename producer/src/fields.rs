@@ -81,7 +81,7 @@ fn same_json(a: &str, b: &str) -> bool {
 /// Writes the comparison of a record's fields. The record is taken apart by name, so that a field added to the schema does
 /// not compile until someone has decided what it means.
 macro_rules! compared {
-    ($(#[$doc:meta])* $differing:ident, $record:ident { $($field:ident: $group:ident by $form:ident,)+ }) => {
+    ($(#[$doc:meta])* $differing:ident, $keep:ident, $record:ident { $($field:ident: $group:ident by $form:ident,)+ }) => {
         $(#[$doc])*
         pub(crate) fn $differing(known: &$record, seen: &$record, observed: impl Fn(Group) -> bool) -> Vec<Differing> {
             let $record { $($field),+ } = known;
@@ -90,6 +90,17 @@ macro_rules! compared {
                 differing.push(Differing { name: stringify!($field), group: Group::$group });
             })+
             differing
+        }
+
+        /// Sets the fields that were not read to what is known of them; without a known record they stay empty.
+        pub(crate) fn $keep(seen: &mut $record, unread: &[&'static str], known: Option<&$record>) {
+            let Some(known) = known else { return };
+            for field in unread {
+                match *field {
+                    $(stringify!($field) => seen.$field.clone_from(&known.$field),)+
+                    other => unreachable!("`{other}` is not a field of the record"),
+                }
+            }
         }
     };
 }
@@ -104,6 +115,7 @@ pub(crate) struct Differing {
 compared! {
     /// Lists the fields of a device that differ, in name order, of the groups that `observed` accepts.
     differing_in_device,
+    keep_in_device,
     DeviceValue {
         added_to_org_date_time: Attributes by scalar,
         bluetooth_mac_address: Attributes by macs,
@@ -145,6 +157,7 @@ compared! {
 compared! {
     /// Lists the fields of a server that differ, in name order, of the groups that `observed` accepts.
     differing_in_server,
+    keep_in_server,
     ServerValue {
         created_date_time: Attributes by scalar,
         default_product_families: Attributes by list,

@@ -42,6 +42,8 @@ pub struct ScanLine {
     pub counts: BTreeMap<String, u64>,
     /// Why it is not complete.
     pub reasons: Vec<Reason>,
+    /// How often each field was not read, since its attribute had a value that could not be understood.
+    pub unread: BTreeMap<String, u64>,
     /// Missing devices that no evidence has settled.
     pub suspects: usize,
     /// Names of the plans that wait for a person.
@@ -141,6 +143,7 @@ fn line(source: &str, scans: &Scans) -> Option<ScanLine> {
         finished_at: header.finished_at,
         counts: header.counts.clone(),
         reasons: header.reasons.clone(),
+        unread: header.unread.clone(),
         suspects: scans.suspects.len(),
         held: scans.plans.keys().cloned().collect(),
     })

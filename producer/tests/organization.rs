@@ -437,7 +437,7 @@ async fn a_device_that_cannot_be_read_is_rejected_alone_and_was_still_seen() {
     let rig = Rig::new(still(20, 1), 10).await;
     rig.once().await;
     let device = rig.devices()[5].clone();
-    rig.faults(&format!("devices wrong-type device={device} x1"));
+    rig.faults(&format!("devices no-attributes device={device} x1"));
     assert_eq!(rig.once().await, OnceOutcome::Incomplete);
     let rejects = rig.rejects().await;
     assert_eq!(rejects.len(), 1);
@@ -447,6 +447,28 @@ async fn a_device_that_cannot_be_read_is_rejected_alone_and_was_still_seen() {
     );
     assert!(rejects[0].payload.as_ref().is_some_and(|payload| !payload.is_empty()));
     assert!(!rig.parts().await.keys().any(|part| part.starts_with("suspect:")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attribute_whose_type_changed_for_the_whole_fleet_costs_no_device_and_no_scan() {
+    let rig = Rig::new(still(20, 1), 10).await;
+    rig.once().await;
+    rig.faults("devices wrong-type n=10");
+    rig.command(Command::Release { device: rig.devices()[7].clone(), answer: Some(ReleaseAnswer::Gone) });
+    assert_eq!(rig.once().await, OnceOutcome::Complete);
+    assert!(rig.rejects().await.is_empty());
+    let detail = rig.header().await.detail.unwrap();
+    assert!(detail.contains(r#""unread":{"product_family":"#), "{detail}");
+    let events = rig.events().await;
+    let odd: Vec<_> = events.iter().filter(|event| event.changed == ["unmapped"]).collect();
+    assert!(!odd.is_empty() && odd.len() + 21 == events.len(), "{:?}", told(&events));
+    for event in odd {
+        let (before, after) = (event.before.as_ref().unwrap(), event.after.as_ref().unwrap());
+        assert_eq!(after.product_family, before.product_family);
+        assert_eq!(after.unmapped.as_deref(), Some(r#"{"productFamily":42}"#));
+    }
+    rig.once().await;
+    assert_eq!(rig.events().await.len(), events.len(), "a second look at the same format finds nothing new");
 }
 
 #[tokio::test(flavor = "multi_thread")]

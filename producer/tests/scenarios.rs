@@ -89,6 +89,7 @@ pub(crate) fn origin() -> Origin {
 fn device(fields: &Json) -> DeviceValue {
     let mut fields = fields.as_object().expect("a device is a map").clone();
     fields.insert("org".into(), "acme".into());
+    fields.remove("unread");
     let id = fields.get("device_id").expect("a device has an id").clone();
     fields.entry("serial_number").or_insert(id);
     serde_json::from_value(Json::Object(fields)).expect("the fields are those of the schema")
@@ -105,7 +106,8 @@ pub(crate) fn answer(number: u64, at: i64) -> Answer {
 }
 
 pub(crate) fn page(number: u64, at: i64, devices: Vec<DeviceValue>, rejected: Vec<Rejected>, last: bool) -> Page {
-    let items = devices.into_iter().enumerate().map(|(index, value)| Item { index, value }).collect();
+    let items =
+        devices.into_iter().enumerate().map(|(index, value)| Item { index, value, unread: Vec::new() }).collect();
     let next = if last { None } else { Cursor::new(format!("page-{number}")) };
     Page { items, rejected, next, total: None, answer: answer(number, at) }
 }
@@ -119,7 +121,13 @@ fn read(items: &[Json], number: u64, at: i64, last: bool) -> Page {
         message: "a field has another type".to_owned(),
         raw: b"{}".to_vec(),
     });
-    page(number, at, good.into_iter().map(device).collect(), rejected.collect(), last)
+    let unread = |item: &Json| serde_json::from_value(item["unread"].clone()).unwrap_or_default();
+    let unread: Vec<Vec<String>> = good.iter().map(|item| unread(item)).collect();
+    let mut page = page(number, at, good.into_iter().map(device).collect(), rejected.collect(), last);
+    for (item, fields) in page.items.iter_mut().zip(unread) {
+        item.unread = fields.into_iter().map(|field| &*field.leak()).collect();
+    }
+    page
 }
 
 fn read_servers(scenario: &Scenario) -> (ReadServers, Assignments) {

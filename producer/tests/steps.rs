@@ -421,7 +421,7 @@ fn a_server_that_a_complete_list_lacks_is_removed_and_one_of_a_cut_list_is_not()
 
 /// One page of a list: ids of servers, or of devices.
 fn listing<T>(items: Vec<T>, total: Option<u64>) -> PageOf<T> {
-    let items = items.into_iter().enumerate().map(|(index, value)| Item { index, value }).collect();
+    let items = items.into_iter().enumerate().map(|(index, value)| Item { index, value, unread: Vec::new() }).collect();
     PageOf { items, rejected: vec![], next: None, total, answer: answer(1, BEGIN) }
 }
 

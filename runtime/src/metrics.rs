@@ -33,6 +33,8 @@ pub mod label {
     pub const CODE: &str = "code";
     /// Name of the collection.
     pub const COLLECTION: &str = "collection";
+    /// Name of a field of a record.
+    pub const FIELD: &str = "field";
     /// What ends: `private_key`, `token`.
     pub const WHAT: &str = "what";
     /// Version of the program.
@@ -101,6 +103,8 @@ metrics! {
     UNCHANGED = Counter "windfall_unchanged_total";
     /// Items of the source that never became a record.
     REJECTS = Counter "windfall_rejects_total";
+    /// Attributes of the source whose value could not be understood, by the field that stayed as last known.
+    ATTRIBUTES_UNREAD = Counter "windfall_attributes_unread_total";
     /// Records processed, by stage and outcome.
     RECORDS = Counter "windfall_records_total";
     /// Errors, by stage and code.

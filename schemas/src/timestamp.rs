@@ -1,6 +1,7 @@
-//! Apple's times: ISO 8601 with 0 to 9 fraction digits, `Z` or an offset.
+//! Apple's times: ISO 8601 with 0 to 9 fraction digits, `Z` or an offset. A time without a zone is UTC, and a date alone
+//! is its midnight in UTC.
 
-use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
 
 /// A text that is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,13 +11,18 @@ pub struct TimestampError {
     pub text: String,
 }
 
-/// Reads a time to the instant it names; the offset is used and forgotten.
+/// Reads a time to the instant it names; the offset is used and forgotten. A leap second is the first of the next minute.
 pub fn parse(text: &str) -> Result<DateTime<Utc>, TimestampError> {
     let trimmed = text.trim();
-    let parsed = DateTime::parse_from_rfc3339(trimmed)
+    let zoned = DateTime::parse_from_rfc3339(trimmed)
         // Offsets without a colon, which ISO 8601 allows and RFC 3339 does not.
-        .or_else(|_| DateTime::<FixedOffset>::parse_from_str(trimmed, "%Y-%m-%dT%H:%M:%S%.f%z"));
-    parsed.map(|time| time.with_timezone(&Utc)).map_err(|_| TimestampError { text: trimmed.chars().take(64).collect() })
+        .or_else(|_| DateTime::<FixedOffset>::parse_from_str(trimmed, "%Y-%m-%dT%H:%M:%S%.f%z"))
+        .map(|time| time.with_timezone(&Utc));
+    let without_zone = || NaiveDateTime::parse_from_str(trimmed, "%Y-%m-%dT%H:%M:%S%.f");
+    let date = || NaiveDate::parse_from_str(trimmed, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN));
+    zoned
+        .or_else(|_| without_zone().or_else(|_| date()).map(|time| time.and_utc()))
+        .map_err(|_| TimestampError { text: trimmed.chars().take(64).collect() })
 }
 
 /// Reads a time to epoch milliseconds, the form that stands in the records; finer digits are cut.

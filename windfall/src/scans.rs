@@ -53,11 +53,10 @@ async fn list(global: &Global, cluster: &Cluster) -> crate::Result<Exit> {
 
 fn row(line: &ScanLine) -> Vec<String> {
     let mut state = line.state.clone();
-    if !line.reasons.is_empty() {
-        state = format!(
-            "{state} ({})",
-            line.reasons.iter().map(|reason| reason.why.clone()).collect::<Vec<_>>().join("; ")
-        );
+    let unread = line.unread.iter().map(|(field, count)| format!("`{field}` not understood {count} times"));
+    let notes: Vec<_> = line.reasons.iter().map(|reason| reason.why.clone()).chain(unread).collect();
+    if !notes.is_empty() {
+        state = format!("{state} ({})", notes.join("; "));
     }
     vec![
         line.source.clone(),

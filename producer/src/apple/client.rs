@@ -305,11 +305,12 @@ impl DeviceDirectory for AppleDirectory {
             return Ok(Lookup::NotFound { answer: response.answer });
         }
         let Success { body, answer } = self.judge(&path, None, response)?;
-        let device = wire::single_device(&body, &self.org).map_err(|unreadable| unreadable_at(&path, unreadable))?;
+        let single = wire::single_device(&body, &self.org);
+        let (device, unread) = single.map_err(|unreadable| unreadable_at(&path, unreadable))?;
         if device.device_id != id.as_str() {
             return Err(unreadable_at(&path, wire::Unreadable("it is about another device".to_owned())));
         }
-        Ok(Lookup::Found { device: Box::new(device), answer })
+        Ok(Lookup::Found { device: Box::new(device), unread, answer })
     }
 
     async fn servers(&self, cursor: Option<&Cursor>) -> Result<ServerList, DirectoryError> {

@@ -143,7 +143,12 @@ pub struct Item<T> {
     pub index: usize,
     /// The item.
     pub value: T,
+    /// Which of its fields were not read.
+    pub unread: Unread,
 }
+
+/// The fields of a record whose attribute had a value that could not be understood: the record says nothing of them.
+pub type Unread = Vec<&'static str>;
 
 /// An item that never becomes a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +172,8 @@ pub enum Lookup {
     Found {
         /// The device.
         device: Box<DeviceValue>,
+        /// Which of its fields were not read.
+        unread: Unread,
         /// The circumstances of the answer.
         answer: Answer,
     },

@@ -92,6 +92,7 @@ struct Detail {
     /// Scans begun anew in a row because their cursor had expired.
     restarts: u32,
     rejects: u64,
+    unread: BTreeMap<String, u64>,
     totals: Vec<u64>,
     reasons: Vec<Reason>,
     more_reasons: u64,
@@ -135,6 +136,9 @@ pub struct Header {
     pub restarts: u32,
     /// Items rejected so far.
     pub rejects: u64,
+    /// How often each field was not read, since its attribute had a value that could not be understood; those of the
+    /// management services begin with `servers.`.
+    pub unread: BTreeMap<String, u64>,
     /// Why it is not complete.
     pub reasons: Vec<Reason>,
     /// How many more reasons there were than it keeps.
@@ -172,6 +176,7 @@ impl Header {
             read_to_end: last.is_some_and(|last| last.read_to_end),
             restarts: 0,
             rejects: 0,
+            unread: BTreeMap::new(),
             reasons: Vec::new(),
             more_reasons: 0,
             first_scan: !last.is_some_and(|last| last.read_to_end),
@@ -259,6 +264,7 @@ impl Header {
             read_to_end: self.read_to_end,
             restarts: self.restarts,
             rejects: self.rejects,
+            unread: self.unread.clone(),
             totals: self.totals.clone(),
             reasons: self.reasons.clone(),
             more_reasons: self.more_reasons,
@@ -290,6 +296,7 @@ impl Header {
             read_to_end: detail.read_to_end,
             restarts: detail.restarts,
             rejects: detail.rejects,
+            unread: detail.unread,
             reasons: detail.reasons,
             more_reasons: detail.more_reasons,
             first_scan: detail.first_scan,

@@ -9,6 +9,7 @@ use super::Interruption;
 use super::asking::LOOK_UP_TRIES;
 use super::tenure::{Tenure, millis};
 use crate::apple::{Answer, DeviceDirectory, DirectoryError, Lookup};
+use crate::fields::keep_in_device;
 use crate::ledger::LedgerError;
 use crate::release::LookUp;
 use crate::step::{self, Reading};
@@ -79,7 +80,14 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         };
         failpoint!("producer.look_up.after");
         let (said, reading) = match read {
-            Ok(Lookup::Found { device, answer }) => (LookUp::Found(device), reading(&answer)),
+            Ok(Lookup::Found { mut device, unread, answer }) => {
+                keep_in_device(&mut device, &unread, self.memory.fleet.get(&device_id).map(|known| &*known.value));
+                let said = match unread.contains(&"released_from_org_date_time") {
+                    true => LookUp::Failed { why: "the release date could not be understood".to_owned() },
+                    false => LookUp::Found(device),
+                };
+                (said, reading(&answer))
+            }
             Ok(Lookup::NotFound { answer }) => return Ok(Some((device_id, answer))),
             Err(Interruption::Directory(DirectoryError::Forbidden(refusal))) => {
                 let reading = Reading {

@@ -108,6 +108,18 @@ pub(super) fn ended<D>(source: &Source<D>, header: &Header, memory: &Memory, ela
     if header.more_reasons > 0 {
         warn!(source = org, scan_id = header.scan_id, more = header.more_reasons, "more reasons than are kept");
     }
+    for (field, count) in &header.unread {
+        counter!(names::ATTRIBUTES_UNREAD, label::SOURCE => source.org().to_owned(), label::FIELD => field.clone())
+            .increment(*count);
+        warn!(
+            source = org,
+            scan_id = header.scan_id,
+            field,
+            count,
+            help = "see the values as Apple sent them in `unmapped`, and report them: this version does not know their form",
+            "attribute not understood, its field stays as last known"
+        );
+    }
     for (plan, held) in &memory.scans.plans {
         let allowed = breaker::allowed(memory.fleet.live());
         warn!(

@@ -13,6 +13,7 @@ use crate::assignment::{Assignments, Contradiction};
 use crate::checkpoint::{DEVICES, Header, Scans, Scope};
 use crate::diff::{DeviceChange, diff};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
+use crate::fields::keep_in_device;
 use crate::fleet::Fleet;
 use crate::memory::Memory;
 use crate::notice;
@@ -111,7 +112,11 @@ fn compare(
             continue;
         }
         let known = memory.fleet.get(&device_id).map(|known| &*known.value);
-        let joined = assignments.join(known, Observation::listed(item.value, request));
+        let mut joined = assignments.join(known, Observation::listed(item.value, request));
+        keep_in_device(&mut joined.observation.value, &item.unread, known);
+        for field in item.unread {
+            *header.unread.entry(field.to_owned()).or_default() += 1;
+        }
         if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
             header.disagreeing.push(device_id.clone());
         }

@@ -1,6 +1,6 @@
 //! The beginning of a scan: the management services, before the first page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windfall_schemas::envelope::{Channel, Snapshot};
 use windfall_schemas::notification::Notification;
@@ -13,6 +13,7 @@ use crate::breaker::plan_hash;
 use crate::checkpoint::{DEVICES, Header, Missing, SERVERS, Scope, State};
 use crate::diff::{ServerChange, diff_server, removed_server};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
+use crate::fields::keep_in_server;
 use crate::memory::Memory;
 use crate::notice;
 
@@ -33,6 +34,8 @@ pub struct ReadServers {
     pub url: Option<String>,
     /// Why lists are missing or cut short.
     pub faults: Vec<String>,
+    /// How often each field was not read, since its attribute had a value that could not be understood.
+    pub unread: BTreeMap<String, u64>,
     /// More of the known servers than are believed to be gone at once; believed, and so removed, in a complete list.
     pub missing: Option<Missing>,
 }
@@ -70,7 +73,14 @@ impl ReadServers {
         read.complete = read.faults.is_empty();
         for page in pages {
             read.read_at = page.answer.received_at.timestamp_millis();
-            read.servers.extend(page.items.into_iter().map(|item| item.value));
+            for mut item in page.items {
+                let known = memory.servers.get(&item.value.server_id).map(|known| &*known.value);
+                keep_in_server(&mut item.value, &item.unread, known);
+                for field in item.unread {
+                    *read.unread.entry(format!("servers.{field}")).or_default() += 1;
+                }
+                read.servers.push(item.value);
+            }
         }
         read
     }
@@ -157,6 +167,7 @@ pub fn begin(origin: &Origin, memory: &Memory, header: &Header, read: &ReadServe
         servers.finished_at = Some(at);
         step.parts.push(servers.part(&origin.org, SERVERS));
     }
+    header.unread.extend(read.unread.clone());
     for fault in &read.faults {
         header.note(Scope::Servers, None, fault.clone());
     }

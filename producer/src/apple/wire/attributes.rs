@@ -5,22 +5,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::values::{Count, Flag, Instant, Text, Texts, Weigh};
-
-/// What the schema does not name, by Apple's names.
-pub(crate) type Unmapped = BTreeMap<String, Value>;
+use super::values::{Json, Understood, count, flag, instant, text, texts};
+use crate::apple::Unread;
 
 /// Most attributes that are kept unread.
 const MAX_UNMAPPED: usize = 200;
 
 /// Most bytes of a resource's attributes: before and after image of an event must fit into one record.
-pub(super) const MAX_WEIGHT: usize = 96 * 1024;
+const MAX_WEIGHT: usize = 96 * 1024;
 
 /// Attributes of a resource.
-pub(crate) trait Attributes<'de>: Deserialize<'de> {
+pub(crate) trait Attributes: DeserializeOwned {
     /// Tells whether there is not one of them.
     fn empty(&self) -> bool;
 
@@ -34,7 +33,7 @@ pub(crate) trait Attributes<'de>: Deserialize<'de> {
 #[derive(Debug)]
 pub(crate) struct Identifier;
 
-impl Attributes<'_> for Identifier {
+impl Attributes for Identifier {
     fn empty(&self) -> bool {
         false
     }
@@ -50,18 +49,65 @@ impl<'de> Deserialize<'de> for Identifier {
     }
 }
 
+/// What is kept as Apple wrote it, by Apple's names: attributes that the schema does not name, and known ones with a value
+/// that could not be understood.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) unmapped: BTreeMap<String, Value>,
+    /// The fields of the attributes that could not be understood.
+    pub(super) unread: Unread,
+    /// Whether any attribute says anything.
+    told: bool,
+    weight: usize,
+}
+
+impl Kept {
+    /// Takes a known attribute, or keeps its value; of several with one name the last counts.
+    fn known<T: Default>(&mut self, field: &'static str, name: &str, value: Understood<T>) -> T {
+        self.told = true;
+        if !self.unread.is_empty() {
+            self.unread.retain(|unread| *unread != field);
+            self.unmapped.remove(name);
+        }
+        value.unwrap_or_else(|value| {
+            self.unread.push(field);
+            self.unknown(name, value);
+            T::default()
+        })
+    }
+
+    fn unknown(&mut self, name: &str, value: Value) {
+        self.unmapped.remove(name);
+        if !empty(&value) {
+            self.told = true;
+            self.weight += name.len() + value.to_string().len();
+            self.unmapped.insert(name.to_owned(), value);
+        }
+    }
+
+    fn weigh<E: de::Error>(&self) -> Result<(), E> {
+        if self.weight > MAX_WEIGHT {
+            return Err(E::custom(format_args!("its attributes have more than {MAX_WEIGHT} bytes")));
+        }
+        if self.unmapped.len() > MAX_UNMAPPED {
+            return Err(E::custom(format_args!("more than {MAX_UNMAPPED} unknown attributes")));
+        }
+        Ok(())
+    }
+}
+
 macro_rules! attributes {
-    ($(#[$doc:meta])* $name:ident, $visitor:ident { $($apple:literal => $field:ident: $kind:ty),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident, $visitor:ident { $($apple:literal => $field:ident: $kind:ty = $read:ident),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
-            $(pub(super) $field: Option<$kind>,)+
-            pub(super) unmapped: Unmapped,
+            $(pub(super) $field: $kind,)+
+            pub(super) kept: Kept,
         }
 
-        impl Attributes<'_> for $name {
+        impl Attributes for $name {
             fn empty(&self) -> bool {
-                $(self.$field.is_none() &&)+ self.unmapped.is_empty()
+                !self.kept.told
             }
         }
 
@@ -82,16 +128,18 @@ macro_rules! attributes {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
                 let mut attributes = $name::default();
-                let mut weight = 0;
                 while let Some(name) = map.next_key_seed(Name)? {
-                    weight += match name.as_ref() {
-                        $($apple => fill(&mut attributes.$field, $apple, &mut map)?,)+
-                        _ => keep(&mut attributes.unmapped, &name, &mut map)?,
-                    };
-                    if weight > MAX_WEIGHT {
-                        return Err(de::Error::custom(format_args!("its attributes have more than {MAX_WEIGHT} bytes")));
+                    let value: Json<'_> = map.next_value()?;
+                    let kept = &mut attributes.kept;
+                    match name.as_ref() {
+                        $($apple => {
+                            kept.weight += value.weight();
+                            attributes.$field = kept.known(stringify!($field), $apple, $read(value));
+                        })+
+                        _ => kept.unknown(&name, value.into_value()),
                     }
                 }
+                attributes.kept.weigh()?;
                 Ok(attributes)
             }
         }
@@ -101,81 +149,61 @@ macro_rules! attributes {
 attributes! {
     /// Attributes of `orgDevices`, under every name that Apple has given them.
     OrgDeviceAttributes, OrgDeviceVisitor {
-        "serialNumber" => serial_number: Text,
-        "addedToOrgDateTime" => added_to_org_date_time: Instant,
-        "releasedFromOrgDateTime" => released_from_org_date_time: Instant,
-        "updatedDateTime" => updated_date_time: Instant,
-        "status" => status: Text,
-        "deviceModel" => device_model: Text,
-        "productFamily" => product_family: Text,
-        "productType" => product_type: Text,
-        "deviceCapacity" => device_capacity: Text,
-        "partNumber" => part_number: Text,
-        "orderNumber" => order_number: Text,
-        "orderDateTime" => order_date_time: Instant,
-        "color" => color: Text,
-        "imei" => imei: Texts,
-        "meid" => meid: Texts,
-        "eid" => eid: Text,
-        "wifiMacAddress" => wifi_mac_address: Texts,
-        "bluetoothMacAddress" => bluetooth_mac_address: Texts,
-        "ethernetMacAddress" => ethernet_mac_address: Texts,
-        "builtInEthernetMacAddress" => built_in_ethernet_mac_address: Texts,
-        "purchaseSourceType" => purchase_source_type: Text,
-        "purchaseSourceId" => purchase_source_id: Text,
-        "purchaseSourceUid" => purchase_source_uid: Text,
-        "isMdmMigrationCapable" => is_mdm_migration_capable: Flag,
-        "mdmMigrationStatus" => mdm_migration_status: Text,
-        "mdmMigrationDeadlineDateTime" => mdm_migration_deadline_date_time: Instant,
-        "releaserEntityType" => releaser_entity_type: Text,
-        "releaserId" => releaser_id: Text,
+        "serialNumber" => serial_number: Option<String> = text,
+        "addedToOrgDateTime" => added_to_org_date_time: Option<i64> = instant,
+        "releasedFromOrgDateTime" => released_from_org_date_time: Option<i64> = instant,
+        "updatedDateTime" => updated_date_time: Option<i64> = instant,
+        "status" => status: Option<String> = text,
+        "deviceModel" => device_model: Option<String> = text,
+        "productFamily" => product_family: Option<String> = text,
+        "productType" => product_type: Option<String> = text,
+        "deviceCapacity" => device_capacity: Option<String> = text,
+        "partNumber" => part_number: Option<String> = text,
+        "orderNumber" => order_number: Option<String> = text,
+        "orderDateTime" => order_date_time: Option<i64> = instant,
+        "color" => color: Option<String> = text,
+        "imei" => imei: Vec<String> = texts,
+        "meid" => meid: Vec<String> = texts,
+        "eid" => eid: Option<String> = text,
+        "wifiMacAddress" => wifi_mac_address: Vec<String> = texts,
+        "bluetoothMacAddress" => bluetooth_mac_address: Vec<String> = texts,
+        "ethernetMacAddress" => ethernet_mac_address: Vec<String> = texts,
+        "builtInEthernetMacAddress" => built_in_ethernet_mac_address: Vec<String> = texts,
+        "purchaseSourceType" => purchase_source_type: Option<String> = text,
+        "purchaseSourceId" => purchase_source_id: Option<String> = text,
+        "purchaseSourceUid" => purchase_source_uid: Option<String> = text,
+        "isMdmMigrationCapable" => is_mdm_migration_capable: Option<bool> = flag,
+        "mdmMigrationStatus" => mdm_migration_status: Option<String> = text,
+        "mdmMigrationDeadlineDateTime" => mdm_migration_deadline_date_time: Option<i64> = instant,
+        "releaserEntityType" => releaser_entity_type: Option<String> = text,
+        "releaserId" => releaser_id: Option<String> = text,
     }
 }
 
 attributes! {
     /// Attributes of `mdmServers`.
     MdmServerAttributes, MdmServerVisitor {
-        "serverName" => server_name: Text,
-        "serverType" => server_type: Text,
-        "status" => status: Text,
-        "deviceCount" => device_count: Count,
-        "enableMdmDisownFlag" => enable_mdm_disown_flag: Flag,
-        "defaultProductFamilies" => default_product_families: Texts,
-        "lastConnectedDateTime" => last_connected_date_time: Instant,
-        "lastConnectedIp" => last_connected_ip: Text,
-        "createdDateTime" => created_date_time: Instant,
-        "updatedDateTime" => updated_date_time: Instant,
+        "serverName" => server_name: Option<String> = text,
+        "serverType" => server_type: Option<String> = text,
+        "status" => status: Option<String> = text,
+        "deviceCount" => device_count: Option<i64> = count,
+        "enableMdmDisownFlag" => enable_mdm_disown_flag: Option<bool> = flag,
+        "defaultProductFamilies" => default_product_families: Vec<String> = texts,
+        "lastConnectedDateTime" => last_connected_date_time: Option<i64> = instant,
+        "lastConnectedIp" => last_connected_ip: Option<String> = text,
+        "createdDateTime" => created_date_time: Option<i64> = instant,
+        "updatedDateTime" => updated_date_time: Option<i64> = instant,
     }
 }
 
-/// Takes a known attribute and returns how many bytes it holds.
-fn fill<'de, T: Deserialize<'de> + Weigh, A: MapAccess<'de>>(
-    slot: &mut Option<T>,
-    name: &'static str,
-    map: &mut A,
-) -> Result<usize, A::Error> {
-    let value: T = map.next_value().map_err(|error| de::Error::custom(format_args!("attribute `{name}`: {error}")))?;
-    let weight = value.weight();
-    if slot.replace(value).is_some() {
-        return Err(de::Error::duplicate_field(name));
-    }
-    Ok(weight)
-}
-
-/// Keeps an unknown attribute and returns how many bytes it will take.
-fn keep<'de, A: MapAccess<'de>>(unmapped: &mut Unmapped, name: &str, map: &mut A) -> Result<usize, A::Error> {
-    let value: Value = map.next_value()?;
-    if empty(&value) {
-        return Ok(0);
-    }
-    let weight = name.len() + value.to_string().len();
-    if unmapped.len() >= MAX_UNMAPPED {
-        return Err(de::Error::custom(format_args!("more than {MAX_UNMAPPED} unknown attributes")));
-    }
-    if unmapped.insert(name.to_owned(), value).is_some() {
-        return Err(de::Error::custom("an unknown attribute stands there twice"));
-    }
-    Ok(weight)
+/// Reads the attributes of one item. A value that the parser refuses, such as a number out of range, is taken as the text
+/// that stands there.
+pub(super) fn read<A: Attributes>(json: &str) -> serde_json::Result<A> {
+    serde_json::from_str(json).or_else(|_| {
+        let members: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
+        let value = |json: &str| serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()));
+        A::deserialize(Value::Object(members.into_iter().map(|(name, member)| (name, value(member.get()))).collect()))
+    })
 }
 
 fn empty(value: &Value) -> bool {

@@ -18,27 +18,15 @@ pub(super) struct Rest {
 }
 
 /// Reads a list document and gives each item to `take`, which may refuse to go on.
-pub(super) fn from_bytes<'de, E: Deserialize<'de>>(
-    body: &'de [u8],
-    take: impl FnMut(E) -> Result<(), &'static str>,
-) -> serde_json::Result<Rest> {
-    read(serde_json::Deserializer::from_slice(body), take)
-}
-
-/// The same for a body that is known to be UTF-8: its texts are not looked through one by one again.
-pub(super) fn from_text<'de, E: Deserialize<'de>>(
+///
+/// # Errors
+/// When it is no such document. Two lists `data` in one document are none: nobody knows which of them is the page.
+pub(super) fn read<'de, E: Deserialize<'de>>(
     body: &'de str,
     take: impl FnMut(E) -> Result<(), &'static str>,
 ) -> serde_json::Result<Rest> {
-    read(serde_json::Deserializer::from_str(body), take)
-}
-
-fn read<'de, R: serde_json::de::Read<'de>, E: Deserialize<'de>>(
-    mut deserializer: serde_json::Deserializer<R>,
-    take: impl FnMut(E) -> Result<(), &'static str>,
-) -> serde_json::Result<Rest> {
-    let rest = DocumentVisitor { take, item: PhantomData };
-    let rest = (&mut deserializer).deserialize_map(rest)?;
+    let mut deserializer = serde_json::Deserializer::from_str(body);
+    let rest = (&mut deserializer).deserialize_map(DocumentVisitor { take, item: PhantomData })?;
     deserializer.end()?;
     Ok(rest)
 }
@@ -59,16 +47,13 @@ impl<'de, E: Deserialize<'de>, F: FnMut(E) -> Result<(), &'static str>> Visitor<
         let (mut data, mut links, mut meta) = (None, None, None);
         while let Some(name) = map.next_key_seed(Name)? {
             match name.as_ref() {
-                "data" => {
-                    if data.is_some() {
-                        return Err(de::Error::duplicate_field("data"));
-                    }
+                "data" if data.is_none() => {
                     let items = Items { take: &mut self.take, item: PhantomData };
                     data = Some(map.next_value_seed(items)?);
                 }
                 "links" if links.is_none() => links = Some(map.next_value()?),
                 "meta" if meta.is_none() => meta = Some(map.next_value()?),
-                "links" | "meta" => return Err(de::Error::custom("`links` or `meta` stands there twice")),
+                "data" | "links" | "meta" => return Err(de::Error::custom("a key stands there twice")),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }

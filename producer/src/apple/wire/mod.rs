@@ -2,13 +2,16 @@
 //!
 //! A page is refused as a whole only when it is not the document asked for: no JSON, cut off, no list `data`.
 //!
+//! An attribute whose value cannot be understood costs that attribute alone: the item names the field as [`Unread`], and
+//! the value is kept in `unmapped` under Apple's name. Of several equal keys in one item the last counts, and half a
+//! surrogate pair, or what is no UTF-8, becomes U+FFFD.
+//!
 //! | reason | what was wrong with an item |
 //! | --- | --- |
 //! | `not_an_object` | it is no resource |
 //! | `no_id` | it has no `id`, or one that cannot be a key; where it has a serial number it is named by that |
 //! | `wrong_type` | it is a resource of another type |
 //! | `no_attributes` | it says nothing: taking it as it is would empty a known record |
-//! | `bad_attribute` | an attribute has a value that its field cannot hold |
 //! | `duplicate_id` | another item of the page has the same id and says something else |
 //! | `too_large` | it is larger than any event may be |
 
@@ -21,6 +24,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
@@ -34,8 +38,7 @@ use windfall_schemas::server::ServerValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::attributes::{Attributes, Identifier, MdmServerAttributes, Name, OrgDeviceAttributes};
-use self::values::Text;
-use super::{Item, Rejected};
+use super::{Item, Rejected, Unread};
 
 pub(crate) use paging::Next;
 
@@ -72,13 +75,13 @@ pub(crate) fn servers(body: &[u8], org: &str) -> Result<List<ServerValue>, Unrea
 
 /// Reads a page of a linkage list, whose items have no attributes.
 pub(crate) fn linkage(body: &[u8]) -> Result<List<DeviceId>, Unreadable> {
-    list(body, DEVICES, |id, _: Identifier| id)
+    list(body, DEVICES, |id, _: Identifier| (id, Unread::new()))
 }
 
 /// Reads a document of one device.
-pub(crate) fn single_device(body: &[u8], org: &str) -> Result<DeviceValue, Unreadable> {
-    let document: Single<'_> = parse(body)?;
-    let Some(data) = document.data else { return Err(Unreadable("its `data` is empty".to_owned())) };
+pub(crate) fn single_device(body: &[u8], org: &str) -> Result<(DeviceValue, Unread), Unreadable> {
+    let body = text(body);
+    let Some(data) = data(&body)? else { return Err(Unreadable("its `data` is empty".to_owned())) };
     let (id, attributes) = resource::<OrgDeviceAttributes>(data.get(), DEVICES)
         .map_err(|fault| Unreadable(format!("its device: {}", fault.message)))?;
     Ok(attributes.into_value(org, id))
@@ -86,8 +89,8 @@ pub(crate) fn single_device(body: &[u8], org: &str) -> Result<DeviceValue, Unrea
 
 /// Reads a to-one linkage; an empty id, `null` and no `data` all mean that there is none.
 pub(crate) fn to_one(body: &[u8]) -> Result<Option<String>, Unreadable> {
-    let document: Single<'_> = parse(body)?;
-    let Some(data) = document.data.filter(|data| data.get() != "null") else { return Ok(None) };
+    let body = text(body);
+    let Some(data) = data(&body)? else { return Ok(None) };
     let resource: Resource<de::IgnoredAny> =
         serde_json::from_str(data.get()).map_err(|error| Unreadable(error.to_string()))?;
     Ok(resource.id)
@@ -95,17 +98,9 @@ pub(crate) fn to_one(body: &[u8]) -> Result<Option<String>, Unreadable> {
 
 /// Reads Apple's error document; `None` for a body of any other kind.
 pub(crate) fn error_codes(body: &[u8]) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Errors {
-        errors: Vec<Problem>,
-    }
-    #[derive(Deserialize)]
-    struct Problem {
-        #[serde(default)]
-        code: Text,
-    }
-    let Errors { errors } = serde_json::from_slice(body).ok()?;
-    let codes: Vec<_> = errors.into_iter().take(8).map(|Problem { code }| word(code.0.unwrap_or_default())).collect();
+    let document: serde_json::Value = serde_json::from_str(&text(body)).ok()?;
+    let errors = document["errors"].as_array()?.iter().take(8);
+    let codes: Vec<_> = errors.map(|error| word(error["code"].as_str().unwrap_or_default().to_owned())).collect();
     (!codes.is_empty()).then_some(codes)
 }
 
@@ -121,14 +116,42 @@ struct Single<'a> {
     data: Option<&'a RawValue>,
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unreadable> {
-    serde_json::from_slice(body).map_err(|error| unreadable(body, &error))
+fn data(body: &str) -> Result<Option<&RawValue>, Unreadable> {
+    let document: Single<'_> = serde_json::from_str(body).map_err(|error| unreadable(body, &error))?;
+    Ok(document.data.filter(|data| data.get() != "null"))
+}
+
+/// Takes a body as text. What is no UTF-8 in it becomes U+FFFD, and so does half a surrogate pair, which JSON can write and
+/// UTF-8 cannot.
+fn text(body: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(body);
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6).and_then(|escape| escape.strip_prefix("\\u"));
+        digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
+    };
+    let (mut halves, mut at) = (Vec::new(), 0);
+    while let Some(found) = text.get(at..).and_then(|rest| rest.find('\\')) {
+        at += found;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                halves.push(at);
+                6
+            }
+            _ => 2,
+        };
+    }
+    if halves.is_empty() {
+        return text;
+    }
+    let mut text = text.into_owned();
+    halves.into_iter().for_each(|at| text.replace_range(at..at + 6, "\\ufffd"));
+    Cow::Owned(text)
 }
 
 /// Says what a body is that is not the document asked for.
-fn unreadable(body: &[u8], error: &serde_json::Error) -> Unreadable {
-    let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).map_or(body, |at| &body[at..]);
-    Unreadable(match start.first() {
+fn unreadable(body: &str, error: &serde_json::Error) -> Unreadable {
+    Unreadable(match body.trim_ascii_start().as_bytes().first() {
         None => "it is empty".to_owned(),
         Some(b'<') => "it is HTML or XML, not JSON".to_owned(),
         Some(b'{') if error.is_eof() => format!("its JSON is cut off after {} bytes", body.len()),
@@ -151,44 +174,44 @@ impl Fault {
 }
 
 /// Reads a list: at once where every item is as it should be, else item by item.
-fn list<'a, A: Attributes<'a>, T: PartialEq>(
-    body: &'a [u8],
+fn list<A: Attributes, T: PartialEq>(
+    body: &[u8],
     kind: &str,
-    make: impl Fn(DeviceId, A) -> T,
+    make: impl Fn(DeviceId, A) -> (T, Unread),
 ) -> Result<List<T>, Unreadable> {
-    match at_once(body, kind, &make) {
+    match std::str::from_utf8(body).ok().and_then(|body| at_once(body, kind, &make)) {
         Some(list) => Ok(list),
-        None => one_by_one(body, kind, make),
+        None => one_by_one(&text(body), kind, make),
     }
 }
 
 /// Reads a list in a single pass; `None` when there is anything wrong with it.
-fn at_once<'a, A: Attributes<'a>, T>(body: &'a [u8], kind: &str, make: impl Fn(DeviceId, A) -> T) -> Option<List<T>> {
+fn at_once<A: Attributes, T>(body: &str, kind: &str, make: impl Fn(DeviceId, A) -> (T, Unread)) -> Option<List<T>> {
     // Hashes: two ids that share one are read item by item, where they are compared.
     let mut ids: HashSet<u64> = HashSet::with_capacity(1024);
     let mut items = Vec::with_capacity(1024);
-    let document::Rest { links, meta } =
-        document::from_text(std::str::from_utf8(body).ok()?, |resource: Resource<A>| {
-            let (id, attributes) = identified("", kind, resource).and_then(complete).map_err(|fault| fault.reason)?;
-            if !ids.insert(xxh3_64(id.as_str().as_bytes())) {
-                return Err("duplicate_id");
-            }
-            items.push(Item { index: items.len(), value: make(id, attributes) });
-            Ok(())
-        })
-        .ok()?;
+    let document::Rest { links, meta } = document::read(body, |resource: Resource<A>| {
+        let (id, attributes) = identified("", kind, resource).and_then(complete).map_err(|fault| fault.reason)?;
+        if !ids.insert(xxh3_64(id.as_str().as_bytes())) {
+            return Err("duplicate_id");
+        }
+        let (value, unread) = make(id, attributes);
+        items.push(Item { index: items.len(), value, unread });
+        Ok(())
+    })
+    .ok()?;
     let paging::Meta { next, total } = meta;
     Some(List { items, rejected: Vec::new(), next: Next::of(next, links.next), total })
 }
 
 /// Reads the items of a list. Of several with one id the first counts; an equal one is dropped, another is rejected.
-fn one_by_one<'a, A: Attributes<'a>, T: PartialEq>(
-    body: &'a [u8],
+fn one_by_one<A: Attributes, T: PartialEq>(
+    body: &str,
     kind: &str,
-    make: impl Fn(DeviceId, A) -> T,
+    make: impl Fn(DeviceId, A) -> (T, Unread),
 ) -> Result<List<T>, Unreadable> {
-    let mut data: Vec<&'a RawValue> = Vec::with_capacity(1024);
-    let rest = document::from_bytes(body, |raw| {
+    let mut data: Vec<&RawValue> = Vec::with_capacity(1024);
+    let rest = document::read(body, |raw| {
         data.push(raw);
         Ok(())
     });
@@ -204,11 +227,11 @@ fn one_by_one<'a, A: Attributes<'a>, T: PartialEq>(
                 continue;
             }
         };
-        let value = make(id.clone(), attributes);
+        let (value, unread) = make(id.clone(), attributes);
         match first.entry(id) {
             Entry::Vacant(place) => {
                 place.insert(items.len());
-                items.push(Item { index, value });
+                items.push(Item { index, value, unread });
             }
             Entry::Occupied(place) if items[*place.get()].value == value => {}
             Entry::Occupied(place) => {
@@ -257,60 +280,39 @@ impl<'de, A: Deserialize<'de>> Visitor<'de> for ResourceVisitor<A> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut resource = Resource { kind: None, id: None, attributes: None };
-        let (mut ids, mut attributes) = (0, 0);
         while let Some(name) = map.next_key_seed(Name)? {
             match name.as_ref() {
-                "type" => resource.kind = map.next_value::<Text>()?.0,
-                "id" => {
-                    resource.id = map.next_value::<Text>()?.0;
-                    ids += 1;
-                }
-                "attributes" => {
-                    resource.attributes = map.next_value()?;
-                    attributes += 1;
-                }
+                "type" => resource.kind = values::text(map.next_value()?).unwrap_or_default(),
+                "id" => resource.id = values::text(map.next_value()?).unwrap_or_default(),
+                "attributes" => resource.attributes = map.next_value()?,
                 _ => drop(map.next_value::<de::IgnoredAny>()?),
             }
         }
-        match (ids, attributes) {
-            (0 | 1, 0 | 1) => Ok(resource),
-            (0 | 1, _) => Err(de::Error::duplicate_field("attributes")),
-            _ => Err(de::Error::duplicate_field("id")),
-        }
+        Ok(resource)
     }
 }
 
-/// Reads a resource and its attributes; only what is wrong with it is found out slowly.
-fn resource<'a, A: Attributes<'a>>(raw: &'a str, kind: &str) -> Result<(DeviceId, A), Fault> {
-    let error = match serde_json::from_str::<Resource<A>>(raw) {
-        Ok(resource) => return complete(identified(raw, kind, resource)?),
-        Err(error) => error,
-    };
-    let (id, attributes) = named::<&RawValue>(raw, kind)?;
-    let reason = match attributes.map(RawValue::get) {
-        None | Some("[]" | "\"\"") => "no_attributes",
-        Some(text) if text.len() > attributes::MAX_WEIGHT => "too_large",
-        Some(_) => "bad_attribute",
-    };
-    Err(Fault::new(Some(id.into_string()), reason, error.to_string()))
+/// Reads a resource and its attributes.
+fn resource<A: Attributes>(raw: &str, kind: &str) -> Result<(DeviceId, A), Fault> {
+    if !raw.starts_with('{') {
+        return Err(Fault::new(None, "not_an_object", "the item is not an object"));
+    }
+    let resource: Resource<&RawValue> =
+        serde_json::from_str(raw).map_err(|error| Fault::new(rough_name(raw), "no_id", error.to_string()))?;
+    let (id, attributes) = identified(raw, kind, resource)?;
+    let said = attributes.map(RawValue::get).filter(|text| text.starts_with('{'));
+    match said.map(attributes::read).transpose() {
+        Ok(attributes) => complete((id, attributes)),
+        Err(error) => Err(Fault::new(Some(id.into_string()), "too_large", error.to_string())),
+    }
 }
 
 /// Refuses a resource that says nothing.
-fn complete<'a, A: Attributes<'a>>((id, attributes): (DeviceId, Option<A>)) -> Result<(DeviceId, A), Fault> {
+fn complete<A: Attributes>((id, attributes): (DeviceId, Option<A>)) -> Result<(DeviceId, A), Fault> {
     match attributes.or_else(A::none).filter(|attributes| !attributes.empty()) {
         Some(attributes) => Ok((id, attributes)),
         None => Err(Fault::new(Some(id.into_string()), "no_attributes", "the item has no attributes")),
     }
-}
-
-/// Reads what an item is called by; the rest may still be wrong.
-fn named<'a, A: Deserialize<'a>>(raw: &'a str, kind: &str) -> Result<(DeviceId, Option<A>), Fault> {
-    if !raw.starts_with('{') {
-        return Err(Fault::new(None, "not_an_object", "the item is not an object"));
-    }
-    let resource: Resource<A> =
-        serde_json::from_str(raw).map_err(|error| Fault::new(rough_name(raw), "bad_attribute", error.to_string()))?;
-    identified(raw, kind, resource)
 }
 
 fn identified<A>(raw: &str, kind: &str, resource: Resource<A>) -> Result<(DeviceId, Option<A>), Fault> {

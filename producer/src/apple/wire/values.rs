@@ -1,186 +1,154 @@
-//! Apple's values in all the spellings that were seen: `null`, `""`, `[]` and absent are one thing.
+//! Apple's values in every spelling that was seen. `null`, `""`, `[]` and an absent attribute all mean that there is no value.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use chrono::{Datelike as _, NaiveDate};
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use windfall_schemas::timestamp;
 
 /// Longest list of an attribute; a device has two IMEIs.
 const MAX_ITEMS: usize = 64;
 
-/// A text; of a list its first.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Text(pub(super) Option<String>);
+/// Any value. A text, which nearly all are, is borrowed where it holds no escapes.
+#[derive(Debug)]
+pub(super) enum Json<'a> {
+    Text(Cow<'a, str>),
+    Other(Value),
+}
 
-/// Any number of texts; a text alone is a list of one.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Texts(pub(super) Vec<String>);
+/// What a value means, or the value itself where it is not understood.
+pub(super) type Understood<T> = Result<T, Value>;
 
-/// An instant in epoch milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Instant(pub(super) Option<i64>);
-
-/// A yes or no.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Flag(pub(super) Option<bool>);
-
-/// A count.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Count(pub(super) Option<i64>);
-
-/// How many bytes a value holds that will have to be kept.
-pub(super) trait Weigh {
-    fn weight(&self) -> usize {
-        8
+/// Reads a text; of a list it takes the first.
+pub(super) fn text(json: Json<'_>) -> Understood<Option<String>> {
+    match json {
+        Json::Text(text) => Ok(Some(text.into_owned()).filter(|text| !text.is_empty())),
+        other => texts(other).map(|texts| texts.into_iter().next()),
     }
 }
 
-impl Weigh for Instant {}
-impl Weigh for Flag {}
-impl Weigh for Count {}
-
-impl Weigh for Text {
-    fn weight(&self) -> usize {
-        self.0.as_ref().map_or(0, String::len)
-    }
-}
-
-impl Weigh for Texts {
-    fn weight(&self) -> usize {
-        self.0.iter().map(String::len).sum()
-    }
-}
-
-fn filled(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
-}
-
-macro_rules! nothing_is_default {
-    () => {
-        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-            Ok(Self::Value::default())
+/// Reads any number of texts; a single text is a list of one.
+pub(super) fn texts(json: Json<'_>) -> Understood<Vec<String>> {
+    let known = |item: &Value| matches!(item, Value::String(_) | Value::Null);
+    let filled = |item| if let Value::String(text) = item { Some(text).filter(|text| !text.is_empty()) } else { None };
+    match json {
+        Json::Text(_) => text(json).map(|text| text.into_iter().collect()),
+        Json::Other(Value::Null) => Ok(Vec::new()),
+        Json::Other(Value::Array(items)) if items.len() <= MAX_ITEMS && items.iter().all(known) => {
+            Ok(items.into_iter().filter_map(filled).collect())
         }
-
-        fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
-            Ok(Self::Value::default())
-        }
-    };
+        Json::Other(value) => Err(value),
+    }
 }
 
-macro_rules! visited_by {
-    ($value:ident, $visitor:ident) => {
-        impl<'de> Deserialize<'de> for $value {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any($visitor)
-            }
+/// Reads a time as epoch milliseconds.
+pub(super) fn instant(json: Json<'_>) -> Understood<Option<i64>> {
+    parsed(json, |text| usual_time(text).or_else(|| timestamp::parse_millis(text).ok()))
+}
+
+/// Reads `true` or `false`, which may stand in quotes.
+pub(super) fn flag(json: Json<'_>) -> Understood<Option<bool>> {
+    match json {
+        Json::Other(Value::Bool(flag)) => Ok(Some(flag)),
+        json => parsed(json, |text| text.parse().ok()),
+    }
+}
+
+/// Reads a whole number, which may stand in quotes.
+pub(super) fn count(json: Json<'_>) -> Understood<Option<i64>> {
+    match json {
+        Json::Other(Value::Number(number)) => number.as_i64().map(Some).ok_or(Value::Number(number)),
+        json => parsed(json, |text| text.parse().ok()),
+    }
+}
+
+fn parsed<T>(json: Json<'_>, parse: impl Fn(&str) -> Option<T>) -> Understood<Option<T>> {
+    let owned;
+    let text = match &json {
+        Json::Text(text) => text.as_ref(),
+        Json::Other(_) => {
+            owned = text(json)?;
+            owned.as_deref().unwrap_or_default()
         }
     };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    parse(text).map(Some).ok_or_else(|| Value::String(text.to_owned()))
 }
 
-struct TextVisitor;
-visited_by!(Text, TextVisitor);
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text or a list of texts")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-        Ok(Text(filled(text).map(str::to_owned)))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Text, E> {
-        Ok(Text(Some(text).filter(|text| !text.is_empty())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Text, A::Error> {
-        TextsVisitor.visit_seq(items).map(|texts| Text(texts.0.into_iter().next()))
-    }
-
-    nothing_is_default!();
-}
-
-struct TextsVisitor;
-visited_by!(Texts, TextsVisitor);
-
-impl<'de> Visitor<'de> for TextsVisitor {
-    type Value = Texts;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text or a list of texts")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Texts, E> {
-        Ok(Texts(filled(text).map(str::to_owned).into_iter().collect()))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Texts, E> {
-        self.visit_str(&text)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Texts, A::Error> {
-        let mut texts = Vec::new();
-        while let Some(Single(text)) = items.next_element()? {
-            texts.extend(text);
-            if texts.len() > MAX_ITEMS {
-                return Err(de::Error::custom(format_args!("more than {MAX_ITEMS} items")));
-            }
-        }
-        Ok(Texts(texts))
-    }
-
-    nothing_is_default!();
-}
-
-/// An item of a list: no lists inside lists.
-#[derive(Default)]
-struct Single(Option<String>);
-
-struct SingleVisitor;
-visited_by!(Single, SingleVisitor);
-
-impl Visitor<'_> for SingleVisitor {
-    type Value = Single;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Single, E> {
-        Ok(Single(filled(text).map(str::to_owned)))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Single, E> {
-        self.visit_str(&text)
-    }
-
-    nothing_is_default!();
-}
-
-struct InstantVisitor;
-visited_by!(Instant, InstantVisitor);
-
-impl Visitor<'_> for InstantVisitor {
-    type Value = Instant;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a time such as 2026-08-03T11:20:00.5Z")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Instant, E> {
-        match filled(text) {
-            Some(text) => match usual_time(text) {
-                Some(millis) => Ok(Instant(Some(millis))),
-                None => timestamp::parse_millis(text).map(|millis| Instant(Some(millis))).map_err(E::custom),
-            },
-            None => Ok(Instant(None)),
+impl Json<'_> {
+    /// Returns how many bytes of text the value holds.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Json::Text(text) => text.len(),
+            Json::Other(Value::Array(items)) => items.iter().filter_map(Value::as_str).map(str::len).sum(),
+            Json::Other(_) => 0,
         }
     }
 
-    nothing_is_default!();
+    /// Returns the value by itself.
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Json::Text(text) => Value::String(text.into_owned()),
+            Json::Other(value) => value,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Other(flag.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Other(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Other(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Json<'de>, E> {
+        Ok(Json::Other(number.into()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Other(Value::Null))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Json<'de>, A::Error> {
+        Value::deserialize(SeqAccessDeserializer::new(items)).map(Json::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Json<'de>, A::Error> {
+        Value::deserialize(MapAccessDeserializer::new(members)).map(Json::Other)
+    }
 }
 
 /// Reads the form in which Apple writes nearly all times, `2026-08-03T11:20:00.5Z`, at a tenth of the general price.
@@ -212,62 +180,6 @@ fn usual_time(text: &str) -> Option<i64> {
     let days = i64::from(date.num_days_from_ce()) - 719_163;
     let seconds = i64::from(hour * 3600 + minute * 60 + second);
     Some((days * 86_400 + seconds) * 1000 + millis)
-}
-
-struct FlagVisitor;
-visited_by!(Flag, FlagVisitor);
-
-impl Visitor<'_> for FlagVisitor {
-    type Value = Flag;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("true or false")
-    }
-
-    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Flag, E> {
-        Ok(Flag(Some(flag)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Flag, E> {
-        match text {
-            "" => Ok(Flag(None)),
-            "true" => Ok(Flag(Some(true))),
-            "false" => Ok(Flag(Some(false))),
-            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-        }
-    }
-
-    nothing_is_default!();
-}
-
-struct CountVisitor;
-visited_by!(Count, CountVisitor);
-
-impl<'de> Visitor<'de> for CountVisitor {
-    type Value = Count;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number")
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Count, E> {
-        Ok(Count(i64::try_from(number).ok()))
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Count, E> {
-        Ok(Count(Some(number)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
-        Ok(Count(text.parse().ok()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Count, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Count(None))
-    }
-
-    nothing_is_default!();
 }
 
 #[cfg(test)]
