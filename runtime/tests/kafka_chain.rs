@@ -66,7 +66,7 @@ impl Copier {
         self.publisher = Some(Publisher::start(&self.connection, &self.transactional_id).await.unwrap());
         let group = self.consumer.group();
         let committed = group.committed(&assignment.partitions).await.unwrap();
-        let starts = committed.into_iter().map(|(at, offset)| (at, Start::from(offset))).collect();
+        let starts = committed.into_iter().map(|(at, offset)| (at, Start::from(offset.as_ref()))).collect();
         match group.start_at(&assignment, starts).await {
             Ok(_) | Err(ConsumerError::Reassigned { .. }) => {}
             Err(error) => panic!("{error:?}"),
@@ -82,7 +82,8 @@ impl Copier {
             let (key, value) = (record.key.clone().unwrap(), record.value.clone().unwrap());
             Outgoing::new(self.output.as_str(), key, value).to_partition(record.partition)
         });
-        let input = Input { group: self.consumer.group(), epoch: batch.epoch, next_offsets: batch.next_offsets() };
+        let input =
+            Input { group: self.consumer.group(), epoch: batch.epoch, positions: batch.positions(), program: None };
         let transaction = Transaction { derived: derived.collect(), input: Some(input), ..Transaction::default() };
         match publisher.commit(transaction).await {
             Ok(_) | Err(PublishError::Reassigned(_)) => {}

@@ -1,9 +1,10 @@
 //! Transactions of the writer, against a real broker.
 
-use windfall_runtime::kafka::consumer::{ConsumerError, Start};
+use windfall_runtime::kafka::consumer::{Committed, ConsumerError, Start};
 use windfall_runtime::kafka::publisher::{Input, PublishError, Publisher, Transaction};
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Membership, Outgoing};
+use windfall_runtime::log_identity::Position;
 use windfall_schemas::partition;
 
 use crate::kafka_support::*;
@@ -161,7 +162,14 @@ async fn input_offsets_move_with_the_output_and_only_in_their_epoch() {
     let epoch = start_committed(&consumer, &assignment).await;
     assert_eq!(take(&mut consumer, 4).await.len(), 4);
     let group = consumer.group();
-    let input = |epoch, next| Input { group: group.clone(), epoch, next_offsets: vec![(at(&source, 0), next)] };
+    let position = |next_offset| Position { next_offset, log_time: Some(1_700_000_000_000 + next_offset) };
+    let program = Some("5eed".to_owned());
+    let input = |epoch, next| Input {
+        group: group.clone(),
+        epoch,
+        positions: vec![(at(&source, 0), position(next))],
+        program: program.clone(),
+    };
     let output_of = |text: &str, input| Transaction {
         derived: vec![record(&output, 0, text)],
         input: Some(input),
@@ -169,7 +177,8 @@ async fn input_offsets_move_with_the_output_and_only_in_their_epoch() {
     };
     publisher.commit(output_of("done", input(epoch, 4))).await.unwrap();
     let committed = group.committed(&assignment.partitions).await.unwrap();
-    assert_eq!(committed[&at(&source, 0)], Some(4));
+    let beside = Committed { position: position(4), program: program.clone() };
+    assert_eq!(committed[&at(&source, 0)], Some(beside), "what stands beside the offset is committed with it");
 
     let starts = [(at(&source, 0), Start::At(2))].into();
     let later = group.start_at(&assignment, starts).await.unwrap();
@@ -193,7 +202,7 @@ async fn a_member_that_has_left_commits_nothing() {
     consumer.close().await;
     let transaction = Transaction {
         derived: vec![record(&output, 0, "zombie")],
-        input: Some(Input { group, epoch, next_offsets: vec![(at(&source, 0), 1)] }),
+        input: Some(Input { group, epoch, positions: vec![(at(&source, 0), Position::at(1))], program: None }),
         ..Transaction::default()
     };
     let error = publisher.commit(transaction).await.unwrap_err();

@@ -133,7 +133,7 @@ pub(crate) async fn assigned(consumer: &mut GroupConsumer) -> Assignment {
 pub(crate) async fn start_committed(consumer: &GroupConsumer, assignment: &Assignment) -> u64 {
     let group = consumer.group();
     let committed = group.committed(&assignment.partitions).await.unwrap();
-    let starts = committed.into_iter().map(|(at, offset)| (at, Start::from(offset))).collect();
+    let starts = committed.into_iter().map(|(at, offset)| (at, Start::from(offset.as_ref()))).collect();
     group.start_at(assignment, starts).await.unwrap()
 }
 

@@ -6,6 +6,7 @@ mod clients;
 mod kafka_chain;
 mod kafka_consumer;
 mod kafka_dead_letters;
+mod kafka_log;
 mod kafka_mock;
 mod kafka_outage;
 mod kafka_publisher;

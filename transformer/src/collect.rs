@@ -25,9 +25,9 @@ use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
-use windfall_runtime::kafka::consumer::Start;
+use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
-use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_schemas::asset::AssetKey;
@@ -230,7 +230,7 @@ impl Stage for MergeStage {
     async fn take_over(
         &mut self,
         partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<i64>>,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
         self.memory.codecs.forget_missing();
@@ -244,8 +244,8 @@ impl Stage for MergeStage {
         let mut starts = Starts::new();
         for at in partitions {
             let folded = self.memory.next_offset(at.partition);
-            let committed = committed.get(at).copied().flatten();
-            if committed.unwrap_or(0) < folded {
+            let committed = committed.get(at).and_then(Option::as_ref);
+            if committed.map_or(0, |committed| committed.position.next_offset) < folded {
                 self.moving.push((at.clone(), folded));
             }
             starts.insert(at.clone(), if folded == 0 { Start::Beginning } else { Start::At(folded) });
@@ -288,7 +288,7 @@ impl Stage for MergeStage {
         self.merge_all(&records)
     }
 
-    fn settle(&mut self, effects: MergeEffects, committed: &Committed) {
+    fn settle(&mut self, effects: MergeEffects, committed: &publisher::Committed) {
         let MergeEffects { assets, consumed } = effects;
         for ((partition, asset_id), asset) in assets {
             self.memory.remember(partition, asset_id, asset);

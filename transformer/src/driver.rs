@@ -25,6 +25,7 @@ use windfall_runtime::health::{Part, State};
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, Group, GroupConsumer};
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, TopicPartition, connection};
+use windfall_runtime::log_identity::Position;
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::stall::Stall;
 use windfall_runtime::telemetry::chain;
@@ -240,7 +241,7 @@ impl<S: Stage> Driver<S> {
             return Ok(Step::Done);
         }
         let (assignment, epoch) = (held.assignment.clone(), held.epoch);
-        let next_offsets = batch.next_offsets();
+        let next_offsets = batch.positions();
         let Batch { epoch: _, records, reached } = batch;
         let len = records.len();
         self.options.stall.read();
@@ -269,12 +270,12 @@ impl<S: Stage> Driver<S> {
         group: &Group,
         epoch: u64,
         work: Work<S::Effects>,
-        next_offsets: Vec<(TopicPartition, i64)>,
+        next_offsets: Vec<(TopicPartition, Position)>,
     ) -> Result<(), TransformerError> {
         let Work { derived, follow_up, next_offsets: moved, dead_letters, effects } = work;
         let mut next_offsets = next_offsets;
-        next_offsets.extend(moved);
-        let input = Input { group: group.clone(), epoch, next_offsets };
+        next_offsets.extend(moved.into_iter().map(|(at, offset)| (at, Position::at(offset))));
+        let input = Input { group: group.clone(), epoch, positions: next_offsets, program: None };
         let transaction = Transaction { derived, follow_up, checkpoint: Vec::new(), input: Some(input) };
         let publisher = self.publisher.as_mut().ok_or(TransformerError::NoWriter)?;
         self.stage.before_commit();

@@ -112,8 +112,8 @@ pub(crate) async fn partitions<S: Default + Send + 'static, K: DeserializeOwned>
         taken.insert(*number, cached.unwrap_or_default());
     }
     let folded = match run(folding, topic, taken, take.clone()).await {
-        Err(TableError::Truncated { partition, .. } | TableError::Recreated { partition, .. }) => {
-            warn!(topic, partition, "memory is older than its topic, reading the whole");
+        Err(TableError::Truncated { .. } | TableError::OtherLog(_)) => {
+            warn!(topic, "memory is older than its topic, reading the whole");
             let fresh = numbers.iter().map(|number| (*number, Cached::default())).collect();
             run(folding, topic, fresh, take).await?
         }

@@ -14,9 +14,9 @@ use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
-use windfall_runtime::kafka::consumer::Start;
+use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
-use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::table;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
@@ -250,7 +250,7 @@ impl Stage for MapStage {
     async fn take_over(
         &mut self,
         partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<i64>>,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
         self.codecs.forget_missing();
@@ -261,7 +261,7 @@ impl Stage for MapStage {
         let contributions = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
         let rebuilt = self.links.rebuild(folding, contributions, &self.loaded.collection, &numbers).await?;
         self.healing = rebuilt.into();
-        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(*offset))).collect())
+        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(offset.as_ref()))).collect())
     }
 
     fn heal(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
@@ -280,7 +280,7 @@ impl Stage for MapStage {
         self.map_all(records)
     }
 
-    fn settle(&mut self, effects: MapEffects, committed: &Committed) {
+    fn settle(&mut self, effects: MapEffects, committed: &publisher::Committed) {
         for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
             self.links.remember(partition, link, delivered.offset);
         }

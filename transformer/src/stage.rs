@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use windfall_runtime::kafka::consumer::Start;
-use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::consumer::{Committed, Start};
+use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Outgoing, Record, TopicPartition};
 
 use crate::error::TransformerError;
@@ -29,7 +29,7 @@ pub(crate) trait Stage: Send {
     fn take_over(
         &mut self,
         partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<i64>>,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
     ) -> impl Future<Output = Result<Starts, TransformerError>> + Send;
 
     /// Names what an earlier writer left undone in the partitions, after a bounded look at them; `None` when all is done.
@@ -42,7 +42,7 @@ pub(crate) trait Stage: Send {
     ) -> impl Future<Output = Result<Work<Self::Effects>, TransformerError>> + Send;
 
     /// Moves memory: the work is durable.
-    fn settle(&mut self, effects: Self::Effects, committed: &Committed);
+    fn settle(&mut self, effects: Self::Effects, committed: &publisher::Committed);
 
     /// Tells what an operator should know, for `/status`; `None` where there is nothing to tell.
     fn details(&self) -> Details;

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::Offset;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -85,6 +86,14 @@ pub(super) fn first_offset<C: ConsumerContext>(
         consumer.fetch_watermarks(&at.topic, at.partition, left.clamp(SHORTEST_ASK, LONGEST_ASK))
     };
     retried(deadline, again, ask).map(|(first, _)| first)
+}
+
+/// Returns an offset that is a number.
+pub(super) fn number(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
 }
 
 /// Logs what librdkafka calls an error: most are brokers that come and go, which it sees to by itself.

@@ -26,6 +26,7 @@ pub use error::PublishError;
 use super::connection::Connection;
 use super::consumer::Group;
 use super::record::{Delivered, Outgoing, TopicPartition};
+use crate::log_identity::Position;
 use crate::telemetry::chain;
 use writer::{Command, Writer};
 
@@ -49,7 +50,7 @@ impl Transaction {
         self.derived.is_empty()
             && self.follow_up.is_empty()
             && self.checkpoint.is_empty()
-            && self.input.as_ref().is_none_or(|input| input.next_offsets.is_empty())
+            && self.input.as_ref().is_none_or(|input| input.positions.is_empty())
     }
 }
 
@@ -60,8 +61,10 @@ pub struct Input {
     pub group: Group,
     /// The epoch the records were read in.
     pub epoch: u64,
-    /// The next offset to read of each partition.
-    pub next_offsets: Vec<(TopicPartition, i64)>,
+    /// How far each partition was read; the time is kept beside the offset.
+    pub positions: Vec<(TopicPartition, Position)>,
+    /// The identity of the program that has read it, kept beside the offset as well.
+    pub program: Option<String>,
 }
 
 /// A transaction that is durable, and where its records stand: in the order they were given.

@@ -28,7 +28,7 @@ use crate::diagnose::Diagnosed;
 use reading::Reading;
 
 /// Brokers that have not answered by then are out of reach.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which part of a topic is to be folded.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use windfall_runtime::kafka::consumer;
 use windfall_runtime::kafka::publisher::Committed;
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Connection, Record, TopicPartition};
@@ -233,10 +234,14 @@ impl Memory {
     }
 
     /// Up to where contributions are taken in before anything is computed.
-    pub(super) fn input_offset(&self, at: &TopicPartition, committed: &BTreeMap<TopicPartition, Option<i64>>) -> i64 {
+    pub(super) fn input_offset(
+        &self,
+        at: &TopicPartition,
+        committed: &BTreeMap<TopicPartition, Option<consumer::Committed>>,
+    ) -> i64 {
         let recorded = self.lasts.get(&at.partition).is_some_and(|cached| !cached.state.is_empty());
-        match committed.get(at).copied().flatten() {
-            Some(offset) => offset,
+        match committed.get(at).and_then(Option::as_ref) {
+            Some(committed) => committed.position.next_offset,
             None if recorded => i64::MAX,
             None => 0,
         }

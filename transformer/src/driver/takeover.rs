@@ -9,6 +9,7 @@ use windfall_runtime::kafka::TopicPartition;
 use windfall_runtime::kafka::consumer::{Assignment, Group, GroupConsumer, Start};
 use windfall_runtime::kafka::publisher::Publisher;
 use windfall_runtime::kafka::table::Extent;
+use windfall_runtime::log_identity::Position;
 
 use super::{Driver, Held, Step, Turn, rebalance};
 use crate::error::TransformerError;
@@ -93,7 +94,10 @@ impl<S: Stage> Driver<S> {
         // A partition in which nothing is left to read has no end to be met.
         let goal = extents.iter().filter(|(at, extent)| from(at, extent).is_some_and(|from| from < extent.end));
         let goal = goal.map(|(at, extent)| (at.clone(), extent.end)).collect();
-        let stood: Positions = committed.iter().filter_map(|(at, offset)| Some((at.clone(), (*offset)?))).collect();
+        let stood: Positions = committed
+            .iter()
+            .filter_map(|(at, offset)| Some((at.clone(), offset.as_ref()?.position.next_offset)))
+            .collect();
         let begins = extents.iter().filter_map(|(at, extent)| Some((at.clone(), from(at, extent)?)));
         let fence = if stood.is_empty() { begins.collect() } else { stood };
         Ok(Ground { starts, goal, fence })
@@ -113,7 +117,7 @@ impl<S: Stage> Driver<S> {
                 yield_now().await;
             } else {
                 fence.extend(work.next_offsets.drain(..));
-                let present = fence.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
+                let present = fence.iter().map(|(at, offset)| (at.clone(), Position::at(*offset))).collect();
                 self.commit(group, epoch, work, present).await?;
             }
             if self.shutdown.is_cancelled() || !group.current(epoch) {

@@ -8,8 +8,8 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
-use windfall_runtime::kafka::consumer::{GroupOptions, Start};
-use windfall_runtime::kafka::publisher::Committed;
+use windfall_runtime::kafka::consumer::{Committed, GroupOptions, Start};
+use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Outgoing, Record};
@@ -41,9 +41,9 @@ impl Stage for Idle {
     async fn take_over(
         &mut self,
         _: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<i64>>,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
     ) -> Result<Starts, TransformerError> {
-        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(*offset))).collect())
+        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(offset.as_ref()))).collect())
     }
 
     fn heal(&mut self) -> Result<Option<Work<()>>, TransformerError> {
@@ -58,7 +58,7 @@ impl Stage for Idle {
         Ok(Work::empty())
     }
 
-    fn settle(&mut self, (): (), _: &Committed) {}
+    fn settle(&mut self, (): (), _: &publisher::Committed) {}
 
     fn details(&self) -> Details {
         Vec::new()
@@ -286,14 +286,16 @@ async fn a_healing_moves_no_position() {
     assert!(matches!(bench.take(assignment.clone()).await, Ok(Step::Done)));
     assert_eq!(bench.written().await, RECORDS + 1);
     let at = assignment.partitions[0].clone();
-    let positions = || bench.group.committed(&assignment.partitions);
-    assert_eq!(positions().await.unwrap()[&at], Some(0), "where reading begins, as none was ever committed");
+    let group = bench.group.clone();
+    let positions = || group.committed(&assignment.partitions);
+    let offset = |committed: &Option<Committed>| committed.as_ref().map(|committed| committed.position.next_offset);
+    assert_eq!(offset(&positions().await.unwrap()[&at]), Some(0), "where reading begins, as none was ever committed");
     let epoch = bench.driver.held.as_ref().unwrap().epoch;
     bench.group.commit(epoch, &[(at.clone(), 2)]).await.unwrap();
     bench.heal_one();
     assert!(matches!(bench.take(assignment.clone()).await, Ok(Step::Done)));
     assert_eq!(bench.written().await, RECORDS + 2);
-    assert_eq!(bench.group.committed(&assignment.partitions).await.unwrap()[&at], Some(2));
+    assert_eq!(offset(&positions().await.unwrap()[&at]), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::kafka::record::{Record, TopicPartition};
+use crate::log_identity::Position;
 
 /// When a batch is handed over; whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +47,21 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Returns the offset to commit for each partition: that of its last record, plus one.
+    /// Returns how far each partition was read: behind its last record, and up to the greatest time among its records.
     #[must_use]
-    pub fn next_offsets(&self) -> Vec<(TopicPartition, i64)> {
-        let mut next: Vec<(TopicPartition, i64)> = Vec::new();
+    pub fn positions(&self) -> Vec<(TopicPartition, Position)> {
+        let mut positions: Vec<(TopicPartition, Position)> = Vec::new();
         for record in &self.records {
-            let same = |(known, _): &&mut (TopicPartition, i64)| {
+            let same = |(known, _): &(TopicPartition, Position)| {
                 known.partition == record.partition && known.topic == record.topic
             };
-            match next.iter_mut().find(same) {
-                Some((_, offset)) => *offset = record.offset + 1,
-                None => next.push((record.topic_partition(), record.offset + 1)),
-            }
+            let place = positions.iter().position(same).unwrap_or_else(|| {
+                positions.push((record.topic_partition(), Position::at(record.offset)));
+                positions.len() - 1
+            });
+            positions[place].1.pass(record.offset, record.timestamp_ms);
         }
-        next
+        positions
     }
 }
 
@@ -154,14 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn next_offsets_are_one_past_the_last_record_of_each_partition() {
+    fn a_position_is_one_past_the_last_record_of_its_partition_with_the_greatest_time() {
         let now = Instant::now();
         let mut cutter = Cutter::new(limits(9, 1_000));
-        for (partition, offset) in [(0, 4), (1, 9), (0, 6)] {
-            cutter.push(record(partition, offset, 1), now);
+        for (partition, offset, timestamp_ms) in [(0, 4, Some(80)), (1, 9, None), (0, 6, Some(70))] {
+            cutter.push(Record { timestamp_ms, ..record(partition, offset, 1) }, now);
         }
-        let next = cutter.cut(1).next_offsets();
-        assert_eq!(next, vec![(TopicPartition::new("t", 0), 7), (TopicPartition::new("t", 1), 10)]);
+        let read = |partition, next_offset, log_time| {
+            (TopicPartition::new("t", partition), Position { next_offset, log_time })
+        };
+        assert_eq!(cutter.cut(1).positions(), vec![read(0, 7, Some(80)), read(1, 10, None)]);
     }
 
     #[test]

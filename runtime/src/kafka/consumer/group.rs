@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::error::ConsumerError;
 use super::mailbox::{Assignment, Flow, Live, Mailbox, Turn};
 use super::polling::GroupContext;
-use crate::kafka::client::first_offset;
+use crate::kafka::client::{first_offset, number};
 use crate::kafka::record::TopicPartition;
+use crate::log_identity::{Beside, Position};
 
 /// A broker that has not answered by then is not going to help this assignment.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,10 +34,26 @@ pub enum Start {
     At(i64),
 }
 
-impl From<Option<i64>> for Start {
+/// A committed offset, and what stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// How far the group has read.
+    pub position: Position,
+    /// The identity of the program that has read up to there, where one was noted.
+    pub program: Option<String>,
+}
+
+impl Committed {
+    fn new(next_offset: i64, metadata: &str) -> Self {
+        let Beside { log_time, program } = Beside::parse(metadata);
+        Self { position: Position { next_offset, log_time }, program }
+    }
+}
+
+impl From<Option<&Committed>> for Start {
     /// A committed offset, or the beginning where none was ever committed.
-    fn from(committed: Option<i64>) -> Self {
-        committed.map_or(Self::Beginning, Self::At)
+    fn from(committed: Option<&Committed>) -> Self {
+        committed.map_or(Self::Beginning, |committed| Self::At(committed.position.next_offset))
     }
 }
 
@@ -65,17 +83,19 @@ impl Group {
     pub async fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Option<i64>>, ConsumerError> {
+    ) -> Result<BTreeMap<TopicPartition, Option<Committed>>, ConsumerError> {
         let list = partition_list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
         let found = self
             .blocking(move |consumer| consumer.committed_offsets(list, ASK_TIMEOUT))
             .await?
             .map_err(|source| self.ask("committed offsets", source))?;
-        // A partition whose offset was not read must not look like one that has none: it would begin at the beginning.
-        for element in found.elements() {
+        let committed = |element: TopicPartitionListElem<'_>| {
+            // A partition whose offset was not read must not look like one that has none: it would begin at the beginning.
             element.error().map_err(|source| self.ask("committed offsets", source))?;
-        }
-        Ok(offsets_of(&found).collect())
+            let at = TopicPartition::new(element.topic(), element.partition());
+            Ok((at, number(element.offset()).map(|next_offset| Committed::new(next_offset, element.metadata()))))
+        };
+        found.elements().into_iter().map(committed).collect()
     }
 
     /// Begins to deliver: pauses everything, seeks, and resumes the partitions named; the others stay paused.
@@ -277,13 +297,7 @@ fn offsets_of(list: &TopicPartitionList) -> impl Iterator<Item = (TopicPartition
     let elements = list.elements();
     elements
         .into_iter()
-        .map(|element| {
-            let offset = match element.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => None,
-            };
-            (TopicPartition::new(element.topic(), element.partition()), offset)
-        })
+        .map(|element| (TopicPartition::new(element.topic(), element.partition()), number(element.offset())))
         .collect::<Vec<_>>()
         .into_iter()
 }

@@ -28,7 +28,7 @@ use tracing::warn;
 
 pub use batch::{Batch, BatchLimits, Reached};
 pub use error::ConsumerError;
-pub use group::{Group, Start};
+pub use group::{Committed, Group, Start};
 pub use mailbox::{Assignment, Flow, Revoked};
 
 use super::client::make;

@@ -23,6 +23,7 @@ use crate::kafka::client::{log_error, make};
 use crate::kafka::connection::MESSAGE_TIMEOUT;
 use crate::kafka::record::{Delivered, MAX_RECORD_BYTES, Outgoing};
 use crate::kafka::retire::retire;
+use crate::log_identity::{Beside, Position};
 use crate::telemetry::chain;
 
 /// A broker that just started, or loads its transactions, answers retriably for some seconds.
@@ -251,10 +252,10 @@ impl Writer {
 
     fn send_offsets(&self, input: &Input) -> Result<(), PublishError> {
         let mut offsets = TopicPartitionList::new();
-        for (at, next_offset) in &input.next_offsets {
-            offsets
-                .add_partition_offset(&at.topic, at.partition, Offset::Offset(*next_offset))
-                .map_err(|source| self.not_taken(source))?;
+        for (at, Position { next_offset, log_time }) in &input.positions {
+            let mut element = offsets.add_partition(&at.topic, at.partition);
+            element.set_metadata(Beside { log_time: *log_time, program: input.program.clone() }.to_string());
+            element.set_offset(Offset::Offset(*next_offset)).map_err(|source| self.not_taken(source))?;
         }
         self.still_wanted("offsets")?;
         // Fetched now and not earlier: a generation of before a rebalance would be refused, an empty one not even checked.

@@ -3,6 +3,7 @@
 use rdkafka::error::KafkaError;
 
 use crate::diagnose::{Diagnose, Diagnosed, Diagnosis, Kind};
+use crate::log_identity::OtherLog;
 use crate::retry::Retry;
 
 /// What can go wrong while a topic is read to its end.
@@ -24,18 +25,9 @@ pub enum TableError {
         /// What librdkafka says.
         source: KafkaError,
     },
-    /// The offset to begin at lies beyond the end: the topic was recreated.
-    #[error("`{topic}` ends at {end} in partition {partition}, before offset {from} that was read of it earlier")]
-    Recreated {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// Where reading was to begin.
-        from: i64,
-        /// Where the partition ends.
-        end: i64,
-    },
+    /// The position to go on from was taken from another log.
+    #[error(transparent)]
+    OtherLog(#[from] Box<OtherLog>),
     /// The offset to begin at is no longer there.
     #[error("`{topic}` begins at {first} in partition {partition}, after offset {from} where reading was to go on")]
     Truncated {
@@ -99,7 +91,7 @@ impl Diagnose for TableError {
                 .diagnosis()
                 .retry(Retry::Backoff)
                 .or_help("check that the topic exists (`windfall topics create`) and that the brokers can be reached"),
-            Self::Recreated { .. } => Kind::Refused.help("the topic was recreated: rebuild what was made from it"),
+            Self::OtherLog(other) => other.diagnosis(),
             Self::KeySchema { .. } => Kind::Refused.help(
                 "the schema registry was changed or has lost its ids: go back to the former one, or start with a new `topic_prefix`",
             ),

@@ -17,8 +17,9 @@ use crate::diagnose::Diagnosed;
 use super::{Extent, FoldProgress, FoldRequest, Folded, Hidden, TableError};
 use crate::kafka::client::{PlainContext, make};
 use crate::kafka::consumer::Start;
-use crate::kafka::record::Record;
+use crate::kafka::record::{Record, TopicPartition};
 use crate::kafka::retire::retire;
+use crate::log_identity::{Found, Position, judge};
 
 /// How long a poll waits; also how often a hidden tail is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -231,11 +232,14 @@ fn begin(topic: &str, partition: i32, start: Start, extent: Extent) -> Result<i6
     let Extent { first, end } = extent;
     match start {
         Start::Beginning => Ok(first),
-        Start::At(from) if from > end => Err(TableError::Recreated { topic: topic.to_owned(), partition, from, end }),
         Start::At(from) if from < first => {
             Err(TableError::Truncated { topic: topic.to_owned(), partition, from, first })
         }
-        Start::At(from) => Ok(from),
+        Start::At(from) => {
+            let found = Found { younger: None, end };
+            judge(TopicPartition::new(topic, partition), Position::at(from), found).map_err(Box::new)?;
+            Ok(from)
+        }
     }
 }
 
@@ -248,7 +252,7 @@ mod tests {
         let extent = Extent { first: 5, end: 9 };
         assert_eq!(begin("t", 0, Start::Beginning, extent).unwrap(), 5);
         assert_eq!(begin("t", 0, Start::At(9), extent).unwrap(), 9);
-        assert!(matches!(begin("t", 0, Start::At(10), extent), Err(TableError::Recreated { from: 10, end: 9, .. })));
+        assert!(matches!(begin("t", 0, Start::At(10), extent), Err(TableError::OtherLog(_))));
         assert!(matches!(begin("t", 0, Start::At(4), extent), Err(TableError::Truncated { from: 4, first: 5, .. })));
     }
 }
