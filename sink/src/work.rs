@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use windfall_runtime::kafka::Record;
+use windfall_runtime::log_identity::Position;
 
 use crate::asset::AssetChange;
 use crate::freshness::as_of;
@@ -173,17 +174,20 @@ impl Work {
         (behind.map_or(0, |last| last + 1), changes)
     }
 
+    /// The position moves behind the last record alone: what no record shows may be younger than all that was read.
     fn spans(&self, entries: &[Entry], last: bool, positions: &BTreeMap<i32, i64>) -> Vec<Span> {
-        let mut reach: BTreeMap<i32, (i64, Option<DateTime<Utc>>)> = BTreeMap::new();
+        let mut reach: BTreeMap<i32, (Position, Option<i64>)> = BTreeMap::new();
         for Entry { record, .. } in entries {
-            let written = record.timestamp_ms.and_then(DateTime::from_timestamp_millis);
-            reach.insert(record.partition, (record.offset + 1, written));
+            let (position, written) = reach.entry(record.partition).or_insert((Position::at(0), None));
+            position.pass(record.offset, record.timestamp_ms);
+            *written = record.timestamp_ms;
         }
-        let span = |(partition, (to, written)): (i32, (i64, Option<DateTime<Utc>>))| {
+        let span = |(partition, (position, written)): (i32, (Position, Option<i64>))| {
+            let Position { next_offset: to, log_time } = position;
             let from = *positions.get(&partition)?;
-            let end = self.ends.iter().find(|end| last && end.partition == partition && end.next_offset >= to);
-            let to = end.map_or(to, |end| end.next_offset);
-            Some(Span { partition, from, to, as_of: as_of(self.received, written, end.is_some()) })
+            let at_end = last && self.ends.iter().any(|end| end.partition == partition && end.next_offset >= to);
+            let written = written.and_then(DateTime::from_timestamp_millis);
+            Some(Span { partition, from, to, as_of: as_of(self.received, written, at_end), log_time })
         };
         reach.into_iter().filter_map(span).collect()
     }
@@ -283,12 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_part_moves_the_position_past_the_markers_at_the_end() {
+    fn the_position_stays_before_the_markers_at_the_end_and_only_the_last_part_knows_what_was_deleted_up_to_now() {
         let positions = BTreeMap::from([(0, 0)]);
-        assert_eq!(work(3).part(&positions).spans[0].to, 5);
-        let mut halved = work(4);
-        halved.refused(refused());
-        assert_eq!(halved.part(&positions).spans[0].to, 2, "only the last part reaches the end");
+        let now = DateTime::UNIX_EPOCH + chrono::TimeDelta::days(99);
+        let of = |work: &Work| work.part(&positions).spans[0];
+        let mut work = Work::new((0..4).map(readable).collect(), [(0, 6)], now);
+        assert_eq!((of(&work).to, of(&work).as_of, of(&work).log_time), (4, now, Some(0)));
+        work.refused(refused());
+        assert!(of(&work).to == 2 && of(&work).as_of < now);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) fn moment() -> DateTime<Utc> {
 }
 
 pub(crate) fn span(partition: i32, from: i64, to: i64) -> Span {
-    Span { partition, from, to, as_of: moment() }
+    Span { partition, from, to, as_of: moment(), log_time: None }
 }
 
 fn seen(color: &str, deleted: bool, offset: i64) -> (Option<String>, bool, (i64, i32, i64)) {
@@ -206,13 +206,16 @@ async fn a_refused_record_is_told_from_trouble_and_nothing_of_its_batch_stays(su
     assert_eq!(subject.rows().await.len(), 2, "its neighbours are stored, the position steps over it");
 }
 
-async fn as_of_is_renewed_without_records_and_never_goes_back(subject: impl Subject) {
+async fn as_of_is_renewed_without_records_and_neither_it_nor_the_time_of_the_log_goes_back(subject: impl Subject) {
     let mut store = claimed(&subject).await;
-    store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
+    assert_eq!(store.claim(&[0]).await.unwrap()[0].log_time, None);
+    let timed = |log_time| Span { log_time: Some(log_time), ..span(0, 0, 1) };
+    store.apply(&[record("a", 0, 0, "red")], &[timed(80)]).await.unwrap();
     let later = moment() + TimeDelta::hours(1);
-    store.apply(&[], &[Span { partition: 0, from: 1, to: 1, as_of: later }]).await.unwrap();
+    store.apply(&[], &[Span { from: 1, as_of: later, ..timed(70) }]).await.unwrap();
     store.apply(&[], &[span(0, 1, 1)]).await.unwrap();
-    assert_eq!(store.claim(&[0]).await.unwrap()[0].as_of, Some(later));
+    let claimed = &store.claim(&[0]).await.unwrap()[0];
+    assert_eq!((claimed.as_of, claimed.log_time), (Some(later), Some(80)));
 }
 
 async fn a_table_has_one_sink(subject: impl Subject) {
@@ -276,7 +279,7 @@ conformance!(
     a_tombstone_of_an_unknown_or_newer_asset_changes_nothing,
     a_life_within_one_batch_comes_to_its_last_state,
     a_refused_record_is_told_from_trouble_and_nothing_of_its_batch_stays,
-    as_of_is_renewed_without_records_and_never_goes_back,
+    as_of_is_renewed_without_records_and_neither_it_nor_the_time_of_the_log_goes_back,
     a_table_has_one_sink,
     a_check_claims_nothing,
     an_asset_id_is_a_value_and_never_sql,

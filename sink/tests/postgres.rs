@@ -262,6 +262,23 @@ async fn validate_makes_nothing_and_names_the_statements() {
 }
 
 #[tokio::test]
+async fn positions_of_an_earlier_version_gain_the_time_of_the_log() {
+    let subject = PostgresSubject::new().await;
+    let mut store = claimed(&subject).await;
+    store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
+    drop(store);
+    let drop_column = format!("alter table {}.windfall_positions drop column log_time", subject.schema);
+    subject.client.batch_execute(&drop_column).await.unwrap();
+    let error = subject.with("assets", subject.table(), SchemaMode::Validate).claim(&[0]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused(Refusal::Shape { remedy, .. }) if remedy.contains("log_time")),
+        "{error:?}"
+    );
+    let claimed = subject.open("assets").claim(&[0]).await.unwrap();
+    assert_eq!((claimed[0].next_offset, claimed[0].log_time), (1, None));
+}
+
+#[tokio::test]
 async fn evolve_adds_a_column_and_keeps_the_rows() {
     let subject = PostgresSubject::new().await;
     let mut store = claimed(&subject).await;

@@ -38,6 +38,16 @@ async fn moments_are_text_in_utc_and_the_file_is_written_ahead() {
 }
 
 #[tokio::test]
+async fn positions_of_an_earlier_version_gain_the_time_of_the_log() {
+    let subject = SqliteSubject::new().await;
+    drop(filled(&subject).await);
+    let connection = rusqlite::Connection::open(&subject.path).unwrap();
+    connection.execute_batch("alter table windfall_positions drop column log_time").unwrap();
+    let claimed = subject.open("assets").claim(&[0]).await.unwrap();
+    assert_eq!((claimed[0].next_offset, claimed[0].log_time), (1, None));
+}
+
+#[tokio::test]
 async fn a_file_that_another_process_writes_is_locked_and_heals() {
     let subject = SqliteSubject::new().await;
     let mut store = filled(&subject).await;

@@ -32,6 +32,7 @@ struct Position {
     epoch: i64,
     next_offset: i64,
     as_of: Option<DateTime<Utc>>,
+    log_time: Option<i64>,
 }
 
 /// A fault to happen at the next call that would change something.
@@ -135,12 +136,12 @@ impl MemoryStore {
         self.take_table(&mut contents)?;
         let mut claimed = Vec::with_capacity(partitions.len());
         for &partition in partitions {
-            let fresh = Position { generation: 1, epoch: 0, next_offset: 0, as_of: None };
+            let fresh = Position { generation: 1, epoch: 0, next_offset: 0, as_of: None, log_time: None };
             let position = contents.positions.entry(partition).or_insert(fresh);
             position.epoch += 1;
-            let Position { generation, epoch, next_offset, as_of } = *position;
+            let Position { generation, epoch, next_offset, as_of, log_time } = *position;
             self.epochs.insert(partition, epoch);
-            claimed.push(Claimed { partition, generation, next_offset, as_of });
+            claimed.push(Claimed { partition, generation, next_offset, as_of, log_time });
         }
         after(lost, claimed)
     }
@@ -163,6 +164,7 @@ impl MemoryStore {
             if let Some(position) = contents.positions.get_mut(&span.partition) {
                 position.next_offset = span.to;
                 position.as_of = position.as_of.max(Some(span.as_of));
+                position.log_time = position.log_time.max(span.log_time);
             }
         }
         after(lost, applied)

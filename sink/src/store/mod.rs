@@ -73,6 +73,8 @@ pub struct Claimed {
     pub next_offset: i64,
     /// Up to when the store knows every deletion of this partition; `None` before the first batch.
     pub as_of: Option<DateTime<Utc>>,
+    /// The greatest `LogAppendTime` stored, in milliseconds since 1970; `None` where no version of the sink noted it.
+    pub log_time: Option<i64>,
 }
 
 /// How far a batch moves one partition: the half-open interval `[from, to)` of offsets.
@@ -92,6 +94,8 @@ pub struct Span {
     pub to: i64,
     /// Up to when every deletion of this partition is known once the batch is stored.
     pub as_of: DateTime<Utc>,
+    /// The greatest `LogAppendTime` of its records, in milliseconds since 1970; the store keeps the greatest of all batches.
+    pub log_time: Option<i64>,
 }
 
 /// What became of a batch; the five numbers add up to its length.

@@ -67,8 +67,12 @@ impl Session {
         for (name, statement) in
             ["windfall_sinks", "windfall_positions"].iter().zip(shape::create_bookkeeping(&table.name.schema))
         {
-            if self.columns(table, name).await?.is_empty() {
+            let existing = self.columns(table, name).await?;
+            if existing.is_empty() {
                 self.change(table, mode, vec![format!("the table `{name}` is missing beside it")], statement).await?;
+            } else if *name == "windfall_positions" && existing.iter().all(|column| column.name != "log_time") {
+                let faults = vec![format!("column `log_time` is missing in `{name}` beside it")];
+                self.change(table, mode, faults, shape::add_log_time(&table.name.schema)).await?;
             }
         }
         Ok(())

@@ -81,14 +81,9 @@ impl AssetStore for PostgresStore {
         let session = self.session().await?;
         let mut rows = session.claim(&self.identity, partitions).await?;
         self.session = Some(session);
-        let mut claimed = Vec::with_capacity(partitions.len());
-        for &partition in partitions {
-            if let Some((claim, next_offset, as_of)) = rows.remove(&partition) {
-                self.claims.insert(partition, claim);
-                claimed.push(Claimed { partition, generation: claim.generation, next_offset, as_of });
-            }
-        }
-        Ok(claimed)
+        rows.sort_by_key(|(claimed, _)| partitions.iter().position(|partition| *partition == claimed.partition));
+        self.claims.extend(rows.iter().map(|(claimed, claim)| (claimed.partition, *claim)));
+        Ok(rows.into_iter().map(|(claimed, _)| claimed).collect())
     }
 
     async fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {

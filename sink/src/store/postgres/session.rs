@@ -15,7 +15,7 @@ use super::address::Address;
 use super::sqlstate::classify;
 use super::statements::{self, Graves, Rows};
 use crate::store::fold::{Folded, fold};
-use crate::store::{Applied, Cause, Claim, Identity, Span, StoreError};
+use crate::store::{Applied, Cause, Claim, Claimed, Identity, Span, StoreError};
 use crate::table::Table;
 
 /// How long a cancellation may take; it only saves the server work.
@@ -117,15 +117,22 @@ impl Session {
         &self,
         identity: &Identity,
         partitions: &[i32],
-    ) -> Result<BTreeMap<i32, (Claim, i64, Option<DateTime<Utc>>)>, StoreError> {
+    ) -> Result<Vec<(Claimed, Claim)>, StoreError> {
         let statement = &self.statements()?.claim;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
             [&identity.sink, &identity.topic, &partitions];
         let rows = self.within(self.client.query(statement, &parameters)).await?;
         rows.iter()
             .map(|row| {
-                let claim = Claim { generation: row.try_get(1)?, epoch: row.try_get(2)? };
-                Ok((row.try_get(0)?, (claim, row.try_get(3)?, row.try_get(4)?)))
+                let (generation, epoch) = (row.try_get(1)?, row.try_get(2)?);
+                let claimed = Claimed {
+                    partition: row.try_get(0)?,
+                    generation,
+                    next_offset: row.try_get(3)?,
+                    as_of: row.try_get(4)?,
+                    log_time: row.try_get(5)?,
+                };
+                Ok((claimed, Claim { generation, epoch }))
             })
             .collect::<Result<_, tokio_postgres::Error>>()
             .map_err(classify)
@@ -210,8 +217,9 @@ impl Session {
         let starts: Vec<i64> = spans.iter().map(|span| span.from).collect();
         let ends: Vec<i64> = spans.iter().map(|span| span.to).collect();
         let as_of: Vec<DateTime<Utc>> = spans.iter().map(|span| span.as_of).collect();
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-            [&identity.sink, &identity.topic, &partitions, &epochs, &starts, &ends, &as_of];
+        let log_times: Vec<Option<i64>> = spans.iter().map(|span| span.log_time).collect();
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+            [&identity.sink, &identity.topic, &partitions, &epochs, &starts, &ends, &as_of, &log_times];
         let statements = self.statements()?;
         let moved = self.within(self.client.query(&statements.advance, &parameters)).await?;
         if moved.len() == spans.len() {

@@ -113,10 +113,15 @@ pub(super) fn create_bookkeeping(schema: &Name) -> [String; 2] {
     let positions = format!(
         "create table if not exists {} (sink text not null, topic text not null, partition integer not null, \
          generation bigint not null, epoch bigint not null, next_offset bigint not null, \
-         as_of timestamp with time zone, primary key (sink, topic, partition))",
+         as_of timestamp with time zone, log_time bigint, primary key (sink, topic, partition))",
         qualified(schema, "windfall_positions"),
     );
     [sinks, positions]
+}
+
+/// Adds what earlier versions did not note beside a position.
+pub(super) fn add_log_time(schema: &Name) -> String {
+    format!("alter table {} add column if not exists log_time bigint", qualified(schema, "windfall_positions"))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(super) fn claim(schema: &Name) -> String {
         "insert into {positions} as kept (sink, topic, partition, generation, epoch, next_offset) \
          select $1, $2, wanted, 1, 1, 0 from unnest($3::integer[]) as wanted order by wanted \
          on conflict (sink, topic, partition) do update set epoch = kept.epoch + 1 \
-         returning partition, generation, epoch, next_offset, as_of",
+         returning partition, generation, epoch, next_offset, as_of, log_time",
         positions = qualified(schema, "windfall_positions"),
     )
 }
@@ -78,9 +78,10 @@ pub(super) fn claim(schema: &Name) -> String {
 /// Moves the positions that are where they should be, and answers which these were.
 pub(super) fn advance(schema: &Name) -> String {
     format!(
-        "update {positions} as kept set next_offset = moved.upto, as_of = greatest(kept.as_of, moved.as_of) \
-         from unnest($3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[]) \
-         as moved(partition, epoch, start, upto, as_of) \
+        "update {positions} as kept set next_offset = moved.upto, as_of = greatest(kept.as_of, moved.as_of), \
+         log_time = greatest(kept.log_time, moved.log_time) \
+         from unnest($3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::bigint[]) \
+         as moved(partition, epoch, start, upto, as_of, log_time) \
          where kept.sink = $1 and kept.topic = $2 and kept.partition = moved.partition \
          and kept.epoch = moved.epoch and kept.next_offset = moved.start returning kept.partition",
         positions = qualified(schema, "windfall_positions"),

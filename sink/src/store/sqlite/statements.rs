@@ -19,17 +19,20 @@ pub(super) const BOOKKEEPING: &str = "create table if not exists windfall_sinks 
     (table_name text primary key, sink text not null unique, topic text not null, claimed_at text not null); \
     create table if not exists windfall_positions \
     (sink text not null, topic text not null, \"partition\" integer not null, generation integer not null, \
-    epoch integer not null, next_offset integer not null, as_of text, primary key (sink, topic, \"partition\"))";
+    epoch integer not null, next_offset integer not null, as_of text, log_time integer, primary key (sink, topic, \"partition\"))";
+
+/// Adds what earlier versions did not note beside a position.
+pub(super) const ADD_LOG_TIME: &str = "alter table windfall_positions add column log_time integer";
 
 /// Raises the epoch of a partition.
 pub(super) const CLAIM: &str = "insert into windfall_positions \
     (sink, topic, \"partition\", generation, epoch, next_offset) values (?1, ?2, ?3, 1, 1, 0) \
     on conflict (sink, topic, \"partition\") do update set epoch = epoch + 1 \
-    returning generation, epoch, next_offset, as_of";
+    returning generation, epoch, next_offset, as_of, log_time";
 
 /// Moves a position that is where it should be.
-pub(super) const ADVANCE: &str = "update windfall_positions set next_offset = ?6, as_of = max(coalesce(as_of, ''), ?7) \
-    where sink = ?1 and topic = ?2 and \"partition\" = ?3 and epoch = ?4 and next_offset = ?5";
+pub(super) const ADVANCE: &str = "update windfall_positions set next_offset = ?6, as_of = max(coalesce(as_of, ''), ?7), \
+    log_time = coalesce(max(log_time, ?8), log_time, ?8) where sink = ?1 and topic = ?2 and \"partition\" = ?3 and epoch = ?4 and next_offset = ?5";
 
 /// Reads a position again.
 pub(super) const POSITION: &str =

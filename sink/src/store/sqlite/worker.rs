@@ -164,13 +164,17 @@ fn open(file: &SqliteFile) -> Result<Connection, StoreError> {
 
 fn settle(transaction: &Transaction<'_>, file: &SqliteFile) -> Result<(), StoreError> {
     let table = &file.table;
-    if columns(transaction, "windfall_sinks")?.is_empty() || columns(transaction, "windfall_positions")?.is_empty() {
+    let positions = columns(transaction, "windfall_positions")?;
+    if columns(transaction, "windfall_sinks")?.is_empty() || positions.is_empty() {
         change(
             transaction,
             file,
             vec!["`windfall_sinks` or `windfall_positions` is missing".to_owned()],
             statements::BOOKKEEPING,
         )?;
+    } else if !positions.contains_key("log_time") {
+        let faults = vec!["column `log_time` is missing in `windfall_positions`".to_owned()];
+        change(transaction, file, faults, statements::ADD_LOG_TIME)?;
     }
     let known = take_table(transaction, &file.identity, table)?;
     let existing = columns(transaction, table.name.table.as_str())?;
@@ -249,11 +253,11 @@ fn claim_one(
 ) -> Result<(Claimed, Claim), StoreError> {
     let mut statement = transaction.prepare_cached(statements::CLAIM).map_err(classify)?;
     let row = statement.query_row(params![identity.sink, identity.topic, partition], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Option<String>>(3)?))
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Option<String>>(3)?, row.get(4)?))
     });
-    let (generation, epoch, next_offset, as_of) = row.map_err(classify)?;
+    let (generation, epoch, next_offset, as_of, log_time) = row.map_err(classify)?;
     let as_of = as_of.and_then(|text| DateTime::parse_from_rfc3339(&text).ok()).map(|at| at.with_timezone(&Utc));
-    Ok((Claimed { partition, generation, next_offset, as_of }, Claim { generation, epoch }))
+    Ok((Claimed { partition, generation, next_offset, as_of, log_time }, Claim { generation, epoch }))
 }
 
 fn advance(
@@ -262,9 +266,9 @@ fn advance(
     claims: &BTreeMap<i32, Claim>,
     span: &Span,
 ) -> Result<(), StoreError> {
-    let Span { partition, from, to, as_of } = *span;
+    let Span { partition, from, to, as_of, log_time } = *span;
     let claim = claims.get(&partition).ok_or(StoreError::Fenced { partition })?;
-    let values = params![identity.sink, identity.topic, partition, claim.epoch, from, to, moment(as_of)];
+    let values = params![identity.sink, identity.topic, partition, claim.epoch, from, to, moment(as_of), log_time];
     let moved = transaction.prepare_cached(statements::ADVANCE).and_then(|mut advance| advance.execute(values));
     if moved.map_err(classify)? == 1 {
         return Ok(());
