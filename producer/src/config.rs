@@ -11,8 +11,8 @@ use windfall_schemas::identifiers::Org;
 
 use crate::apple::auth::Account;
 use crate::apple::key::SigningKey;
-use crate::apple::transport::loopback;
 use crate::budget::Limit;
+use windfall_runtime::http::route::loopback;
 
 /// Apple's token endpoint, the same for both products.
 pub const DEFAULT_TOKEN_URL: &str = "https://account.apple.com/auth/oauth2/token";

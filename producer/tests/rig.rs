@@ -19,6 +19,7 @@ use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::{KafkaConfig, SchemaRegistryConfig};
 use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::{Connection, Headers};
+use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::secret::Secret;
@@ -28,7 +29,7 @@ use windfall_schemas::notification::{Notification, NotificationKey};
 use windfall_schemas::reject::RejectValue;
 use windfall_schemas::scan::{ScanKey, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
-use windfall_schemas::topic::Names;
+use windfall_schemas::topic::{Names, value_subject};
 use windfall_simulator::journal::{Record, Response};
 use windfall_simulator::{Builder, Command, Handle, JournalMode, Running, Simulator};
 
@@ -184,10 +185,12 @@ impl Rig {
         K: DeserializeOwned + Send + 'static,
         V: DeserializeOwned + Send + 'static,
     {
-        let decoder = self.setup.registry.decoder().blocking();
+        let decoder = Decoder::new(self.setup.registry.clone(), value_subject(&topic));
         let request = FoldRequest::whole(topic, 0..partitions);
         let folded = table::fold(&self.setup.connection, request, Vec::new(), move |read, record| {
-            let (key, value) = (decoder.key(&record)?, decoder.value(&record)?);
+            decoder.learn_blocking(&record)?;
+            let key = record.key.as_ref().map(|_| decoder.key(&record).unwrap());
+            let value = decoder.value(&record).unwrap();
             read.push(Read { key, value, partition: record.partition, headers: record.headers });
             Ok(())
         });
@@ -206,10 +209,11 @@ impl Rig {
 
     /// The events of the devices, where others have written what cannot be read.
     pub(crate) async fn readable_events(&self) -> Vec<Envelope<DeviceValue>> {
-        let decoder = self.setup.registry.decoder().blocking();
+        let decoder = Decoder::new(self.setup.registry.clone(), value_subject(&self.names.devices()));
         let request = FoldRequest::whole(self.names.devices(), 0..12);
         let folded = table::fold(&self.setup.connection, request, Vec::new(), move |read, record| {
-            if let (Ok(Some(_)), Ok(Some(value))) = (decoder.key::<DeviceKey>(&record), decoder.value(&record)) {
+            decoder.learn_blocking(&record)?;
+            if let (Ok(_), Ok(Some(value))) = (decoder.key::<DeviceKey>(&record), decoder.value(&record)) {
                 read.push(value);
             }
             Ok(())

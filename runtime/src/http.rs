@@ -1,5 +1,7 @@
 //! The small server for people's and machines' questions: health, readiness, metrics, status.
 
+pub mod route;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -124,7 +126,7 @@ async fn unknown() -> Response {
     (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": routes }))).into_response()
 }
 
-async fn local_host_only(request: Request, next: Next) -> Response {
+pub(crate) async fn local_host_only(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if host.is_none_or(names_this_machine) {
         return next.run(request).await;

@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod log_identity;
 pub mod metrics;
 pub mod outcome;
+pub mod reader;
 pub mod registry;
 pub mod retry;
 pub mod secret;

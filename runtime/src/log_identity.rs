@@ -174,7 +174,9 @@ mod tests {
         let position = Position { next_offset: 40, log_time: Some(1_700_000_000_000) };
         let other = judge(at.clone(), position, Found { younger: Some(2), end: 90 }).unwrap_err();
         let text = format!("{other}; {}", other.help().unwrap());
-        for part in ["`abm.devices/3`", "offset 40", "2023-11-14T22:13:20.000Z", "offset 2", "topics accept abm.devices"] {
+        for part in
+            ["`abm.devices/3`", "offset 40", "2023-11-14T22:13:20.000Z", "offset 2", "topics accept abm.devices"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         let other = judge(at, position, Found { younger: None, end: 5 }).unwrap_err();

@@ -10,6 +10,7 @@ use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Event, G
 use windfall_runtime::kafka::table::{self, FoldRequest, Folded};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Connection, Membership, Outgoing, Record, TopicPartition};
+use windfall_runtime::registry::RegistryError;
 use windfall_schemas::topic::Cleanup;
 
 /// Nothing here takes longer unless it is broken.
@@ -61,10 +62,7 @@ pub(crate) async fn read(connection: &Connection, topic: &str, partitions: i32) 
     table::fold(connection, request, BTreeMap::new(), keep).await.expect("topic is read")
 }
 
-pub(crate) fn keep(
-    state: &mut BTreeMap<i32, Vec<String>>,
-    record: Record,
-) -> Result<(), windfall_runtime::diagnose::Diagnosed> {
+pub(crate) fn keep(state: &mut BTreeMap<i32, Vec<String>>, record: Record) -> Result<(), RegistryError> {
     state.entry(record.partition).or_default().push(text(&record));
     Ok(())
 }

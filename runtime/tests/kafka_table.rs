@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, TableError};
 use windfall_runtime::kafka::{Connection, Outgoing};
+use windfall_runtime::registry::RegistryError;
 
 use crate::kafka_support::*;
 
@@ -80,17 +81,17 @@ async fn a_tail_behind_the_end_tells_of_a_recreated_topic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_cannot_be_folded_is_named() {
+async fn a_record_whose_schema_is_not_told_is_named() {
     let connection = connection();
     let topic = topic(&connection, "t", 1).await;
     publish(&connection, records(&topic, 0, 0..3)).await;
     let request = FoldRequest::whole(topic.as_str(), [0]);
     let refuse = |_: &mut (), record: windfall_runtime::kafka::Record| match record.offset {
-        1 => Err(std::io::Error::other("no").into()),
+        1 => Err(RegistryError::NotRegistered { subject: "s".to_owned() }),
         _ => Ok(()),
     };
     let error = table::fold(&connection, request, (), refuse).await.unwrap_err();
-    assert!(matches!(error, TableError::Refused { partition: 0, offset: 1, .. }), "{error:?}");
+    assert!(matches!(error, TableError::Schema { partition: 0, offset: 1, .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

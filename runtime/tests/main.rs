@@ -17,3 +17,4 @@ mod registry_client;
 mod registry_foreign;
 mod registry_server;
 mod registry_topic;
+mod registry_verdicts;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use windfall_runtime::kafka::Outgoing;
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::table::{self, FoldRequest};
+use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::registry::server::{self, Served};
@@ -57,10 +58,11 @@ async fn confluents_python_client_registers_reads_and_is_refused_as_by_confluent
     });
     assert_eq!(seen, expected);
 
-    let decoder = client.decoder().blocking();
+    let decoder = Decoder::new(client, format!("{topic}-value"));
     let request = FoldRequest::whole(topic.as_str(), [0]);
     let read = table::fold(&connection, request, Vec::new(), move |rows: &mut Vec<Row>, record| {
-        rows.extend(decoder.value::<Row>(&record)?);
+        decoder.learn_blocking(&record)?;
+        rows.extend(decoder.value::<Row>(&record).unwrap());
         Ok(())
     });
     let texts: Vec<String> = read.await.unwrap().state.into_iter().map(|row| row.a).collect();

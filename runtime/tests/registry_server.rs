@@ -155,3 +155,27 @@ async fn a_port_that_another_of_us_serves_is_no_error_and_any_other_is() {
     assert!(matches!(error, RegistryError::Listen { .. }), "{error:?}");
     assert!(error.help().is_some());
 }
+
+#[tokio::test]
+async fn a_page_in_a_browser_can_neither_read_nor_register() {
+    let registry = asked().await;
+    let path = format!("{}/subjects/a-value/versions", registry.url);
+    let body = json!({ "schema": ONE }).to_string();
+    for kind in
+        [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("text/plain; x=application/json")]
+    {
+        let request = registry.client.post(&path).body(body.clone());
+        let request = match kind {
+            Some(kind) => request.header("content-type", kind),
+            None => request,
+        };
+        assert_eq!(request.send().await.unwrap().status(), 415, "{kind:?}");
+    }
+    let request = registry.client.post(&path).header("host", "evil.example").header("content-type", "application/json");
+    assert_eq!(request.body(body.clone()).send().await.unwrap().status(), 403);
+    assert_eq!(registry.client.get(&path).header("host", "evil.example:80").send().await.unwrap().status(), 403);
+    for kind in ["application/json; charset=utf-8", "application/vnd.schemaregistry.v1+json"] {
+        let request = registry.client.post(&path).header("content-type", kind).body(body.clone());
+        assert_eq!(request.send().await.unwrap().status(), 200, "{kind}");
+    }
+}

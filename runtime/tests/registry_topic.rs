@@ -37,6 +37,20 @@ async fn a_level_outlives_the_process_that_set_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_that_register_incompatible_schemas_at_once_one_is_refused() {
+    let connection = connection();
+    let (first, second) = (process(&connection).await, process(&connection).await);
+    let other = ONE.replace("string", "long");
+    for subject in (0..8).map(|n| format!("s{n}")) {
+        let (a, b) = tokio::join!(first.register(&subject, ONE), second.register(&subject, &other));
+        let refused = [&a, &b].into_iter().filter_map(|answer| answer.as_ref().err()).collect::<Vec<_>>();
+        assert!(matches!(refused[..], [RegistryError::Incompatible { .. }]), "{a:?} {b:?}");
+        let latest = process(&connection).await.latest(&subject).await.unwrap().unwrap();
+        assert_eq!(latest.version, Some(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_processes_that_register_at_once_end_with_the_same_versions() {
     let connection = connection();
     let processes = [process(&connection).await, process(&connection).await, process(&connection).await];

@@ -2,7 +2,6 @@
 //!
 //! Ratios, not absolutes: both share the server, the batch and the minute.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,8 @@ use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 use windfall_runtime::kafka::{Headers, Record};
+use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_schemas::asset::{
     AssetKey, AssetMeta, AssetRecord, Collection, DEVICES_KEY_SCHEMA, DEVICES_VALUE_SCHEMA, FieldType, FieldValue,
 };
@@ -19,9 +20,8 @@ use windfall_services::{Postgres, PostgresOptions};
 use windfall_sink::apply_path::{ApplyPath, values};
 use windfall_sink::asset::Field;
 use windfall_sink::config::SchemaMode;
-use windfall_sink::record::SchemaSource;
 use windfall_sink::store::postgres::{Address, PostgresStore};
-use windfall_sink::store::{AssetStore, Identity, Source, StoreError};
+use windfall_sink::store::{AssetStore, Identity, StoreError};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
 /// The allocator of the command.
@@ -35,14 +35,6 @@ const BATCH: i64 = 1_000;
 /// What is asked of the sink: this share of the bare loop's speed.
 const GOAL: f64 = 0.70;
 
-struct Texts(HashMap<u32, &'static str>);
-
-impl SchemaSource for Texts {
-    async fn schema_text(&self, id: u32) -> Result<Option<String>, Source> {
-        Ok(self.0.get(&id).map(|text| (*text).to_owned()))
-    }
-}
-
 /// Makes batches of encoded records.
 struct Feed {
     collection: Collection,
@@ -51,10 +43,10 @@ struct Feed {
 }
 
 impl Feed {
-    fn new() -> Self {
+    async fn new(registry: &RegistryClient) -> Self {
         let collection = Collection::from_value_schema(DEVICES_VALUE_SCHEMA).expect("the shipped schema");
-        let key = Codec::new(1, DEVICES_KEY_SCHEMA).expect("the shipped schema");
-        let value = Codec::new(2, DEVICES_VALUE_SCHEMA).expect("the shipped schema");
+        let key = registry.codec("assets.devices-key", DEVICES_KEY_SCHEMA).await.expect("the shipped schema");
+        let value = registry.codec("assets.devices-value", DEVICES_VALUE_SCHEMA).await.expect("the shipped schema");
         Self { collection, key, value }
     }
 
@@ -221,14 +213,15 @@ struct Bench {
     _server: Postgres,
     feed: Feed,
     bare: Bare,
-    sink: ApplyPath<PostgresStore, Texts>,
+    sink: ApplyPath<PostgresStore>,
     next: AtomicI64,
 }
 
 async fn set_up() -> Bench {
     let server = Postgres::start(&PostgresOptions { fsync: true }).expect("a server");
     let url = server.url();
-    let feed = Feed::new();
+    let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
+    let feed = Feed::new(&registry).await;
     let table =
         |name: &str| Table::of_collection(TableName::parse(name).expect("a name"), &feed.collection).expect("a table");
     let store = |name: &str| {
@@ -239,9 +232,8 @@ async fn set_up() -> Bench {
     while let Err(StoreError::Environment { .. }) = store("bare").check().await {
         tokio::task::yield_now().await;
     }
-    let texts = Texts(HashMap::from([(1, DEVICES_KEY_SCHEMA), (2, DEVICES_VALUE_SCHEMA)]));
     let collection = feed.collection.clone();
-    let sink = ApplyPath::claim(store("framed"), &[0], collection, texts).await.expect("a claim");
+    let sink = ApplyPath::claim(store("framed"), &[0], collection, registry).await.expect("a claim");
     let bare = Bare::connect(&url, table("bare")).await;
     Bench { _server: server, feed, bare, sink, next: AtomicI64::new(0) }
 }

@@ -1,19 +1,20 @@
 //! What the run loop does with a batch, without Kafka: bytes in, rows out. For benchmarks.
 
 use windfall_runtime::kafka::Record;
+use windfall_runtime::registry::RegistryClient;
 use windfall_schemas::asset::{AssetRecord, Collection};
 
 use crate::asset::{Content, Field};
 use crate::config::DlqConfig;
-use crate::record::{Decoder, Refused, SchemaSource, content};
+use crate::record::{AssetReader, Refused, content};
 use crate::store::{Applied, AssetStore, Source, StoreError};
 use crate::work::Work;
 use crate::writer::{DeadLetters, Halt, Writer};
 
 /// Decodes records and writes them as a running sink does.
-pub struct ApplyPath<S, R> {
+pub struct ApplyPath<S> {
     writer: Writer<S, NoDeadLetters>,
-    decoder: Decoder<R>,
+    reader: AssetReader,
 }
 
 struct NoDeadLetters;
@@ -24,15 +25,21 @@ impl DeadLetters for NoDeadLetters {
     }
 }
 
-impl<S: AssetStore, R: SchemaSource> ApplyPath<S, R> {
+impl<S: AssetStore> ApplyPath<S> {
     /// Claims `partitions` of `store`.
     ///
     /// # Errors
     /// As [`AssetStore::claim`].
-    pub async fn claim(store: S, partitions: &[i32], collection: Collection, schemas: R) -> Result<Self, StoreError> {
+    pub async fn claim(
+        store: S,
+        partitions: &[i32],
+        collection: Collection,
+        registry: RegistryClient,
+    ) -> Result<Self, StoreError> {
+        let reader = AssetReader::new(collection, registry, "assets.devices");
         let mut writer = Writer::new(store, NoDeadLetters, &DlqConfig::default());
         writer.claim(partitions).await?;
-        Ok(Self { writer, decoder: Decoder::new(collection, schemas) })
+        Ok(Self { writer, reader })
     }
 
     /// Decodes and stores one batch.
@@ -40,11 +47,12 @@ impl<S: AssetStore, R: SchemaSource> ApplyPath<S, R> {
     /// # Errors
     /// With what the run loop would pause or stop for.
     pub async fn store(&mut self, records: Vec<Record>) -> Result<Applied, Source> {
-        let mut read = Vec::with_capacity(records.len());
-        for record in records {
-            let outcome = self.decoder.read(&record).await?;
-            read.push((record, outcome));
-        }
+        self.reader.learn(&records).await?;
+        let read = |record: Record| {
+            let outcome = self.reader.read(&record);
+            (record, outcome)
+        };
+        let read = records.into_iter().map(read).collect();
         let mut work = Work::new(read, [], chrono::Utc::now());
         let mut applied = Applied::default();
         while !work.is_done() {

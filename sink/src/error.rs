@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::kafka::consumer::ConsumerError;
+use windfall_runtime::registry::RegistryError;
 use windfall_runtime::retry::Retry;
 
 use crate::store::{Refusal, Source, StoreError};
@@ -121,6 +122,15 @@ pub enum SinkError {
         /// How many there are.
         partitions: usize,
     },
+    /// The registry will not tell the schemas of the records without anybody's help.
+    #[error("sink `{sink}` cannot read records without their schemas")]
+    Registry {
+        /// The sink.
+        sink: String,
+        /// Why.
+        #[source]
+        source: Box<RegistryError>,
+    },
     /// The broker could not be asked where the topic ends.
     #[error("sink `{sink}` could not ask where its topic ends")]
     Ends {
@@ -166,6 +176,7 @@ impl Diagnose for SinkError {
             Self::Ends { .. } => {
                 Kind::Unavailable.help("see that the broker runs and that `kafka.bootstrap_servers` is right")
             }
+            Self::Registry { source, .. } => source.diagnosis().or_help("see the registry's log"),
             Self::Stalled { .. } => Kind::Unavailable
                 .help("see to what it waited for, and run it again: it takes up where it was")
                 .retry(Retry::Never),

@@ -1,17 +1,14 @@
 //! From a record of `assets.<collection>` to what a store takes.
 
-use std::collections::HashMap;
-use std::future::Future;
-
 use chrono::DateTime;
 use windfall_runtime::kafka::Record;
 use windfall_runtime::kafka::dead_letters::RefusedAt;
+use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_runtime::registry::{RegistryClient, RegistryError};
 use windfall_schemas::asset::{AssetKey, AssetMeta, AssetRecord, Collection, FieldValue};
-use windfall_schemas::wire::{Codec, SchemaReference, WireError, unframe};
+use windfall_schemas::topic::value_subject;
 
 use crate::asset::{AssetChange, Content, Field};
-use crate::store::Source;
 use crate::table::{ColumnKind, Table, TableError, TableName};
 
 impl Table {
@@ -51,22 +48,6 @@ fn column_kind(schema: &serde_json::Value) -> Option<ColumnKind> {
     }
 }
 
-/// Where the text of a schema is found by the number in front of a record.
-pub trait SchemaSource: Send + Sync {
-    /// Looks a text up; `None` when the registry knows no such number.
-    fn schema_text(&self, id: u32) -> impl Future<Output = Result<Option<String>, Source>> + Send;
-}
-
-impl SchemaSource for RegistryClient {
-    async fn schema_text(&self, id: u32) -> Result<Option<String>, Source> {
-        match self.text(id).await {
-            Ok(text) => Ok(Some(text.as_ref().to_owned())),
-            Err(RegistryError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 /// Why a record was refused: what its dead letter says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
@@ -84,91 +65,45 @@ pub(crate) struct Read {
     pub(crate) observed_ms: Option<i64>,
 }
 
-/// Reads records by the schema each was written with.
-pub(crate) struct Decoder<S> {
+/// Reads the records of one collection.
+pub(crate) struct AssetReader {
     collection: Collection,
-    schemas: S,
-    codecs: HashMap<u32, Codec>,
+    decoder: Decoder,
 }
 
-impl<S: SchemaSource> Decoder<S> {
-    pub(crate) fn new(collection: Collection, schemas: S) -> Self {
-        Self { collection, schemas, codecs: HashMap::new() }
+impl AssetReader {
+    /// `topic` is the topic of the collection's records.
+    pub(crate) fn new(collection: Collection, registry: RegistryClient, topic: &str) -> Self {
+        Self { collection, decoder: Decoder::new(registry, value_subject(topic)) }
     }
 
-    /// Reads one record; the inner error is the record's own fault.
-    ///
-    /// # Errors
-    /// When the registry cannot be asked, which a later try may mend.
-    pub(crate) async fn read(&mut self, record: &Record) -> Result<Result<Read, Refused>, Source> {
-        let key = match self.datum(record.key.as_deref(), RefusedAt::Key).await? {
-            Ok((codec, bytes)) => codec.decode::<AssetKey>(bytes).map_err(|error| unreadable(RefusedAt::Key, &error)),
-            Err(refused) => Err(refused),
-        };
-        let asset_id = match key {
-            Ok(AssetKey { asset_id }) => asset_id,
-            Err(refused) => return Ok(Err(refused)),
-        };
+    /// Asks for the schemas of the records, as [`Decoder::learn`]; to be called before they are read.
+    pub(crate) async fn learn(&self, records: &[Record]) -> Result<(), RegistryError> {
+        self.decoder.learn(records).await
+    }
+
+    /// Reads one record; what it fails with is the record's own fault.
+    pub(crate) fn read(&self, record: &Record) -> Result<Read, Refused> {
+        let AssetKey { asset_id } = self.decoder.key(record).map_err(refused(RefusedAt::Key))?;
         let (partition, offset) = (record.partition, record.offset);
         let Some(value) = &record.value else {
             let change = AssetChange { asset_id, partition, offset, content: Content::Tombstone };
-            return Ok(Ok(Read { change, observed_ms: None }));
+            return Ok(Read { change, observed_ms: None });
         };
-        Ok(match self.datum(Some(value), RefusedAt::Value).await? {
-            Err(refused) => Err(refused),
-            Ok((codec, bytes)) => match self.collection.decode_asset(&codec, bytes) {
-                Err(error) => Err(unreadable(RefusedAt::Value, &error)),
-                Ok(found) if found.asset_id != asset_id => {
-                    let message = "the value names another asset than the key".to_owned();
-                    Err(Refused { stage: RefusedAt::Value, kind: "key_mismatch".to_owned(), message })
-                }
-                Ok(found) => content(found).map(|(content, observed_ms)| {
-                    let change = AssetChange { asset_id, partition, offset, content };
-                    Read { change, observed_ms }
-                }),
-            },
-        })
-    }
-
-    /// Finds the codec that a key or value was written with.
-    async fn datum<'a>(
-        &mut self,
-        bytes: Option<&'a [u8]>,
-        stage: RefusedAt,
-    ) -> Result<Result<(Codec, &'a [u8]), Refused>, Source> {
-        let bytes = bytes.unwrap_or_default();
-        let id = match unframe(bytes, None) {
-            Ok((SchemaReference::Id(id), _)) => id,
-            Ok((found @ SchemaReference::Guid(_), _)) => {
-                let message = format!("schema {found} is named in a way that flat records are not written in");
-                return Ok(Err(Refused { stage, kind: "frame".to_owned(), message }));
-            }
-            Err(error) => return Ok(Err(unreadable(stage, &error))),
-        };
-        if !self.codecs.contains_key(&id) {
-            let Some(text) = self.schemas.schema_text(id).await? else {
-                let message = format!("the schema registry knows no schema {id}");
-                return Ok(Err(Refused { stage, kind: "unknown_schema".to_owned(), message }));
-            };
-            match Codec::new(id, &text) {
-                Ok(codec) => self.codecs.insert(id, codec),
-                Err(error) => return Ok(Err(unreadable(stage, &error))),
-            };
+        let refused = refused(RefusedAt::Value);
+        let (codec, _) = self.decoder.codec(value, None).map_err(&refused)?;
+        let found = self.collection.decode_asset(&codec, value).map_err(|error| refused(error.into()))?;
+        if found.asset_id != asset_id {
+            let message = "the value names another asset than the key".to_owned();
+            return Err(Refused { stage: RefusedAt::Value, kind: "key_mismatch".to_owned(), message });
         }
-        Ok(Ok((self.codecs[&id].clone(), bytes)))
+        let (content, observed_ms) = content(found)?;
+        Ok(Read { change: AssetChange { asset_id, partition, offset, content }, observed_ms })
     }
 }
 
-fn unreadable(stage: RefusedAt, error: &WireError) -> Refused {
-    let kind = match error {
-        WireError::Frame { .. } => "frame",
-        WireError::OtherSchema { .. } => "other_schema",
-        WireError::Schema { .. } | WireError::Hostile { .. } => "schema",
-        WireError::Decode { .. } | WireError::LeftOver { .. } => "decode",
-        WireError::TooLong { .. } | WireError::TooLarge { .. } => "too_long",
-        WireError::Encode { .. } => "encode",
-    };
-    Refused { stage, kind: kind.to_owned(), message: error.to_string() }
+fn refused(stage: RefusedAt) -> impl Fn(Unreadable) -> Refused {
+    move |why| Refused { stage, kind: why.kind().to_owned(), message: why.to_string() }
 }
 
 /// Puts the values into the order of [`Table::of_collection`]'s columns.
@@ -228,38 +163,38 @@ fn field(value: FieldValue) -> Result<Field, Refused> {
 mod tests {
     use super::*;
     use windfall_runtime::kafka::Headers;
+    use windfall_runtime::registry::embedded::EmbeddedRegistry;
     use windfall_schemas::asset::{DEVICES_VALUE_SCHEMA, Field as CollectionField, FieldType};
-
-    struct Texts(HashMap<u32, String>);
-
-    impl SchemaSource for Texts {
-        async fn schema_text(&self, id: u32) -> Result<Option<String>, Source> {
-            Ok(self.0.get(&id).cloned())
-        }
-    }
+    use windfall_schemas::wire::Codec;
 
     fn collection() -> Collection {
         let fields = [("color", FieldType::String), ("bought_at", FieldType::Timestamp)];
         Collection::new("devices", fields.map(|(name, kind)| CollectionField::new(name, kind)).to_vec()).unwrap()
     }
 
-    fn decoder() -> Decoder<Texts> {
-        let texts = [(1, collection().key_schema()), (2, collection().value_schema())];
-        Decoder::new(collection(), Texts(texts.into()))
+    /// A reader, and the codecs of key and value.
+    async fn set_up() -> (AssetReader, Codec, Codec) {
+        let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
+        let key = registry.codec("assets.devices-key", &collection().key_schema()).await.unwrap();
+        let value = registry.codec("assets.devices-value", &collection().value_schema()).await.unwrap();
+        (AssetReader::new(collection(), registry, "assets.devices"), key, value)
     }
 
-    fn record(asset_id: &str, value: Option<AssetRecord>) -> Record {
-        let key = Codec::new(1, &collection().key_schema()).unwrap();
-        let codec = Codec::new(2, &collection().value_schema()).unwrap();
+    fn record((_, key, codec): &(AssetReader, Codec, Codec), asset_id: &str, value: Option<AssetRecord>) -> Record {
         Record {
             topic: "assets.devices".into(),
             partition: 3,
             offset: 41,
             timestamp_ms: Some(5),
             key: Some(key.encode(&AssetKey { asset_id: asset_id.to_owned() }).unwrap().into()),
-            value: value.map(|value| collection().encode_asset(&codec, &value).unwrap().into()),
+            value: value.map(|value| collection().encode_asset(codec, &value).unwrap().into()),
             headers: Headers::new(),
         }
+    }
+
+    async fn read((reader, ..): &(AssetReader, Codec, Codec), record: Record) -> Result<Read, Refused> {
+        reader.learn(std::slice::from_ref(&record)).await.unwrap();
+        reader.read(&record)
     }
 
     fn asset(asset_id: &str) -> AssetRecord {
@@ -301,7 +236,8 @@ mod tests {
             mapping: text("__mapping"),
             sources: text("__sources"),
         };
-        let read = decoder().read(&record("a", Some(asset))).await.unwrap().unwrap();
+        let bench = set_up().await;
+        let read = read(&bench, record(&bench, "a", Some(asset))).await.unwrap();
         assert_eq!((read.change.partition, read.change.offset, read.observed_ms), (3, 41, Some(101)));
         let Content::Record { fields, deleted: false } = read.change.content else { panic!("a live record") };
         let table = Table::of_collection(TableName::parse("assets").unwrap(), &collection()).unwrap();
@@ -321,12 +257,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_without_a_value_is_a_tombstone_of_its_key() {
-        let read = decoder().read(&record("a", None)).await.unwrap().unwrap();
+        let bench = set_up().await;
+        let read = read(&bench, record(&bench, "a", None)).await.unwrap();
         assert_eq!((read.change.asset_id.as_str(), read.change.content), ("a", Content::Tombstone));
     }
 
     #[tokio::test]
     async fn what_cannot_be_read_is_refused_with_the_place_where_it_was_refused() {
+        let bench = set_up().await;
+        let record = |asset_id: &str, value| record(&bench, asset_id, value);
         let mut unframed = record("a", None);
         unframed.key = Some(vec![1, 2, 3].into());
         let mut keyless = record("a", None);
@@ -339,15 +278,15 @@ mod tests {
         let mut undated = asset("a");
         undated.fields[1] = FieldValue::Timestamp(i64::MAX);
         let expected = [
-            (unframed, RefusedAt::Key, "frame"),
-            (keyless, RefusedAt::Key, "frame"),
-            (cut, RefusedAt::Value, "decode"),
+            (unframed, RefusedAt::Key, "undecodable"),
+            (keyless, RefusedAt::Key, "no_key"),
+            (cut, RefusedAt::Value, "undecodable"),
             (strange, RefusedAt::Value, "unknown_schema"),
             (mismatched, RefusedAt::Value, "key_mismatch"),
             (record("a", Some(undated)), RefusedAt::Value, "timestamp_range"),
         ];
         for (record, stage, kind) in expected {
-            let refused = decoder().read(&record).await.unwrap().unwrap_err();
+            let refused = read(&bench, record).await.unwrap_err();
             assert_eq!((refused.stage, refused.kind.as_str()), (stage, kind));
         }
     }

@@ -76,11 +76,11 @@ impl Pipeline {
         .unwrap()
     }
 
-    fn sink(&self, instance: &str, membership: Membership) -> Sink<RegistryClient> {
+    fn sink(&self, instance: &str, membership: Membership) -> Sink {
         let surroundings = Surroundings {
             connection: Connection::new(self.connection.config(), "sink-assets", instance),
             collection: self.collection.clone(),
-            schemas: self.registry.clone(),
+            registry: self.registry.clone(),
             clock: SystemClock::shared(),
             part: self.status.part(format!("sink assets {instance}"), Duration::from_secs(90)),
             instance: instance.to_owned(),
@@ -152,7 +152,7 @@ impl Pipeline {
 
 type Running = JoinHandle<Result<Report, SinkError>>;
 
-fn spawn(sink: Sink<RegistryClient>) -> (CancellationToken, Running) {
+fn spawn(sink: Sink) -> (CancellationToken, Running) {
     let stop = CancellationToken::new();
     (stop.clone(), tokio::spawn(sink.run(stop)))
 }

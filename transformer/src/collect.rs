@@ -30,12 +30,13 @@ use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
 use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
+use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::wire::WireError;
 
 use crate::asset::{Applied, Asset, Conclusion};
-use crate::codecs::{Codecs, CollectionCodecs, Unreadable, asset_headers};
+use crate::codecs::{CollectionCodecs, asset_headers};
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::FoldReport;
@@ -82,7 +83,7 @@ const SHOWN: usize = 20;
 /// What the merge is made of.
 pub(crate) struct MergeParts {
     pub(crate) connection: Connection,
-    pub(crate) codecs: Codecs,
+    pub(crate) decoder: Decoder,
     pub(crate) own: CollectionCodecs,
     pub(crate) collection: Arc<CompiledCollection>,
     pub(crate) clock: SharedClock,
@@ -92,8 +93,8 @@ pub(crate) struct MergeParts {
 
 impl MergeStage {
     pub(crate) fn new(parts: MergeParts) -> Self {
-        let MergeParts { connection, codecs, own, collection, clock, instance, folding } = parts;
-        let memory = Memory::new(connection, codecs, own, collection, folding);
+        let MergeParts { connection, decoder, own, collection, clock, instance, folding } = parts;
+        let memory = Memory::new(connection, decoder, own, collection, folding);
         Self { memory, clock, instance, healing: VecDeque::new(), moving: Vec::new() }
     }
 
@@ -184,7 +185,7 @@ impl MergeStage {
                 self.count("stale");
                 continue;
             }
-            let ContributionKey { asset_id, source, source_key } = match self.memory.codecs.key(record) {
+            let ContributionKey { asset_id, source, source_key } = match self.memory.decoder.key(record) {
                 Ok(key) => key,
                 Err(why) => {
                     work.refuse(self.refused(record, RefusedAt::Key, &why));
@@ -194,7 +195,7 @@ impl MergeStage {
             let place = (partition, asset_id);
             let mut asset =
                 work.effects.assets.remove(&place).unwrap_or_else(|| self.memory.asset(partition, &place.1));
-            let said = contribution(&self.memory.codecs, &self.memory.collection, record);
+            let said = contribution(&self.memory.decoder, &self.memory.collection, record);
             match asset.hear((source, source_key), record.offset, said) {
                 Err(why) => work.refuse(self.refused(record, RefusedAt::Value, &why)),
                 Ok(Applied::Stale) => self.count("stale"),
@@ -233,7 +234,6 @@ impl Stage for MergeStage {
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        self.memory.codecs.forget_missing();
         self.memory.fold_assets(numbers.clone()).await?;
         self.memory.fold_conflicts(numbers.clone()).await?;
         let upto = partitions.iter().map(|at| (at.partition, self.memory.input_offset(at, committed))).collect();
@@ -284,7 +284,7 @@ impl Stage for MergeStage {
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MergeEffects>, TransformerError> {
-        self.memory.codecs.fetch(&records).await?;
+        self.memory.decoder.learn(&records).await?;
         self.merge_all(&records)
     }
 

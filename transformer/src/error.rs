@@ -20,13 +20,8 @@ pub enum TransformerError {
     #[error("collections or mappings are faulty:\n{0}")]
     Files(Problems),
     /// The registry does not answer, or not as it must.
-    #[error("schema of `{subject}` was not had from the registry")]
-    Registry {
-        /// The subject, or `id N`.
-        subject: String,
-        /// What the registry's client says.
-        source: RegistryError,
-    },
+    #[error("schema was not had from the registry")]
+    Registry(#[from] RegistryError),
     /// A record of ours could not be written.
     #[error("record for `{topic}` cannot be encoded")]
     Encode {
@@ -126,7 +121,7 @@ impl TransformerError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Files(_) => "files",
-            Self::Registry { .. } => "registry",
+            Self::Registry(_) => "registry",
             Self::Encode { .. } => "encode",
             Self::Topics(_) => "topics",
             Self::Partitions { .. } => "partitions",
@@ -148,7 +143,7 @@ impl Diagnose for TransformerError {
             Self::Files(_) => {
                 Kind::Configuration.help("correct the files; `windfall validate` checks them without touching anything")
             }
-            Self::Registry { source, .. } => source.diagnosis(),
+            Self::Registry(source) => source.diagnosis(),
             Self::Encode { .. } => Kind::Record.help("look at the record in the log; a value is limited to 256 KiB"),
             Self::Topics(error) => error.diagnosis(),
             Self::Partitions { .. } => Kind::Refused

@@ -12,15 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::warn;
 use windfall_runtime::kafka::consumer::Start;
 use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, TableError};
 use windfall_runtime::kafka::{Connection, Record};
+use windfall_runtime::reader::Decoder;
 use windfall_schemas::wire::{SchemaReference, unframe};
 
-use crate::codecs::Codecs;
 use crate::error::TransformerError;
 
 /// What is known of a partition, and how far the topic was read for it.
@@ -90,7 +89,7 @@ pub(crate) struct Own<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Folding<'a> {
     pub(crate) connection: &'a Connection,
-    pub(crate) codecs: &'a Codecs,
+    pub(crate) decoder: &'a Decoder,
     pub(crate) report: &'a FoldReport,
 }
 
@@ -182,11 +181,11 @@ async fn run<S: Default + Send + 'static, K: DeserializeOwned>(
     let before = passed_over(&taken);
     let mut request = FoldRequest::whole(topic, []).reporting(folding.report.clone());
     request.from = from;
-    let (codecs, runtime) = (folding.codecs.clone(), Handle::current());
+    let decoder = folding.decoder.clone();
     let each = move |state: &mut BTreeMap<i32, Cached<S>>, record: Record| {
-        codecs.fetch_blocking(&runtime, &record)?;
+        decoder.learn_blocking(&record)?;
         let cached = state.entry(record.partition).or_default();
-        let key = codecs.key::<K>(&record);
+        let key = decoder.key::<K>(&record);
         cached.keys.note(&record, key.is_ok());
         if let Ok(key) = key {
             take(&mut cached.state, key, &record);

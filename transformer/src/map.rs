@@ -20,6 +20,7 @@ use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::table;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
+use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey};
@@ -28,7 +29,7 @@ use windfall_schemas::topic::{CHANGE_PARTITIONS, Names};
 use windfall_schemas::wire::WireError;
 
 use crate::catalog::LoadedCollection;
-use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
+use crate::codecs::CollectionCodecs;
 use crate::contribution::{MapStep, SourceRecord, map};
 use crate::error::TransformerError;
 use crate::event::SourceEvent;
@@ -45,7 +46,7 @@ const HEALED_AT_ONCE: usize = 2_000;
 /// The map of one collection.
 pub(crate) struct MapStage {
     pub(crate) connection: Connection,
-    pub(crate) codecs: Codecs,
+    pub(crate) decoder: Decoder,
     pub(crate) own: CollectionCodecs,
     pub(crate) loaded: LoadedCollection,
     pub(crate) names: Names,
@@ -83,7 +84,7 @@ struct Refused {
 impl MapStage {
     pub(crate) fn new(
         connection: Connection,
-        codecs: Codecs,
+        decoder: Decoder,
         own: CollectionCodecs,
         loaded: LoadedCollection,
         clock: SharedClock,
@@ -98,7 +99,7 @@ impl MapStage {
             (names.topic(table), (table.into(), Arc::clone(&mapping.program)))
         });
         let (programs, links, healing) = (programs.collect(), Memory::default(), VecDeque::new());
-        Self { connection, codecs, own, loaded, names, clock, instance, folding, topics, programs, links, healing }
+        Self { connection, decoder, own, loaded, names, clock, instance, folding, topics, programs, links, healing }
     }
 
     fn collection(&self) -> &str {
@@ -107,9 +108,9 @@ impl MapStage {
 
     fn decode(&self, source: Arc<str>, record: &Record) -> Result<SourceRecord, Refused> {
         let refused = |stage| move |why| Refused { stage, why };
-        let key: DecodedRow = self.codecs.key(record).map_err(refused(RefusedAt::Key))?;
+        let key: DecodedRow = self.decoder.key(record).map_err(refused(RefusedAt::Key))?;
         let source_key = key.0.iter().map(|(_, value)| value.to_text()).collect::<Vec<_>>().join("/");
-        let event: Option<SourceEvent> = self.codecs.value(record).map_err(refused(RefusedAt::Value))?;
+        let event: Option<SourceEvent> = self.decoder.value(record).map_err(refused(RefusedAt::Value))?;
         let at = Position { partition: record.partition, offset: record.offset };
         Ok(SourceRecord { source, source_key, at, event })
     }
@@ -253,8 +254,7 @@ impl Stage for MapStage {
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
     ) -> Result<Starts, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        self.codecs.forget_missing();
-        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.links, key_schema: self.own.links.key.id() };
         self.links.fold(folding, own, numbers.clone()).await?;
         self.check_links(partitions).await?;
@@ -276,7 +276,7 @@ impl Stage for MapStage {
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
-        self.codecs.fetch(&records).await?;
+        self.decoder.learn(&records).await?;
         self.map_all(records)
     }
 

@@ -13,13 +13,14 @@ use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::table::{FoldProgress, Hidden};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Connection, Membership};
+use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::stall::Stall;
 use windfall_schemas::contribution::ContributionKey;
-use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, Table};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, Table, value_subject};
 
 use crate::catalog::LoadedCollection;
-use crate::codecs::{Codecs, CollectionCodecs};
+use crate::codecs::CollectionCodecs;
 use crate::collect::{MergeParts, MergeStage};
 use crate::driver::{Driver, DriverOptions, Report, SILENCE};
 use crate::error::TransformerError;
@@ -133,12 +134,17 @@ async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionC
     }
     // The map writes contributions without ever folding them; the keys of the other topics are looked at where they are folded.
     let contributions = Own { topic: &names.contributions(name), key_schema: own.contributions.key.id() };
-    let (codecs, (report, _)) = (Codecs::new(setup.registry.clone()), watch::channel(FoldProgress::default()));
-    let folding = Folding { connection: &connection, codecs: &codecs, report: &report };
+    let (decoder, (report, _)) = (decoder(setup, loaded), watch::channel(FoldProgress::default()));
+    let folding = Folding { connection: &connection, decoder: &decoder, report: &report };
     fold::check_key_schema::<ContributionKey>(folding, contributions, (0..CHANGE_PARTITIONS).collect()).await?;
     let sources: Vec<&str> = loaded.sources();
     info!(collection = %name, ?sources, fields = loaded.collection.targets.len(), "collection prepared");
     Ok(own)
+}
+
+/// Makes a decoder of a collection's loops; the collection's own schemas stand in the registry by then.
+fn decoder(setup: &Setup, loaded: &LoadedCollection) -> Decoder {
+    Decoder::new(setup.registry.clone(), value_subject(&setup.names().assets(&loaded.collection.name)))
 }
 
 fn map_loop(
@@ -153,7 +159,7 @@ fn map_loop(
     let (part, stall) = (setup.status.part(format!("map {name}"), SILENCE), Stall::default());
     let stage = MapStage::new(
         connection.clone(),
-        Codecs::new(setup.registry.clone()),
+        decoder(setup, loaded),
         own.clone(),
         loaded.clone(),
         Arc::clone(&setup.clock),
@@ -183,7 +189,7 @@ fn merge_loop(
     let (part, stall) = (setup.status.part(format!("merge {name}"), SILENCE), Stall::default());
     let stage = MergeStage::new(MergeParts {
         connection: connection.clone(),
-        codecs: Codecs::new(setup.registry.clone()),
+        decoder: decoder(setup, loaded),
         own: own.clone(),
         collection: Arc::clone(&loaded.collection),
         clock: Arc::clone(&setup.clock),

@@ -98,12 +98,12 @@ impl Stages {
         Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
     }
 
-    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink<RegistryClient>> {
+    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink> {
         let instance = self.context.instance.clone();
         let surroundings = Surroundings {
             connection: self.sink_connection(config),
             collection: self.context.collection(&config.collection)?.schema.clone(),
-            schemas: self.registry.clone(),
+            registry: self.registry.clone(),
             clock: self.clock.clone(),
             part: self.status.part(format!("sink {}", config.name), SINK_SILENCE),
             membership: if dynamic { Membership::Dynamic } else { Membership::Static { instance: instance.clone() } },

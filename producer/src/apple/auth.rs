@@ -11,12 +11,14 @@ use tracing::{info, warn};
 use url::Url;
 use uuid::Uuid;
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::http::route::{Route, RouteError};
 use xxhash_rust::xxh3::xxh3_64;
 use zeroize::Zeroizing;
 
 use super::error::TokenError;
 use super::headers;
 use super::key::SigningKey;
+use super::transport::Settings;
 use crate::budget::{LimiterState, TokenBudget, TokenWait};
 
 /// Whom the assertion is for, by Apple's documentation; also where `token_url` is another one.
@@ -113,6 +115,7 @@ pub struct Tokens {
     account: Account,
     key: SigningKey,
     http: reqwest::Client,
+    route: Route,
     clock: SharedClock,
     identifiers: Identifiers,
     /// Held across the request, so that whoever comes meanwhile waits for its answer.
@@ -135,15 +138,17 @@ struct Ledger {
 
 impl Tokens {
     /// Takes the account over, with what an earlier process has already asked for.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
     pub fn take_over(
         account: Account,
         key: SigningKey,
-        http: reqwest::Client,
+        settings: &Settings,
         state: &LimiterState,
         clock: SharedClock,
         identifiers: Identifiers,
-    ) -> Self {
+    ) -> Result<Self, RouteError> {
         let budget = TokenBudget::take_over(state, &account.fingerprint(&key), clock.now());
         let ledger = Ledger {
             budget,
@@ -153,15 +158,16 @@ impl Tokens {
             correction: chrono::Duration::zero(),
             corrected: false,
         };
-        Self {
+        Ok(Self {
             account,
             key,
-            http,
+            http: settings.client(false)?,
+            route: settings.route.clone(),
             clock,
             identifiers,
             cached: tokio::sync::Mutex::new(None),
             ledger: Mutex::new(ledger),
-        }
+        })
     }
 
     /// Counts the next token request ahead, if one is due and allowed; tells whether the state has changed by it.
@@ -211,6 +217,22 @@ impl Tokens {
         }
     }
 
+    fn unreachable(&self, source: reqwest::Error) -> TokenError {
+        TokenError::Unreachable(self.route.failed(source))
+    }
+
+    /// Reads an answer; what it holds is wiped when it is dropped.
+    async fn read(&self, mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+        let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(TokenError::Unusable { why: "it is larger than 64 KiB" });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
     async fn ask(&self) -> Result<Token, TokenError> {
         let signed_at = self.count()?;
         let assertion = assertion(&self.account, &self.key, signed_at, (self.identifiers)())?;
@@ -223,11 +245,11 @@ impl Tokens {
             ("scope", self.account.scope),
         ];
         let request = self.http.post(self.account.token_url.clone()).header("accept", "application/json").form(&form);
-        let response = request.send().await.map_err(|error| TokenError::Unreachable(error.without_url()))?;
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = response.status().as_u16();
         let wall = self.clock.now();
         let (date, retry_after) = (headers::date(response.headers()), headers::retry_after(response.headers(), wall));
-        let body = read(response).await?;
+        let body = self.read(response).await?;
         match status {
             200 => self.granted(&body, sent),
             300..400 => Err(TokenError::Redirects { status }),
@@ -339,16 +361,4 @@ fn refusal_code(body: &[u8]) -> String {
         Ok(Refusal { error }) if !error.is_empty() && word(&error) => error,
         _ => "none".to_owned(),
     }
-}
-
-/// Reads an answer of the token endpoint; what it holds is wiped when it is dropped.
-async fn read(mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-    let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
-    while let Some(chunk) = response.chunk().await.map_err(|error| TokenError::Unreachable(error.without_url()))? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(TokenError::Unusable { why: "it is larger than 64 KiB" });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }

@@ -10,6 +10,7 @@ use reqwest::header::HeaderMap;
 use tracing::debug;
 use url::Url;
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::http::route::RouteError;
 use windfall_runtime::metrics::{SOURCE_REQUEST_SECONDS, SOURCE_REQUESTS, label};
 use windfall_schemas::identifiers::DeviceId;
 
@@ -91,14 +92,13 @@ impl AppleDirectory {
     /// Takes an organization over. Nothing is sent before the first method is called.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
-    pub fn take_over(options: Options, clock: SharedClock, identifiers: Identifiers) -> Result<Self, reqwest::Error> {
+    /// When TLS cannot be set up, or the environment names a proxy that cannot be used.
+    pub fn take_over(options: Options, clock: SharedClock, identifiers: Identifiers) -> Result<Self, RouteError> {
         let Options { org, api_url, account, key, limit, page_size, state, deadline } = options;
-        let token_settings = Settings { whole: deadline, ..Settings::towards(&account.token_url) };
-        let transport = Transport::new(Settings { whole: deadline, ..Settings::towards(&api_url) })?;
-        let http = token_settings.client(false)?;
+        let token_settings = Settings { whole: deadline, ..Settings::towards(&account.token_url)? };
+        let transport = Transport::new(Settings { whole: deadline, ..Settings::towards(&api_url)? })?;
         let limiter = Limiter::take_over(&org, limit, &state, clock.clone());
-        let tokens = Tokens::take_over(account, key, http, &state, clock.clone(), identifiers);
+        let tokens = Tokens::take_over(account, key, &token_settings, &state, clock.clone(), identifiers)?;
         let directory = Self {
             org,
             api_url,
@@ -146,7 +146,6 @@ impl AppleDirectory {
         query: &[(&'static str, String)],
     ) -> Result<(Token, Response), DirectoryError> {
         let shown = endpoint.shown();
-        let unreachable = |source: reqwest::Error| self.broken(&shown, source);
         let mut url = self.api_url.clone();
         url.set_path(path);
         // Without a token no turn is taken from others …
@@ -157,7 +156,7 @@ impl AppleDirectory {
         let token = self.tokens.token().await?;
         let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
         let begun = self.clock.elapsed();
-        let client = self.transport.client().map_err(unreachable)?;
+        let client = self.transport.client();
         let request = client.get(url).query(query).bearer_auth(token.expose()).header("accept", "application/json");
         let answered = self.read(&shown, request).await;
         let status = answered.as_ref().map_or_else(|error| error.code().to_owned(), |(status, ..)| status.to_string());
@@ -204,7 +203,7 @@ impl AppleDirectory {
         if source.is_timeout() {
             return DirectoryError::TimedOut { path, limit: self.deadline };
         }
-        DirectoryError::Unreachable { path, source: source.without_url() }
+        DirectoryError::Unreachable { path, source: self.transport.failed(source) }
     }
 
     fn count(&self, endpoint: &Endpoint<'_>, status: String, took: Duration) {

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+use windfall_runtime::http::route::RouteError;
 
 use super::auth::Identifiers;
 use super::client::{AppleDirectory, Options};
@@ -31,9 +32,9 @@ pub enum ConnectError {
         /// Name of the setting.
         field: &'static str,
     },
-    /// TLS cannot be set up.
-    #[error("could not set up TLS")]
-    Tls(#[source] reqwest::Error),
+    /// Apple's hosts cannot be reached the way the environment says, or TLS cannot be set up.
+    #[error(transparent)]
+    Route(#[from] RouteError),
 }
 
 impl Diagnose for ConnectError {
@@ -43,9 +44,7 @@ impl Diagnose for ConnectError {
             ConnectError::Url { .. } => {
                 Kind::Configuration.help("write it with its scheme, such as `https://example.com`")
             }
-            ConnectError::Tls(_) => Kind::Refused.help(
-                "install the system's root certificates (package `ca-certificates`), or name them in SSL_CERT_FILE",
-            ),
+            ConnectError::Route(error) => error.diagnosis(),
         }
     }
 }
@@ -70,7 +69,7 @@ impl AppleDirectory {
             state,
             deadline: WHOLE,
         };
-        Self::take_over(options, clock, random_identifiers()).map_err(ConnectError::Tls)
+        Ok(Self::take_over(options, clock, random_identifiers())?)
     }
 }
 

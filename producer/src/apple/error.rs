@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+use windfall_runtime::http::route::RequestError;
 pub use windfall_runtime::retry::Retry;
 
 /// What Apple refused, and in which words.
@@ -66,7 +67,7 @@ pub enum TokenError {
     },
     /// No connection, or none that lasted.
     #[error("the token endpoint could not be reached")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] RequestError),
     /// The endpoint is in trouble.
     #[error("the token endpoint answered with status {status}")]
     Failing {
@@ -113,7 +114,7 @@ impl Diagnose for TokenError {
             TokenError::Held { wait, .. } => Kind::Authentication.help(ACCOUNT).retry(Retry::After(*wait)),
             TokenError::TooMany { wait } => Kind::RateLimited.help(OTHERS).retry(Retry::After(*wait)),
             TokenError::Unreachable(_) => Kind::Unavailable.help(
-                "see that this machine reaches the host of `token_url` by HTTPS, directly or through the proxy in HTTPS_PROXY",
+                "see that this machine reaches the host of `token_url` by HTTPS, directly or through the proxy that `HTTPS_PROXY` names",
             ),
             TokenError::Failing { retry_after, .. } => Kind::Unavailable
                 .help("wait; if it lasts, see Apple's system status page")
@@ -174,7 +175,7 @@ pub enum DirectoryError {
         path: String,
         /// What happened.
         #[source]
-        source: reqwest::Error,
+        source: RequestError,
     },
     /// The answer did not come to its end in time.
     #[error("`{path}` was not answered within {}s", limit.as_secs())]
@@ -268,7 +269,7 @@ impl Diagnose for DirectoryError {
                 .help("wait; if it lasts, see Apple's system status page")
                 .retry(retry_after.map_or(Retry::Backoff, Retry::After)),
             DirectoryError::Unreachable { .. } | DirectoryError::TimedOut { .. } => Kind::Unavailable.help(
-                "see that this machine reaches the host of `api_url` by HTTPS, directly or through the proxy in HTTPS_PROXY",
+                "see that this machine reaches the host of `api_url` by HTTPS, directly or through the proxy that `HTTPS_PROXY` names",
             ),
             DirectoryError::TooLarge { .. } => Kind::Unavailable.help("lower `scan.page_size`"),
             DirectoryError::Unreadable { .. } => Kind::Unavailable

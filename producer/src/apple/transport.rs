@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use url::Url;
+use windfall_runtime::http::route::{RequestError, Route, RouteError, loopback};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -18,27 +19,32 @@ const REQUESTS_PER_CONNECTION: u32 = 15;
 /// After so many broken connections in a row HTTP/1.1 is tried: streams of HTTP/2 were seen to be reset by the dozen.
 const BROKEN_IN_A_ROW: u32 = 3;
 
-/// How clients are made.
+/// How clients are made for one host.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What the limits on time are; only tests change them.
     pub whole: Duration,
     /// Whether plain HTTP is spoken, which is for loopback only.
     pub plain: bool,
+    /// Whether requests go through a proxy.
+    pub route: Route,
 }
 
 impl Settings {
     /// Fits the settings to where requests go.
-    #[must_use]
-    pub fn towards(url: &Url) -> Self {
-        Self { whole: WHOLE, plain: url.scheme() == "http" && loopback(url) }
+    ///
+    /// # Errors
+    /// When the environment names a proxy that cannot be used.
+    pub fn towards(url: &Url) -> Result<Self, RouteError> {
+        let plain = url.scheme() == "http" && loopback(url);
+        Ok(Self { whole: WHOLE, plain, route: Route::to(url, true)? })
     }
 
     /// Makes a client.
     ///
     /// # Errors
     /// When TLS cannot be set up, for instance without any root certificate on this machine.
-    pub fn client(&self, http1: bool) -> Result<Client, reqwest::Error> {
+    pub fn client(&self, http1: bool) -> Result<Client, RouteError> {
         let builder = Client::builder()
             .user_agent(concat!("windfall/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
@@ -50,20 +56,9 @@ impl Settings {
             .timeout(self.whole)
             .https_only(!self.plain)
             .tls_version_min(reqwest::tls::Version::TLS_1_2);
-        // Between us and our own machine a proxy has no business, and no certificate is looked at.
-        let builder = if self.plain { builder.no_proxy().tls_certs_only([]) } else { builder };
-        if http1 { builder.http1_only().build() } else { builder.build() }
-    }
-}
-
-/// Tells whether a URL's host is this machine.
-#[must_use]
-pub fn loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
+        // Between us and our own machine no certificate is looked at.
+        let builder = if self.plain { builder.tls_certs_only([]) } else { builder };
+        self.route.client(if http1 { builder.http1_only() } else { builder })
     }
 }
 
@@ -87,23 +82,29 @@ impl Transport {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: Settings) -> Result<Self, RouteError> {
         let client = settings.client(false)?;
         Ok(Self { settings, current: Mutex::new(Current { client, uses: 0, broken: 0, http1: false }) })
     }
 
-    /// Returns the client for one request.
-    ///
-    /// # Errors
-    /// When a new connection is due and TLS can no longer be set up.
-    pub fn client(&self) -> Result<Client, reqwest::Error> {
+    /// Returns the client for one request. A new connection is made when it is due and TLS can be set up.
+    #[must_use]
+    pub fn client(&self) -> Client {
         let mut current = self.lock();
-        if current.uses >= REQUESTS_PER_CONNECTION {
-            current.client = self.settings.client(current.http1)?;
+        if current.uses >= REQUESTS_PER_CONNECTION
+            && let Ok(client) = self.settings.client(current.http1)
+        {
+            current.client = client;
             current.uses = 0;
         }
         current.uses += 1;
-        Ok(current.client.clone())
+        current.client.clone()
+    }
+
+    /// Says which way a request went that failed.
+    #[must_use]
+    pub fn failed(&self, source: reqwest::Error) -> RequestError {
+        self.settings.route.failed(source)
     }
 
     /// Notes that an answer was read to its end.

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use windfall_runtime::registry::{Decoder, RegistryClient};
+use windfall_runtime::reader::Decoder;
+use windfall_runtime::registry::RegistryClient;
 use windfall_schemas::topic::{self, Names, SubjectSchema};
 use windfall_schemas::wire::Codec;
 
@@ -55,7 +56,7 @@ impl Codecs {
             reject_value: codec(topic::value_subject(&names.rejects())).await?,
             notification_key: codec(topic::key_subject(&names.notifications())).await?,
             notification_value: codec(topic::value_subject(&names.notifications())).await?,
-            decoder: registry.decoder(),
+            decoder: Decoder::new(registry.clone(), topic::value_subject(&names.devices())),
         })
     }
 }

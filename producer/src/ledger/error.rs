@@ -70,7 +70,7 @@ impl Diagnose for LedgerError {
             LedgerError::Publish(error) if error.is_fenced() => error.diagnosis(),
             LedgerError::Publish(error) => error.diagnosis().retry(Retry::Backoff),
             LedgerError::Fold(error) => match &**error {
-                TableError::KeySchema { .. } | TableError::Refused { .. } => error.diagnosis(),
+                TableError::KeySchema { .. } | TableError::Schema { .. } => error.diagnosis(),
                 error => error.diagnosis().retry(Retry::Backoff),
             },
             LedgerError::Unseen { .. } => Kind::Unavailable.help(
@@ -83,10 +83,7 @@ impl Diagnose for LedgerError {
             LedgerError::Unwritable(found) => {
                 found.first().map_or(Kind::Record.into(), |found| found.error.diagnosis())
             }
-            LedgerError::Schema { source, .. } => source
-                .diagnosis()
-                .retry(Retry::Backoff)
-                .or_help("see that `kafka.schema_registry` can be reached and knows the schema"),
+            LedgerError::Schema { source, .. } => source.diagnosis(),
         }
     }
 }
@@ -102,13 +99,13 @@ fn names(unwritable: &[Unwritable]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use windfall_runtime::registry::{DecodeError, RegistryError};
+    use windfall_runtime::registry::RegistryError;
 
     use super::*;
 
     fn refused(error: RegistryError) -> LedgerError {
-        let source = DecodeError::Schema(error).into();
-        TableError::Refused { topic: "abm.devices".into(), partition: 3, offset: 7, source }.into()
+        let source = Box::new(error);
+        TableError::Schema { topic: "abm.devices".into(), partition: 3, offset: 7, source }.into()
     }
 
     #[test]

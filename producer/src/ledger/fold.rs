@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use windfall_runtime::diagnose::Diagnosed;
 use windfall_runtime::kafka::Record;
 use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, Folded};
-use windfall_runtime::registry::DecodeError;
-use windfall_runtime::registry::decoder::BlockingDecoder;
+use windfall_runtime::reader::Decoder;
+use windfall_runtime::registry::RegistryError;
 use windfall_schemas::device::{DeviceKey, DeviceValue};
 use windfall_schemas::envelope::Envelope;
 use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
 
-use super::hidden::{self, Hidden, Place, is_unreadable};
+use super::hidden::{self, Hidden, Place};
 use super::{Cluster, LedgerError};
 use crate::checkpoint::{Claim, Owner, Part, Scans, Writer};
 use crate::fleet::{Event, Fleet, Known, Servers};
@@ -169,14 +168,16 @@ pub(super) async fn claims(
 ) -> Result<Vec<Claim>, LedgerError> {
     let request = FoldRequest::whole(cluster.names.scans(), 0..SINGLE_PARTITION);
     let request = if committed { request } else { request.uncommitted() };
-    let decoder = cluster.codecs.decoder.blocking();
+    let decoder = cluster.codecs.decoder.clone();
     let owner_of = org.to_owned();
     let folded = table::fold(&cluster.connection, request, Vec::new(), move |claims, record: Record| {
-        let Some(key) = readable(decoder.key::<ScanKey>(&record))? else { return Ok(()) };
+        decoder.learn_blocking(&record)?;
+        // What cannot be read may never have been committed, and is no take-over.
+        let Ok(key) = decoder.key::<ScanKey>(&record) else { return Ok(()) };
         if key.org != owner_of || ScanPart::parse(&key.part) != writer.part() {
             return Ok(());
         }
-        let value = readable(decoder.value::<ScanValue>(&record))?;
+        let value = decoder.value::<ScanValue>(&record).ok().flatten();
         if let Some(owner) = value.as_ref().and_then(Owner::read) {
             claims.push(Claim { offset: record.offset, owner });
         }
@@ -188,23 +189,16 @@ pub(super) async fn claims(
 /// Lists the offsets of one organization's records from `from` on, committed or not, and tells where the topic ends.
 pub(super) async fn written(cluster: &Cluster, org: String, from: i64) -> Result<(Vec<i64>, i64), LedgerError> {
     let request = FoldRequest::tail(cluster.names.scans(), &BTreeMap::from([(0, from)])).uncommitted();
-    let decoder = cluster.codecs.decoder.blocking();
+    let decoder = cluster.codecs.decoder.clone();
     let folded = table::fold(&cluster.connection, request, Vec::new(), move |written, record: Record| {
-        if readable(decoder.key::<ScanKey>(&record))?.is_some_and(|key| key.org == org) {
+        decoder.learn_blocking(&record)?;
+        if decoder.key::<ScanKey>(&record).is_ok_and(|key| key.org == org) {
             written.push(record.offset);
         }
         Ok(())
     });
     let folded = folded.await?;
     Ok((folded.state, folded.next_offsets.get(&0).copied().unwrap_or(from)))
-}
-
-/// What is not readable may never have been committed, and is no take-over; unless a later try may read it.
-fn readable<T>(read: Result<Option<T>, DecodeError>) -> Result<Option<T>, DecodeError> {
-    match read {
-        Err(error) if is_unreadable(&error) => Ok(None),
-        read => read,
-    }
 }
 
 /// What was folded, and what could not be.
@@ -218,15 +212,12 @@ struct Taken<S> {
 
 impl<S: Folds> Taken<S> {
     /// Folds a record of `org`, or of any organization; see [`super::hidden`] for what becomes of one that cannot be read.
-    fn take(&mut self, decoder: &BlockingDecoder, org: Option<&str>, record: &Record) -> Result<(), DecodeError> {
+    fn take(&mut self, decoder: &Decoder, org: Option<&str>, record: &Record) -> Result<(), RegistryError> {
         self.newest_at = record.timestamp_ms.max(self.newest_at);
-        let key = match decoder.key::<S::Key>(record) {
-            Ok(Some(key)) => key,
-            Err(error) if !is_unreadable(&error) => return Err(error),
-            Ok(None) | Err(_) => {
-                self.passed_over += 1;
-                return Ok(());
-            }
+        decoder.learn_blocking(record)?;
+        let Ok(key) = decoder.key::<S::Key>(record) else {
+            self.passed_over += 1;
+            return Ok(());
         };
         let (of, id) = S::names(&key);
         if org.is_some_and(|org| org != of) {
@@ -237,7 +228,6 @@ impl<S: Folds> Taken<S> {
                 self.hidden.remove(&id);
                 self.state.take(key, value);
             }
-            Err(error) if !is_unreadable(&error) => return Err(error),
             Err(error) => {
                 hidden::tell(record, &id, &error);
                 let place = Place::of(record);
@@ -258,10 +248,8 @@ async fn read<S: Folds>(
 ) -> Result<(Taken<S>, BTreeMap<i32, i64>), LedgerError> {
     let (told, mut progress) = tokio::sync::watch::channel(FoldProgress::default());
     let request = FoldRequest::whole(topic, 0..partitions).reporting(told);
-    let (decoder, org) = (cluster.codecs.decoder.blocking(), org.map(str::to_owned));
-    let on_record = move |taken: &mut Taken<S>, record: Record| -> Result<(), Diagnosed> {
-        Ok(taken.take(&decoder, org.as_deref(), &record)?)
-    };
+    let (decoder, org) = (cluster.codecs.decoder.clone(), org.map(str::to_owned));
+    let on_record = move |taken: &mut Taken<S>, record: Record| taken.take(&decoder, org.as_deref(), &record);
     let telling = tokio::spawn(async move {
         while progress.changed().await.is_ok() {
             report(&progress.borrow_and_update());

@@ -15,7 +15,7 @@ use metrics::counter;
 use tracing::warn;
 use windfall_runtime::kafka::Record;
 use windfall_runtime::metrics::{ERRORS, label};
-use windfall_runtime::registry::{DecodeError, RegistryError};
+use windfall_runtime::reader::Unreadable;
 use windfall_runtime::telemetry::chain;
 
 /// Where a record stands that cannot be read.
@@ -82,18 +82,8 @@ impl Hidden {
     }
 }
 
-/// Tells whether it is the record that is at fault: no later try will read it, and no other record is touched.
-///
-/// A registry that refuses us hides all records, which says nothing of any.
-pub(super) fn is_unreadable(error: &DecodeError) -> bool {
-    matches!(
-        error,
-        DecodeError::Wire(_) | DecodeError::Schema(RegistryError::NotFound { .. } | RegistryError::Schema(_))
-    )
-}
-
 /// Tells of a value of ours that cannot be read.
-pub(super) fn tell(record: &Record, what: &str, error: &DecodeError) {
+pub(super) fn tell(record: &Record, what: &str, error: &Unreadable) {
     counter!(ERRORS, label::STAGE => "producer", label::CODE => "unreadable_record").increment(1);
     warn!(
         topic = &*record.topic,

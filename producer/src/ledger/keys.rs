@@ -3,10 +3,8 @@
 use serde::de::DeserializeOwned;
 use windfall_runtime::kafka::table::{self, FoldRequest, TableError};
 use windfall_runtime::kafka::{Connection, Record};
-use windfall_runtime::registry::Decoder;
+use windfall_runtime::reader::Decoder;
 use windfall_schemas::wire::{SchemaReference, unframe};
-
-use super::hidden::is_unreadable;
 
 /// A key that names a schema.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,13 +29,13 @@ pub(crate) async fn check<K: DeserializeOwned + 'static>(
         Err(TableError::KeySchema { .. }) => {}
         checked => return checked,
     }
-    let (request, decoder) = (FoldRequest::whole(topic, 0..partitions), decoder.blocking());
+    let (request, decoder) = (FoldRequest::whole(topic, 0..partitions), decoder.clone());
     let newest: (Option<Framed>, Option<Framed>) = (None, None);
     let folded = table::fold(connection, request, newest, move |(read, foreign), record: Record| {
         let Some(framed) = framed(&record) else { return Ok(()) };
+        decoder.learn_blocking(&record)?;
         match decoder.key::<K>(&record) {
             Ok(_) => *read = (*read).max(Some(framed)),
-            Err(error) if !is_unreadable(&error) => return Err(error.into()),
             Err(_) => *foreign = (*foreign).max(Some(framed)),
         }
         Ok(())

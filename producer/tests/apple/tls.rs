@@ -61,5 +61,5 @@ async fn plain_http_to_another_machine_is_never_spoken() {
     // Refused before a connection is made, so that nothing needs to listen there.
     let error = directory_with(options("http://192.0.2.1:9"), &PatientClock::new()).page(None).await.unwrap_err();
     let DirectoryError::Token(TokenError::Unreachable(source)) = &error else { panic!("{error}") };
-    assert!(source.is_builder(), "{source:?}");
+    assert!(source.client().is_builder(), "{source:?}");
 }

@@ -24,7 +24,7 @@ use super::client::{PlainContext, make, passing, retried};
 use super::connection::Connection;
 use super::consumer::Start;
 use super::record::Record;
-use crate::diagnose::Diagnosed;
+use crate::registry::RegistryError;
 use reading::Reading;
 
 /// Brokers that have not answered by then are out of reach.
@@ -120,12 +120,12 @@ pub struct Folded<S> {
 /// records without a value. Dropping the future ends the thread. On an error the state is gone: fold anew.
 ///
 /// # Errors
-/// See [`TableError`]; [`TableError::Refused`] carries what the callback failed with.
+/// See [`TableError`]; the callback fails when the registry does not tell a record's schema.
 pub async fn fold<S: Send + 'static>(
     connection: &Connection,
     request: FoldRequest,
     state: S,
-    on_record: impl FnMut(&mut S, Record) -> Result<(), Diagnosed> + Send + 'static,
+    on_record: impl FnMut(&mut S, Record) -> Result<(), RegistryError> + Send + 'static,
 ) -> Result<Folded<S>, TableError> {
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);

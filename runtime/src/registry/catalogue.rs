@@ -22,6 +22,11 @@ pub(super) enum Entry {
         subject: String,
         /// The text as it was sent.
         schema: String,
+        /// How many versions the subject had when the entry was written. The entry counts only if the subject still has as
+        /// many when it is read, so of two processes that register at once the second checks again. Entries of releases
+        /// that did not write this always count.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<usize>,
     },
     /// A level was set, for one subject or for all that have none.
     Config {
@@ -93,7 +98,13 @@ impl Catalogue {
     /// Takes an entry over; one that cannot stand is left out, by every process alike.
     pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
         match entry {
-            Entry::Version { subject, schema } => self.add(subject, schema),
+            Entry::Version { subject, schema, after } => {
+                let versions = self.count(subject);
+                if after.is_some_and(|after| after != versions) {
+                    return Ok(());
+                }
+                self.add(subject, schema)
+            }
             Entry::Config { subject, compatibility } => {
                 let Ok(level) = compatibility.parse() else { return Ok(()) };
                 match subject {
@@ -172,6 +183,11 @@ impl Catalogue {
         self.subjects.keys().cloned().collect()
     }
 
+    /// How many versions a subject has.
+    pub(super) fn count(&self, subject: &str) -> usize {
+        self.subjects.get(subject).map_or(0, Vec::len)
+    }
+
     /// All versions of a subject, oldest first; `None` when there is no such subject.
     pub(super) fn versions(&self, subject: &str) -> Option<Vec<Version>> {
         let ids = self.subjects.get(subject)?;
@@ -221,7 +237,7 @@ mod tests {
     const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"},{"name":"b","type":["null","long"],"default":null}]}"#;
 
     fn version(subject: &str, schema: &str) -> Entry {
-        Entry::Version { subject: subject.into(), schema: schema.into() }
+        Entry::Version { subject: subject.into(), schema: schema.into(), after: None }
     }
 
     fn catalogue(entries: &[Entry]) -> Catalogue {
@@ -257,6 +273,15 @@ mod tests {
         assert!(catalogue.check("t", &required).is_ok());
         catalogue.apply(&Entry::Config { subject: Some("s".into()), compatibility: "NONE".into() }).unwrap();
         assert!(catalogue.check("s", &required).is_ok());
+    }
+
+    #[test]
+    fn of_two_entries_that_were_written_for_the_same_place_the_first_stands() {
+        let raced = |schema: &str| Entry::Version { subject: "s".into(), schema: schema.into(), after: Some(1) };
+        let catalogue = catalogue(&[version("s", ONE), raced(TWO), raced("\"string\"")]);
+        assert_eq!(catalogue.versions("s").unwrap().len(), 2);
+        assert_eq!(catalogue.find("s", "\"string\""), None);
+        assert_eq!(catalogue.text(id_of("\"string\"")), None);
     }
 
     #[test]

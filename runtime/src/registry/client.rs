@@ -6,18 +6,26 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
+use tokio::time::{Duration, Instant, sleep};
+use tracing::warn;
 use uuid::Uuid;
 use windfall_schemas::wire::{Codec, SchemaReference, guard};
 
-use super::decoder::Decoder;
 use super::embedded::EmbeddedRegistry;
 use super::error::RegistryError;
 use super::http::HttpRegistry;
 use super::level::Level;
 use super::server;
 use super::{Registered, Verdict};
+use crate::diagnose::Diagnose as _;
 use crate::kafka::Connection;
 use crate::kafka::config::SchemaRegistryConfig;
+use crate::telemetry::chain;
+
+/// A registry that was started just now says "not found" until it has read its own topic, which takes it some seconds.
+const DOUBTED_FOR: Duration = Duration::from_secs(60);
+/// Between two questions for a schema that must be had before anything is written.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 enum Backend {
     Http(HttpRegistry),
@@ -27,6 +35,7 @@ enum Backend {
 struct Inner {
     backend: Backend,
     register: bool,
+    doubted_for: Duration,
     ids: Flights<(String, String), u32>,
     texts: Flights<u32, Arc<str>>,
     guids: Flights<[u8; 16], Arc<str>>,
@@ -59,18 +68,31 @@ impl RegistryClient {
     /// # Errors
     /// [`RegistryError::Settings`] when the settings make none.
     pub fn http(config: &SchemaRegistryConfig) -> Result<Self, RegistryError> {
-        Ok(Self::over(Backend::Http(HttpRegistry::new(config)?), config.register))
+        Self::doubted(config, DOUBTED_FOR)
+    }
+
+    /// As [`RegistryClient::http`], believing "not found" after another time than a minute; for tests.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::http`].
+    pub fn doubted(config: &SchemaRegistryConfig, doubted_for: Duration) -> Result<Self, RegistryError> {
+        Ok(Self::over(Backend::Http(HttpRegistry::new(config)?), config.register, doubted_for))
     }
 
     /// Makes a client for an embedded registry by calls.
     #[must_use]
     pub fn embedded(registry: Arc<EmbeddedRegistry>, register: bool) -> Self {
-        Self::over(Backend::Embedded(registry), register)
+        Self::over(Backend::Embedded(registry), register, Duration::ZERO)
     }
 
-    fn over(backend: Backend, register: bool) -> Self {
+    fn over(backend: Backend, register: bool, doubted_for: Duration) -> Self {
         let (ids, texts, guids) = (Flights::default(), Flights::default(), Flights::default());
-        Self(Arc::new(Inner { backend, register, ids, texts, guids }))
+        Self(Arc::new(Inner { backend, register, doubted_for, ids, texts, guids }))
+    }
+
+    /// Returns for how long "not found" is asked again before it is believed.
+    pub(crate) fn doubted_for(&self) -> Duration {
+        self.0.doubted_for
     }
 
     /// Returns the number of a schema under a subject: looked up, and registered where it is missing and `register` says so.
@@ -100,13 +122,25 @@ impl RegistryClient {
         if same { Ok(()) } else { Err(RegistryError::WrongSchema { subject: subject.to_owned(), id }) }
     }
 
-    /// Returns the codec to write a schema with, registered as the configuration says.
+    /// Returns the codec to write a schema with, registered as the configuration says. A registry that is away, or that does
+    /// not know the schema, is asked again for a minute: it may have been started just now.
     ///
     /// # Errors
     /// As [`RegistryClient::resolve`].
     pub async fn codec(&self, subject: &str, text: &str) -> Result<Codec, RegistryError> {
-        let id = self.resolve(subject, text, self.0.register).await?;
-        Ok(Codec::new(id, text)?)
+        let began_at = Instant::now();
+        loop {
+            let error = match self.resolve(subject, text, self.0.register).await {
+                Ok(id) => return Ok(Codec::new(id, text)?),
+                Err(error) => error,
+            };
+            let again = error.may_pass() || error.is_no_schema();
+            if !again || began_at.elapsed() >= self.0.doubted_for {
+                return Err(error);
+            }
+            warn!(subject, error = %chain(&error), "schema not resolved, asking again");
+            sleep(ASK_AGAIN.min(self.0.doubted_for)).await;
+        }
     }
 
     /// Returns the codec of the schema that a record names, as it was written.
@@ -119,12 +153,6 @@ impl RegistryClient {
             SchemaReference::Guid(guid) => (0, self.text_by_guid(*guid).await?),
         };
         Ok(Codec::new(id, &text)?)
-    }
-
-    /// Makes a decoder that reads records by the schemas they were written with.
-    #[must_use]
-    pub fn decoder(&self) -> Decoder {
-        Decoder::new(self.clone())
     }
 
     /// Returns the text of a schema.

@@ -181,20 +181,26 @@ impl EmbeddedRegistry {
     pub(super) async fn add(&self, subject: &str, text: &str) -> Result<Version, Denial> {
         let _writing = self.writing.lock().await;
         self.refresh().await?;
-        {
-            let known = self.known();
-            if let Some(version) = known.catalogue.find(subject, text) {
-                return Ok(version);
+        let mut written_after = None;
+        loop {
+            let versions = {
+                let catalogue = &self.known().catalogue;
+                if let Some(version) = catalogue.find(subject, text) {
+                    return Ok(version);
+                }
+                catalogue.check(subject, text)?;
+                catalogue.count(subject)
+            };
+            // Another process may have added a version meanwhile, and then ours is checked against that and written again.
+            if written_after == Some(versions) {
+                let reason = "the entry was written and not found again".to_owned();
+                return Err(RegistryError::Malformed { what: format!("registering `{subject}`"), reason }.into());
             }
-            known.catalogue.check(subject, text)?;
+            let (subject, schema) = (subject.to_owned(), text.to_owned());
+            self.storage.append(&Entry::Version { subject, schema, after: Some(versions) }).await?;
+            written_after = Some(versions);
+            self.refresh().await?;
         }
-        self.storage.append(&Entry::Version { subject: subject.to_owned(), schema: text.to_owned() }).await?;
-        self.refresh().await?;
-        let found = self.known().catalogue.find(subject, text);
-        found.ok_or_else(|| {
-            let reason = "the entry was written and not found again".to_owned();
-            Denial::Failed(RegistryError::Malformed { what: format!("registering `{subject}`"), reason })
-        })
     }
 
     pub(super) async fn set_level(&self, subject: Option<&str>, level: Level) -> Result<(), RegistryError> {

@@ -3,6 +3,8 @@
 use windfall_schemas::wire::WireError;
 
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
+use crate::http::route::{RequestError, RouteError};
+use crate::retry::Retry;
 
 /// What can go wrong with a schema registry.
 #[derive(Debug, thiserror::Error)]
@@ -13,13 +15,16 @@ pub enum RegistryError {
         /// What is wrong.
         reason: String,
     },
+    /// The environment or this machine makes no client.
+    #[error("schema registry client cannot be made")]
+    Route(#[from] RouteError),
     /// No address answered.
     #[error("schema registry {url} was not reached")]
     Unreachable {
         /// The last address tried.
         url: String,
-        /// What the client says.
-        source: reqwest::Error,
+        /// What the client says, and through which proxy it was asked.
+        source: RequestError,
     },
     /// It answered, over and over, that it cannot answer now.
     #[error("schema registry {url} answered {status} to {what}")]
@@ -36,7 +41,7 @@ pub enum RegistryError {
     Unauthorized {
         /// The address.
         url: String,
-        /// The HTTP status, 401 or 403.
+        /// The HTTP status: 401, 403 or 405.
         status: u16,
         /// What was asked.
         what: String,
@@ -46,6 +51,22 @@ pub enum RegistryError {
     NotFound {
         /// What was asked.
         what: String,
+    },
+    /// It did not give a schema that it may have: a registry that has just started has not read its own topic yet.
+    #[error("schema registry did not give a schema; it is asked again until it has answered so for {limit_s}s")]
+    Doubtful {
+        /// What it answered.
+        source: Box<RegistryError>,
+        /// For how long it is asked again.
+        limit_s: u64,
+    },
+    /// It has neither a schema that a record names nor what we registered ourselves.
+    #[error("schema registry no longer knows our own subject `{subject}`: {what}")]
+    Lost {
+        /// What it answered about the record's schema.
+        what: String,
+        /// Our subject.
+        subject: String,
     },
     /// The schema is not registered, and we are not to register it.
     #[error("schema of `{subject}` is not registered, and `register` is false")]
@@ -110,15 +131,30 @@ pub enum RegistryError {
     },
 }
 
+impl RegistryError {
+    /// Returns whether this is an answer that does not give the schema asked for, which may be true or too early.
+    #[must_use]
+    pub fn is_no_schema(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::NotRegistered { .. } | Self::Refused { .. } | Self::Malformed { .. }
+        )
+    }
+}
+
 impl Diagnose for RegistryError {
     fn diagnosis(&self) -> Diagnosis {
         const ADDRESS: &str = "check `kafka.schema_registry.url`; `embedded: {}` needs no registry";
         match self {
             Self::Unreachable { .. } | Self::Unavailable { .. } => Kind::Unavailable.help(ADDRESS),
             Self::Settings { .. } => Kind::Configuration.help(ADDRESS),
+            Self::Route(error) => error.diagnosis(),
             Self::Unauthorized { status, .. } => {
-                let kind = if *status == 403 { Kind::Permission } else { Kind::Authentication };
-                kind.help("check `kafka.schema_registry.username` and `password`, and what they may do")
+                let kind = if *status == 401 { Kind::Authentication } else { Kind::Permission };
+                kind.help(
+                    "check `kafka.schema_registry.username` and `password`; for an account that may only read, register the schemas \
+                     first by `windfall topics create` with one that may write",
+                )
             }
             Self::NotRegistered { .. } => Kind::Refused
                 .help("register the schema by your own process, or set `kafka.schema_registry.register` to true"),
@@ -130,8 +166,11 @@ impl Diagnose for RegistryError {
             Self::Malformed { .. } => Kind::Refused.help(
                 "check that `kafka.schema_registry.url` is the base of a Confluent API (Apicurio: `/apis/ccompat/v7`)",
             ),
-            Self::WrongSchema { .. } => {
-                Kind::Refused.help("the registry has lost or reused its ids: restore it before anything is written")
+            Self::WrongSchema { .. } | Self::Lost { .. } => Kind::Refused.help(
+                "the registry was changed, or has lost or reused its ids: restore it before anything is written",
+            ),
+            Self::Doubtful { source, .. } => {
+                Diagnosis { kind: Kind::Unavailable, retry: Retry::Backoff, ..source.diagnosis() }
             }
             Self::NotFound { .. } | Self::Refused { .. } => Kind::Refused.into(),
             Self::Schema(error) => error.diagnosis(),

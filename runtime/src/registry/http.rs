@@ -7,11 +7,14 @@ use reqwest::{Client, Method, Response, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
+use url::Url;
 
 use super::error::RegistryError;
 use super::level::Level;
+use super::normal::normal_form;
 use super::{Registered, Verdict};
 use crate::diagnose::Diagnose;
+use crate::http::route::Route;
 use crate::kafka::config::SchemaRegistryConfig;
 use crate::secret::Secret;
 use crate::telemetry::chain;
@@ -29,9 +32,15 @@ const MAX_REASON_CHARS: usize = 500;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 pub(super) struct HttpRegistry {
-    client: Client,
-    urls: Vec<String>,
+    addresses: Vec<Address>,
     credentials: Option<(String, Secret)>,
+}
+
+/// One of the registry's addresses, and the way there.
+struct Address {
+    url: String,
+    route: Route,
+    client: Client,
 }
 
 /// What a registry answers, by what it means to us.
@@ -67,24 +76,41 @@ impl HttpRegistry {
             let reason = format!("`{open}` would have the password cross the network for all to read");
             return Err(RegistryError::Settings { reason });
         }
-        let client = Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| RegistryError::Settings { reason: chain(&error).to_string() })?;
         let credentials = config.username.clone().zip(config.password.clone());
-        Ok(Self { client, urls, credentials })
+        let addresses =
+            urls.into_iter().map(|url| Address::new(url, credentials.is_some())).collect::<Result<_, _>>()?;
+        Ok(Self { addresses, credentials })
     }
 
     pub(super) async fn find(&self, subject: &str, text: &str) -> Result<Option<Registered>, RegistryError> {
         let body = json!({ "schema": text });
         let path = format!("/subjects/{}?normalize=false&deleted=false", encoded(subject));
-        match self.ask(Method::POST, path, Some(&body), format!("the schema of `{subject}`")).await? {
-            Answer::Found(found) => Ok(Some(registered(subject, text, &found)?)),
-            Answer::Missing => Ok(None),
-            Answer::Conflict(reason) => Err(malformed(subject, &reason)),
+        match self.ask(Method::POST, path, Some(&body), format!("the schema of `{subject}`")).await {
+            Ok(Answer::Found(found)) => Ok(Some(registered(subject, text, &found)?)),
+            Ok(Answer::Missing) => Ok(None),
+            Ok(Answer::Conflict(reason)) => Err(malformed(subject, &reason)),
+            // An account that may only read is often let in by method.
+            Err(RegistryError::Unauthorized { status: 403 | 405, .. }) => self.find_by_reading(subject, text).await,
+            Err(error) => Err(error),
         }
+    }
+
+    /// Looks a text up among the versions of a subject, newest first, without a POST.
+    async fn find_by_reading(&self, subject: &str, text: &str) -> Result<Option<Registered>, RegistryError> {
+        let path = format!("/subjects/{}/versions", encoded(subject));
+        let versions = match self.ask(Method::GET, path, None, format!("the versions of `{subject}`")).await? {
+            Answer::Found(found) => found.as_array().cloned().unwrap_or_default(),
+            Answer::Missing => return Ok(None),
+            Answer::Conflict(reason) => return Err(malformed(subject, &reason)),
+        };
+        let meaning = |text: &str| serde_json::from_str(text).map(|schema| normal_form(&schema)).ok();
+        for version in versions.iter().rev() {
+            let found = self.version(subject, &version.to_string()).await?;
+            if found.as_ref().is_some_and(|found| *found.text == *text || meaning(&found.text) == meaning(text)) {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     pub(super) async fn register(&self, subject: &str, text: &str) -> Result<Registered, RegistryError> {
@@ -118,8 +144,12 @@ impl HttpRegistry {
     }
 
     pub(super) async fn latest(&self, subject: &str) -> Result<Option<Registered>, RegistryError> {
-        let path = format!("/subjects/{}/versions/latest", encoded(subject));
-        match self.ask(Method::GET, path, None, format!("the latest version of `{subject}`")).await? {
+        self.version(subject, "latest").await
+    }
+
+    async fn version(&self, subject: &str, version: &str) -> Result<Option<Registered>, RegistryError> {
+        let path = format!("/subjects/{}/versions/{version}", encoded(subject));
+        match self.ask(Method::GET, path, None, format!("version {version} of `{subject}`")).await? {
             Answer::Found(found) => {
                 let text = found.get("schema").and_then(Value::as_str).unwrap_or_default();
                 Ok(Some(registered(subject, text, &found)?))
@@ -174,8 +204,8 @@ impl HttpRegistry {
     /// Asks one address after the other until one answers.
     async fn round(&self, request: &Request<'_>) -> Result<Answer, RegistryError> {
         let mut last = RegistryError::Settings { reason: "no address".to_owned() };
-        for url in &self.urls {
-            match self.once(url, request).await {
+        for address in &self.addresses {
+            match self.once(address, request).await {
                 Err(error) if error.may_pass() => last = error,
                 answered => return answered,
             }
@@ -183,10 +213,11 @@ impl HttpRegistry {
         Err(last)
     }
 
-    async fn once(&self, url: &str, request: &Request<'_>) -> Result<Answer, RegistryError> {
+    async fn once(&self, address: &Address, request: &Request<'_>) -> Result<Answer, RegistryError> {
+        let Address { url, route, client } = address;
         let unreachable =
-            |source: reqwest::Error| RegistryError::Unreachable { url: url.to_owned(), source: source.without_url() };
-        let mut builder = self.client.request(request.method.clone(), format!("{url}{}", request.path));
+            |source: reqwest::Error| RegistryError::Unreachable { url: url.clone(), source: route.failed(source) };
+        let mut builder = client.request(request.method.clone(), format!("{url}{}", request.path));
         builder = builder.header("accept", CONTENT_TYPE);
         if let Some((username, password)) = &self.credentials {
             builder = builder.basic_auth(username, Some(password.expose()));
@@ -198,6 +229,20 @@ impl HttpRegistry {
         let status = response.status();
         let body = bounded(response).await.map_err(unreachable)?;
         judge(url, &request.what, status, body.as_deref())
+    }
+}
+
+impl Address {
+    fn new(url: String, credentials: bool) -> Result<Self, RegistryError> {
+        let unusable = |reason: String| RegistryError::Settings { reason };
+        let parsed = Url::parse(&url).map_err(|error| unusable(format!("`{url}` is no URL: {error}")))?;
+        let builder = Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(redirect::Policy::none());
+        let route = Route::to(&parsed, credentials)?;
+        let client = route.client(builder)?;
+        Ok(Self { url, route, client })
     }
 }
 
@@ -220,7 +265,7 @@ fn judge(url: &str, what: &str, status: StatusCode, body: Option<&[u8]>) -> Resu
     if status.is_server_error() || code == 429 || code == 408 {
         return Err(RegistryError::Unavailable { url: url.to_owned(), status: code, what: what.to_owned() });
     }
-    if matches!(code, 401 | 403) {
+    if matches!(code, 401 | 403 | 405) {
         return Err(RegistryError::Unauthorized { url: url.to_owned(), status: code, what: what.to_owned() });
     }
     let body = body.ok_or_else(|| senseless("it is too long"))?;

@@ -5,7 +5,6 @@
 
 mod catalogue;
 pub mod client;
-pub mod decoder;
 pub mod embedded;
 mod error;
 mod http;
@@ -17,7 +16,6 @@ mod storage;
 use std::sync::Arc;
 
 pub use client::RegistryClient;
-pub use decoder::{DecodeError, Decoder};
 pub use error::RegistryError;
 pub use level::Level;
 

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::embedded::EmbeddedRegistry;
 use super::error::RegistryError;
+use crate::http::local_host_only;
 
 pub use routes::router;
 
@@ -51,6 +53,7 @@ pub async fn serve(registry: &Arc<EmbeddedRegistry>, listen: &str) -> Result<Ser
     let failed = |source| RegistryError::Listen { listen: listen.to_owned(), source };
     let address = listener.local_addr().map_err(failed)?;
     let router = router(Arc::clone(registry));
+    let router = if address.ip().is_loopback() { router.layer(middleware::from_fn(local_host_only)) } else { router };
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             warn!(%error, "embedded schema registry ended");

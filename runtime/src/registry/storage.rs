@@ -171,7 +171,7 @@ impl TopicStorage {
 /// A level's is its subject, for there the last counts.
 fn key_of(entry: &Entry) -> Bytes {
     let key = match entry {
-        Entry::Version { subject, schema: _ } => {
+        Entry::Version { subject, schema: _, after: _ } => {
             serde_json::json!({"kind": "version", "subject": subject, "entry": Uuid::now_v7()})
         }
         Entry::Config { subject, compatibility: _ } => serde_json::json!({"kind": "config", "subject": subject}),
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn compaction_keeps_every_version_where_it_stands_and_the_last_level_only() {
-        let version = Entry::Version { subject: "s".into(), schema: "\"string\"".into() };
+        let version = Entry::Version { subject: "s".into(), schema: "\"string\"".into(), after: None };
         assert_ne!(key_of(&version), key_of(&version), "a repeated entry must not take the place of the first");
         let level = |name: &str| Entry::Config { subject: Some("s".into()), compatibility: name.into() };
         assert_eq!(key_of(&level("FULL")), key_of(&level("NONE")));

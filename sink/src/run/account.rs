@@ -12,7 +12,6 @@ use windfall_runtime::telemetry::chain;
 
 use super::Running;
 use crate::freshness::as_of;
-use crate::record::SchemaSource;
 use crate::store::Applied;
 use crate::work::{Entry, Fate};
 use crate::writer::Step;
@@ -24,7 +23,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Name of the stage in metrics.
 const STAGE: &str = "sink";
 
-impl<R: SchemaSource> Running<R> {
+impl Running {
     /// Counts what a step did.
     pub(super) fn account(&mut self, step: &Step) {
         let Step { applied, done, fenced: _ } = step;

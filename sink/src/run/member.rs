@@ -6,9 +6,8 @@ use windfall_runtime::telemetry::chain;
 
 use super::{Instant, Running};
 use crate::error::SinkError;
-use crate::record::SchemaSource;
 
-impl<R: SchemaSource> Running<R> {
+impl Running {
     /// Runs to the end; a single run that stores nothing any more is ended.
     pub(super) async fn join_or_stall(&mut self, consumer: GroupConsumer) -> Result<(), SinkError> {
         let Some(stall) = self.goal.as_ref().map(|goal| goal.stall.clone()) else { return self.join(consumer).await };

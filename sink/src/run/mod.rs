@@ -28,7 +28,7 @@ use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, Event, Group, GroupConsumer, GroupOptions};
-use windfall_runtime::kafka::{Connection, TopicPartition};
+use windfall_runtime::kafka::{Connection, Record, TopicPartition};
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::stall::Stall;
 use windfall_runtime::telemetry::chain;
@@ -37,7 +37,7 @@ use crate::error::SinkError;
 use crate::freshness::RENEWAL;
 use crate::letters::KafkaDeadLetters;
 use crate::open::AnyStore;
-use crate::record::{Decoder, Read, Refused, SchemaSource};
+use crate::record::{AssetReader, Refused};
 use crate::store::StoreError;
 use crate::work::Work;
 use crate::writer::{Halt, Writer};
@@ -70,7 +70,7 @@ struct Current {
     epoch: u64,
 }
 
-struct Running<R> {
+struct Running {
     sink: String,
     topic: String,
     connection: Connection,
@@ -78,7 +78,7 @@ struct Running<R> {
     options: GroupOptions,
     group: Group,
     writer: Writer<AnyStore, KafkaDeadLetters>,
-    decoder: Decoder<R>,
+    reader: AssetReader,
     clock: SharedClock,
     part: Part,
     stop: CancellationToken,
@@ -96,7 +96,7 @@ struct Running<R> {
     report: Report,
 }
 
-impl<R: SchemaSource> Running<R> {
+impl Running {
     async fn drive(&mut self, mut consumer: GroupConsumer) -> Result<(), SinkError> {
         let stop = self.stop.clone();
         let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
@@ -165,9 +165,12 @@ impl<R: SchemaSource> Running<R> {
     async fn process(&mut self, batch: Batch) -> Result<(), SinkError> {
         let Batch { epoch, records, reached } = batch;
         let received = self.clock.now();
+        if !self.learn(epoch, &records).await? {
+            return Ok(());
+        }
         let mut read = Vec::with_capacity(records.len());
         for record in records {
-            let Some(outcome) = self.read(epoch, &record).await else { return Ok(()) };
+            let outcome = self.reader.read(&record);
             self.reached.remove(&record.partition);
             read.push((record, outcome));
         }
@@ -198,23 +201,21 @@ impl<R: SchemaSource> Running<R> {
         Ok(())
     }
 
-    /// Reads one record, waiting for the registry if need be; nothing when its partitions have gone.
-    async fn read(&mut self, epoch: u64, record: &windfall_runtime::kafka::Record) -> Option<Result<Read, Refused>> {
+    /// Asks for the schemas of a batch, waiting for the registry if need be; false when its partitions have gone.
+    async fn learn(&mut self, epoch: u64, records: &[Record]) -> Result<bool, SinkError> {
         let mut attempt = 0;
-        loop {
-            match self.decoder.read(record).await {
-                Ok(outcome) => return Some(outcome),
-                Err(_) if self.abandoned(epoch) => return None,
-                Err(source) => {
+        while !self.abandoned(epoch) {
+            match self.reader.learn(records).await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.may_pass() => {
                     attempt += 1;
-                    let reason = format!("the schema registry could not be asked: {}", chain(&*source));
+                    let reason = chain(&error).to_string();
                     self.pause(attempt, &reason, || self.group.current(epoch)).await;
                 }
-            }
-            if self.abandoned(epoch) {
-                return None;
+                Err(source) => return Err(SinkError::Registry { sink: self.sink.clone(), source: source.into() }),
             }
         }
+        Ok(false)
     }
 
     /// Tries the next part; nothing when its partitions have gone and it did not end in time.

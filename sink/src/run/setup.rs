@@ -11,6 +11,7 @@ use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::{Part, State};
 use windfall_runtime::kafka::consumer::{BatchLimits, GroupConsumer, GroupOptions};
 use windfall_runtime::kafka::{Connection, Membership, table, topics};
+use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::stall::Stall;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::asset::Collection;
@@ -21,7 +22,7 @@ use crate::config::SinkConfig;
 use crate::error::SinkError;
 use crate::letters::KafkaDeadLetters;
 use crate::open::{AnyStore, open};
-use crate::record::{Decoder, SchemaSource};
+use crate::record::AssetReader;
 use crate::store::Applied;
 use crate::writer::Writer;
 
@@ -29,13 +30,13 @@ use crate::writer::Writer;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a sink needs from the process that it runs in.
-pub struct Surroundings<R> {
+pub struct Surroundings {
     /// The cluster, as the stage `sink-<name>`.
     pub connection: Connection,
     /// The collection that is written.
     pub collection: Collection,
-    /// Where schemas are found.
-    pub schemas: R,
+    /// The schema registry.
+    pub registry: RegistryClient,
     /// The machine's clock: the broker's time stamps are compared with it.
     pub clock: SharedClock,
     /// The sink's line on the status board.
@@ -56,19 +57,19 @@ pub struct Report {
 }
 
 /// A sink, ready to run.
-pub struct Sink<R> {
+pub struct Sink {
     config: SinkConfig,
-    surroundings: Surroundings<R>,
+    surroundings: Surroundings,
     names: Names,
     store: AnyStore,
 }
 
-impl<R: SchemaSource> Sink<R> {
+impl Sink {
     /// Makes a sink; connects to nothing yet.
     ///
     /// # Errors
     /// As [`open`].
-    pub fn new(config: SinkConfig, surroundings: Surroundings<R>) -> Result<Self, SinkError> {
+    pub fn new(config: SinkConfig, surroundings: Surroundings) -> Result<Self, SinkError> {
         let names = Names::new(&*surroundings.connection.config().topic_prefix);
         let store = open(&config, &surroundings.collection, &names)?;
         Ok(Self { config, surroundings, names, store })
@@ -128,9 +129,9 @@ impl<R: SchemaSource> Sink<R> {
         self,
         stop: CancellationToken,
         goal: Option<Goal>,
-    ) -> Result<(Running<R>, GroupConsumer), SinkError> {
+    ) -> Result<(Running, GroupConsumer), SinkError> {
         let Self { config, surroundings, names, store } = self;
-        let Surroundings { connection, collection, schemas, clock, part, instance, membership } = surroundings;
+        let Surroundings { connection, collection, registry, clock, part, instance, membership } = surroundings;
         let topic = names.assets(collection.name());
         let group = names.sink_group(&config.name);
         let limits = BatchLimits {
@@ -153,7 +154,7 @@ impl<R: SchemaSource> Sink<R> {
         let running = Running {
             group: consumer.group(),
             writer: Writer::new(store, letters, &config.dlq),
-            decoder: Decoder::new(collection, schemas),
+            reader: AssetReader::new(collection, registry, &topic),
             sink: config.name,
             topic,
             connection,

@@ -12,10 +12,9 @@ use windfall_runtime::telemetry::chain;
 use super::{Current, Running, gone};
 use crate::error::SinkError;
 use crate::freshness::away_too_long;
-use crate::record::SchemaSource;
 use crate::store::{Claimed, StoreError};
 
-impl<R: SchemaSource> Running<R> {
+impl Running {
     /// Claims what was assigned and begins to read at the store's positions; waits for store and broker.
     ///
     /// `epoch` is the one in which the assignment stands. Once it has passed nothing is claimed any more: a late claim

@@ -49,7 +49,7 @@ impl Clock for HandClock {
 
 /// A sink that has read its topic to the end, and now is idle.
 struct Idle {
-    running: Running<RegistryClient>,
+    running: Running,
     consumer: GroupConsumer,
     memory: Memory,
     clock: Arc<HandClock>,
@@ -87,7 +87,7 @@ impl Idle {
         let surroundings = Surroundings {
             connection,
             collection,
-            schemas,
+            registry: schemas,
             clock: clock.clone(),
             part: status.part("sink", Duration::from_secs(90)),
             instance: "one".to_owned(),
@@ -219,7 +219,7 @@ async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
     let surroundings = Surroundings {
         connection: Connection::new(&kafka, "sink-assets", "one"),
         collection: Collection::new("devices", vec![Field::new("color", FieldType::String)]).unwrap(),
-        schemas: RegistryClient::embedded(EmbeddedRegistry::in_memory(), true),
+        registry: RegistryClient::embedded(EmbeddedRegistry::in_memory(), true),
         clock: SystemClock::shared(),
         part: status.part("sink", Duration::from_secs(90)),
         instance: "one".to_owned(),

@@ -7,13 +7,14 @@ use windfall_runtime::kafka::consumer;
 use windfall_runtime::kafka::publisher::Committed;
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Connection, Record, TopicPartition};
+use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_schemas::asset::{AssetKey, AssetRecord};
 use windfall_schemas::conflict::{Conflict, ConflictKey};
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::topic::Names;
 
 use crate::asset::{Asset, SourceKey};
-use crate::codecs::{Codecs, CollectionCodecs, Unreadable};
+use crate::codecs::CollectionCodecs;
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::{self, Cached, FoldReport, Folding, Own};
@@ -78,7 +79,7 @@ pub(super) struct Topics {
 /// The memory of the merge, and what it is read with.
 pub(super) struct Memory {
     pub(super) connection: Connection,
-    pub(super) codecs: Codecs,
+    pub(super) decoder: Decoder,
     pub(super) own: CollectionCodecs,
     pub(super) collection: Arc<CompiledCollection>,
     pub(super) topics: Topics,
@@ -90,18 +91,18 @@ pub(super) struct Memory {
 
 /// Reads a contribution; `None` is a withdrawal.
 pub(super) fn contribution(
-    codecs: &Codecs,
+    decoder: &Decoder,
     collection: &CompiledCollection,
     record: &Record,
 ) -> Result<Option<Contribution>, Unreadable> {
     let Some(value) = &record.value else { return Ok(None) };
-    Ok(Some(collection.schema.decode_contribution(&codecs.of(value)?, value)?))
+    Ok(Some(collection.schema.decode_contribution(&decoder.codec(value, None)?.0, value)?))
 }
 
 impl Memory {
     pub(super) fn new(
         connection: Connection,
-        codecs: Codecs,
+        decoder: Decoder,
         own: CollectionCodecs,
         collection: Arc<CompiledCollection>,
         folding: FoldReport,
@@ -117,7 +118,7 @@ impl Memory {
         };
         Self {
             connection,
-            codecs,
+            decoder,
             own,
             collection,
             topics,
@@ -155,7 +156,7 @@ impl Memory {
     ///
     /// What cannot be read was put into the dead letters when it was met, or will be when it is; nothing is written for it here.
     pub(super) async fn fold_contributions(&mut self, upto: BTreeMap<i32, i64>) -> Result<(), TransformerError> {
-        let (codecs, collection, limits) = (self.codecs.clone(), Arc::clone(&self.collection), upto.clone());
+        let (decoder, collection, limits) = (self.decoder.clone(), Arc::clone(&self.collection), upto.clone());
         let take = move |state: &mut Contributions, key: ContributionKey, record: &Record| {
             let ContributionKey { asset_id, source, source_key } = key;
             if limits.get(&record.partition).is_some_and(|upto| record.offset >= *upto) {
@@ -164,7 +165,7 @@ impl Memory {
             }
             let mut asset = state.take(&asset_id);
             // Whether it could be read is kept in the asset.
-            let _ = asset.hear((source, source_key), record.offset, contribution(&codecs, &collection, record));
+            let _ = asset.hear((source, source_key), record.offset, contribution(&decoder, &collection, record));
             state.put(&asset_id, asset.contributions, asset.unreadable);
         };
         let numbers: BTreeSet<i32> = upto.keys().copied().collect();
@@ -177,7 +178,7 @@ impl Memory {
                 self.contributions.remove(number);
             }
         }
-        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
         fold::partitions(folding, own, numbers, &mut self.contributions, take).await?;
         for (number, upto) in upto {
@@ -192,14 +193,15 @@ impl Memory {
     /// Folds the flat records. One that cannot be read is replaced when its asset is merged next: it equals no other, and
     /// without any contribution a tombstone ends it.
     pub(super) async fn fold_assets(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
-        let (codecs, collection) = (self.codecs.clone(), Arc::clone(&self.collection));
+        let (decoder, collection) = (self.decoder.clone(), Arc::clone(&self.collection));
         let take = move |state: &mut Lasts, key: AssetKey, record: &Record| {
             let entry = state.entry(key.asset_id.clone()).or_insert((None, -1));
             let Some(value) = &record.value else {
                 entry.0 = None;
                 return;
             };
-            let read = codecs.of(value).and_then(|codec| Ok(collection.schema.decode_asset(&codec, value)?));
+            let read =
+                decoder.codec(value, None).and_then(|(codec, _)| Ok(collection.schema.decode_asset(&codec, value)?));
             let record = read.unwrap_or_else(|_| AssetRecord {
                 asset_id: key.asset_id,
                 deleted: true,
@@ -209,26 +211,26 @@ impl Memory {
             let version = record.version;
             *entry = (Some(Arc::new(record)), version);
         };
-        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.assets, key_schema: self.own.assets.key.id() };
         fold::partitions(folding, own, numbers, &mut self.lasts, take).await
     }
 
     /// Folds the conflicts. One that cannot be read is neither open nor closed, so that it is written again or ended.
     pub(super) async fn fold_conflicts(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
-        let codecs = self.codecs.clone();
+        let decoder = self.decoder.clone();
         let take = move |state: &mut Conflicts, key: ConflictKey, record: &Record| {
             let known = state.entry(key.asset_id.clone()).or_default();
             known.retain(|known| known.subject != key.subject);
             let ConflictKey { asset_id, subject } = key;
-            match codecs.value::<Conflict>(record) {
+            match decoder.value::<Conflict>(record) {
                 Ok(conflict) => known.extend(conflict),
                 Err(_) => {
                     known.push(Conflict { asset_id, subject, state: UNREADABLE.to_owned(), ..Conflict::default() });
                 }
             }
         };
-        let folding = Folding { connection: &self.connection, codecs: &self.codecs, report: &self.folding };
+        let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.conflicts, key_schema: self.own.conflicts.key.id() };
         fold::partitions(folding, own, numbers, &mut self.conflicts, take).await
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tracing::warn;
 use windfall_runtime::kafka::Record;
+use windfall_runtime::reader::Decoder;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
 use windfall_schemas::topic::CHANGE_PARTITIONS;
 
-use crate::codecs::Codecs;
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::{self, Cached, Folding, Own};
@@ -56,10 +56,10 @@ impl Memory {
         own: Own<'_>,
         numbers: BTreeSet<i32>,
     ) -> Result<(), TransformerError> {
-        let codecs = folding.codecs.clone();
+        let decoder = folding.decoder.clone();
         let take = move |links: &mut Links, key: LinkKey, record: &Record| {
             links.lost.remove(&key);
-            match codecs.value::<Link>(record) {
+            match decoder.value::<Link>(record) {
                 Ok(Some(link)) => drop(links.known.insert(key, link)),
                 Ok(None) => drop(links.known.remove(&key)),
                 Err(_) => {
@@ -118,7 +118,7 @@ async fn standing(
     collection: &Arc<CompiledCollection>,
     wanted: HashSet<LinkKey>,
 ) -> Result<HashMap<LinkKey, Claims>, TransformerError> {
-    let (codecs, collection) = (folding.codecs.clone(), Arc::clone(collection));
+    let (decoder, collection) = (folding.decoder.clone(), Arc::clone(collection));
     let take = move |state: &mut HashMap<LinkKey, Claims>, key: ContributionKey, record: &Record| {
         let ContributionKey { asset_id, source, source_key } = key;
         let key = LinkKey { source, source_key };
@@ -127,7 +127,7 @@ async fn standing(
         }
         let claims = state.entry(key).or_default();
         match &record.value {
-            Some(value) => drop(claims.insert(asset_id, claim(&codecs, &collection, value))),
+            Some(value) => drop(claims.insert(asset_id, claim(&decoder, &collection, value))),
             None => drop(claims.remove(&asset_id)),
         }
     };
@@ -141,8 +141,9 @@ async fn standing(
 }
 
 /// A contribution that cannot be read stands all the same, and can be withdrawn by its key.
-fn claim(codecs: &Codecs, collection: &CompiledCollection, value: &[u8]) -> Claim {
-    let read = codecs.of(value).and_then(|codec| Ok(collection.schema.decode_contribution(&codec, value)?));
+fn claim(decoder: &Decoder, collection: &CompiledCollection, value: &[u8]) -> Claim {
+    let read =
+        decoder.codec(value, None).and_then(|(codec, _)| Ok(collection.schema.decode_contribution(&codec, value)?));
     let read = read.map(|contribution| (contribution.claimed_ms, contribution.source_offset)).unwrap_or_default();
     Claim { claimed_ms: read.0.unwrap_or(0), source_offset: read.1.unwrap_or(-1) }
 }

@@ -15,9 +15,10 @@ use windfall_runtime::diagnose::Kind;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::metrics;
+use windfall_runtime::reader::Decoder;
 use windfall_runtime::shutdown::{self, Crew, Next};
 use windfall_runtime::telemetry::{self, LogOptions};
-use windfall_schemas::topic::CHANGE_PARTITIONS;
+use windfall_schemas::topic::{CHANGE_PARTITIONS, value_subject};
 
 use crate::change::Change;
 use crate::cli::{DemoArgs, Global};
@@ -106,7 +107,7 @@ async fn show(
     let connection: Connection = world.context.connection("screen");
     let topic = world.context.names.devices();
     let mut reading = Reading::begin(&connection, &topic, CHANGE_PARTITIONS, From::Beginning, false).await?;
-    let decoder = world.registry.decoder();
+    let decoder = Decoder::new(world.registry.clone(), value_subject(&topic));
     let (mut tally, mut known) = (Tally::default(), 0);
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -10,6 +10,8 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use windfall_runtime::config::{Period, nearest};
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::{Connection, topics};
+use windfall_runtime::reader::Decoder;
+use windfall_schemas::topic::value_subject;
 
 use crate::cli::{Form, Global, TapArgs};
 use crate::context::Context;
@@ -58,7 +60,7 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> 
     let context = Context::load(global, &Part::Shared)?;
     let connection = context.tool_connection("tap");
     let (topic, partitions) = find_topic(&context, &connection, &args.topic).await?;
-    let decoder = context.registry(&connection).await?.decoder();
+    let decoder = Decoder::new(context.registry(&connection).await?, value_subject(&topic));
     let from = args.from.unwrap_or(if args.until_end { From::Beginning } else { From::End });
     let mut reading = Reading::begin(&connection, &topic, partitions, from, args.until_end).await?;
     let filter = args.key.as_deref().map(record::KeyFilter::new);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::DateTime;
 use serde_json::{Map, Value};
 use windfall_runtime::kafka::{Headers, Record};
-use windfall_runtime::registry::{DecodeError, Decoder};
+use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_runtime::telemetry::{chain, escaped};
 
 use crate::change::Change;
@@ -21,14 +21,19 @@ pub(crate) async fn decode(decoder: &Decoder, record: &Record) -> Value {
     shown.insert("offset".to_owned(), record.offset.into());
     shown.insert("timestamp".to_owned(), record.timestamp_ms.into());
     shown.insert("headers".to_owned(), headers(&record.headers));
+    let learned = decoder.learn([record]).await;
     for (name, bytes) in [("key", record.key.as_deref()), ("value", record.value.as_deref())] {
         let header = format!("__{name}_schema_id");
-        match side(decoder, bytes, record.headers.get(&header)).await {
+        match side(decoder, bytes, record.headers.get(&header)) {
             Ok(value) => {
                 shown.insert(name.to_owned(), value);
             }
             Err(error) => {
-                shown.insert(format!("{name}_error"), chain(&error).to_string().into());
+                let why = match (&error, &learned) {
+                    (Unreadable::UnknownSchema { .. }, Err(registry)) => chain(registry).to_string(),
+                    _ => error.to_string(),
+                };
+                shown.insert(format!("{name}_error"), why.into());
                 shown.insert(format!("{name}_raw"), bytes.map(|bytes| STANDARD.encode(bytes)).into());
             }
         }
@@ -36,7 +41,7 @@ pub(crate) async fn decode(decoder: &Decoder, record: &Record) -> Value {
     Value::Object(shown)
 }
 
-async fn side(decoder: &Decoder, bytes: Option<&[u8]>, header: Option<&[u8]>) -> Result<Value, DecodeError> {
+fn side(decoder: &Decoder, bytes: Option<&[u8]>, header: Option<&[u8]>) -> Result<Value, Unreadable> {
     let Some(bytes) = bytes else { return Ok(Value::Null) };
     // Signals are plain JSON and their key is a plain name; a frame begins with a zero byte, which neither does.
     if header.is_none() && bytes.first().is_some_and(|first| *first != 0) {
@@ -49,7 +54,7 @@ async fn side(decoder: &Decoder, bytes: Option<&[u8]>, header: Option<&[u8]>) ->
             return Ok(text.into());
         }
     }
-    let (codec, datum) = decoder.codec(bytes, header).await?;
+    let (codec, datum) = decoder.codec(bytes, header)?;
     Ok(codec.decode_json(datum)?)
 }
 

@@ -2,8 +2,9 @@
 
 use rdkafka::error::KafkaError;
 
-use crate::diagnose::{Diagnose, Diagnosed, Diagnosis, Kind};
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use crate::log_identity::OtherLog;
+use crate::registry::RegistryError;
 use crate::retry::Retry;
 
 /// What can go wrong while a topic is read to its end.
@@ -40,17 +41,17 @@ pub enum TableError {
         /// Where the partition begins.
         first: i64,
     },
-    /// The callback cannot take a record.
-    #[error("record of `{topic}` in partition {partition} at offset {offset} cannot be folded")]
-    Refused {
+    /// The registry did not tell whether a record can be read.
+    #[error("schema of the record of `{topic}` in partition {partition} at offset {offset} was not had")]
+    Schema {
         /// The topic.
         topic: String,
         /// The partition.
         partition: i32,
         /// The offset.
         offset: i64,
-        /// What the callback says.
-        source: Diagnosed,
+        /// What the registry's client says.
+        source: Box<RegistryError>,
     },
     /// The newest key was written with another schema id.
     #[error(
@@ -95,7 +96,7 @@ impl Diagnose for TableError {
             Self::KeySchema { .. } => Kind::Refused.help(
                 "the schema registry was changed or has lost its ids: go back to the former one, or start with a new `topic_prefix`",
             ),
-            Self::Refused { source, .. } => source.diagnosis(),
+            Self::Schema { source, .. } => source.diagnosis(),
             Self::Truncated { .. } | Self::Stopped { .. } | Self::Ended { .. } => Kind::Refused.into(),
         }
     }

@@ -12,14 +12,13 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
-use crate::diagnose::Diagnosed;
-
 use super::{Extent, FoldProgress, FoldRequest, Folded, Hidden, TableError};
 use crate::kafka::client::{PlainContext, make};
 use crate::kafka::consumer::Start;
 use crate::kafka::record::{Record, TopicPartition};
 use crate::kafka::retire::retire;
 use crate::log_identity::{Found, Position, judge};
+use crate::registry::RegistryError;
 
 /// How long a poll waits; also how often a hidden tail is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -79,7 +78,7 @@ impl Reading {
     pub(super) fn run<S>(
         mut self,
         state: S,
-        on_record: impl FnMut(&mut S, Record) -> Result<(), Diagnosed>,
+        on_record: impl FnMut(&mut S, Record) -> Result<(), RegistryError>,
     ) -> Result<Folded<S>, TableError> {
         let began_at = Instant::now();
         let result = self.read(state, on_record);
@@ -96,7 +95,7 @@ impl Reading {
     fn read<S>(
         &mut self,
         mut state: S,
-        mut on_record: impl FnMut(&mut S, Record) -> Result<(), Diagnosed>,
+        mut on_record: impl FnMut(&mut S, Record) -> Result<(), RegistryError>,
     ) -> Result<S, TableError> {
         while !self.open.is_empty() {
             if self.stopped.load(Ordering::SeqCst) {
@@ -110,11 +109,11 @@ impl Reading {
                     let Some(partition) = self.open.get(&record.partition) else { continue };
                     if record.offset < partition.end {
                         let (partition, offset) = (record.partition, record.offset);
-                        on_record(&mut state, record).map_err(|source| TableError::Refused {
+                        on_record(&mut state, record).map_err(|source| TableError::Schema {
                             topic: self.request.topic.clone(),
                             partition,
                             offset,
-                            source,
+                            source: Box::new(source),
                         })?;
                         self.records += 1;
                     }

@@ -40,6 +40,10 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, 404, "HTTP 404 Not Found")
     }
 
+    pub(super) fn no_json() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, "HTTP 415 Unsupported Media Type")
+    }
+
     pub(super) fn no_subject(subject: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, 40401, format!("Subject '{subject}' not found."))
     }

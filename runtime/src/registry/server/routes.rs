@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -43,6 +45,7 @@ pub fn router(registry: Arc<EmbeddedRegistry>) -> Router {
         .fallback(async || Problem::no_route())
         .method_not_allowed_fallback(async || Problem::no_route())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(json_only))
         .with_state(registry)
 }
 
@@ -56,7 +59,18 @@ struct Offered {
     references: Option<Vec<Value>>,
 }
 
-/// Reads a body whatever its content type says.
+/// Refuses a body that is not declared as JSON: a page in a browser may send any other one here without being asked first.
+async fn json_only(request: Request, next: Next) -> Response {
+    let declared = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if json || !matches!(*request.method(), Method::POST | Method::PUT) {
+        next.run(request).await
+    } else {
+        Problem::no_json().into_response()
+    }
+}
+
 fn offered(body: &Bytes) -> Result<String, Problem> {
     let offered: Offered =
         serde_json::from_slice(body).map_err(|error| Problem::bad_body(format!("Invalid request: {error}")))?;
