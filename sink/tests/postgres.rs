@@ -7,7 +7,7 @@ use windfall_sink::store::postgres::{Address, PostgresStore};
 use windfall_sink::store::{Applied, AssetStore, Cause, Refusal, Span, StoreError};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
-use crate::conformance::{record, span, tombstone};
+use crate::conformance::{deleted, record, span, tombstone};
 use crate::subjects::{PostgresSubject, Subject, connect, fields, identity};
 use windfall_runtime::diagnose::Diagnose as _;
 
@@ -357,7 +357,14 @@ async fn names_are_looked_up_nowhere_but_in_the_schema_that_was_named() {
     subject
         .by_hand(&format!(
             "create schema {role}; create table {role}.assets (like $ including all);
-             create role {role} login superuser; alter role {role} set search_path = {role}"
+             create function {role}.never(text, text) returns boolean language sql as 'select false';
+             create function {role}.never(bigint, bigint) returns boolean language sql as 'select false';
+             create function {role}.never(integer, integer) returns boolean language sql as 'select false';
+             create operator {role}.= (leftarg = text, rightarg = text, function = {role}.never);
+             create operator {role}.= (leftarg = bigint, rightarg = bigint, function = {role}.never);
+             create operator {role}.= (leftarg = integer, rightarg = integer, function = {role}.never);
+             create function {role}.now() returns timestamptz language sql as 'select null::timestamptz';
+             create role {role} login superuser; alter role {role} set search_path = {role}, pg_catalog"
         ))
         .await;
     let address = Address::parse(&subject.url.replace("windfall@", &format!("{role}@"))).unwrap();
@@ -365,7 +372,11 @@ async fn names_are_looked_up_nowhere_but_in_the_schema_that_was_named() {
     let mut store = PostgresStore::new(address, identity("assets"), subject.table(), SchemaMode::Evolve);
     store.claim(&[0]).await.unwrap();
     store.apply(&[record("a", 0, 0, "red"), tombstone("b", 1)], &[span(0, 0, 2)]).await.unwrap();
-    assert_eq!(subject.rows().await.len(), 1);
+    store.apply(&[deleted("b", 2, "red"), tombstone("a", 3)], &[span(0, 2, 4)]).await.unwrap();
+    let rows = subject.rows().await;
+    assert!(rows["a"].1 && rows["b"].1, "{rows:?}");
+    let undated = format!("select count(*) from {}.assets where __written_at is null", subject.schema);
+    assert_eq!(subject.client.query_one(&undated, &[]).await.unwrap().get::<_, i64>(0), 0);
     let trapped = format!("select count(*) from {role}.assets");
     assert_eq!(subject.client.query_one(&trapped, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
@@ -397,4 +408,63 @@ async fn five_thousand_rows_go_in_one_statement() {
     let mut store = claimed(&subject).await;
     let batch: Vec<_> = (0..5_000).map(|n| record(&format!("a{n}"), 0, n, "red")).collect();
     assert_eq!(store.apply(&batch, &[span(0, 0, 5_000)]).await.unwrap().applied, 5_000);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_hold_every_text_is_refused_once_and_in_words() {
+    let subject = PostgresSubject::new().await;
+    let database = format!("{}_latin", subject.schema);
+    subject
+        .by_hand(&format!(
+            "create database {database} encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0"
+        ))
+        .await;
+    let url = subject.url.replace("/postgres", &format!("/{database}"));
+    let store = || {
+        let (address, table) = (Address::parse(&url).unwrap(), crate::subjects::table("public.assets"));
+        PostgresStore::new(address, identity("assets"), table, SchemaMode::Evolve)
+    };
+    for error in [store().claim(&[0]).await.unwrap_err(), store().check().await.unwrap_err()] {
+        assert!(matches!(error, StoreError::Refused(Refusal::Encoding { .. })), "{error:?}");
+        assert!(error.to_string().contains("LATIN1"), "{error}");
+        assert!(error.help().unwrap().contains("UTF8"), "{error:?}");
+    }
+    let client = connect(&url).await;
+    let tables = client.query_one("select count(*) from pg_tables where schemaname = 'public'", &[]).await.unwrap();
+    assert_eq!(tables.get::<_, i64>(0), 0, "nothing was made there");
+    drop(client);
+    subject.by_hand(&format!("drop database {database} with (force)")).await;
+}
+
+#[tokio::test]
+async fn what_an_address_gives_as_options_reaches_the_server_as_it_was_written() {
+    let subject = PostgresSubject::new().await;
+    let owner = format!("{}_owner", subject.schema);
+    subject.by_hand(&format!("create role {owner}; grant all on schema {} to {owner}", subject.schema)).await;
+    let url = format!("{}?options=-c%20role%3D{owner}", subject.url);
+    let mut store =
+        PostgresStore::new(Address::parse(&url).unwrap(), identity("assets"), subject.table(), SchemaMode::Evolve);
+    store.claim(&[0]).await.unwrap();
+    let made = "select tableowner::text from pg_tables where schemaname = $1 and tablename = 'assets'";
+    assert_eq!(subject.client.query_one(made, &[&subject.schema]).await.unwrap().get::<_, &str>(0), owner);
+}
+
+#[tokio::test]
+async fn a_trigger_of_the_user_finds_its_tables_by_the_search_path_of_the_role() {
+    let subject = PostgresSubject::new().await;
+    let mut store = claimed(&subject).await;
+    let seen = format!("{}_seen", subject.schema);
+    subject
+        .by_hand(&format!(
+            "create table public.{seen} (asset_id text);
+             create function {0}.note() returns trigger language plpgsql as
+             'begin insert into {seen} values (new.asset_id); return new; end';
+             create trigger note after insert on $ for each row execute function {0}.note()",
+            subject.schema
+        ))
+        .await;
+    store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
+    let noted = subject.client.query_one(&format!("select count(*) from public.{seen}"), &[]).await.unwrap();
+    assert_eq!(noted.get::<_, i64>(0), 1);
+    subject.by_hand(&format!("drop table public.{seen}")).await;
 }

@@ -94,6 +94,10 @@ pub enum Cause {
     Conflict,
     /// No space left.
     DiskFull,
+    /// The operating system reports an error for one of the store's files.
+    Io,
+    /// The file system lacks the shared memory that SQLite's write-ahead log needs.
+    SharedMemory,
     /// Memory, connections or another limit of the server.
     Resources,
     /// The store is read only.
@@ -117,6 +121,8 @@ impl Cause {
             Self::Locked => "locked",
             Self::Conflict => "conflict",
             Self::DiskFull => "disk_full",
+            Self::Io => "io",
+            Self::SharedMemory => "shared_memory",
             Self::Resources => "resources",
             Self::ReadOnly => "read_only",
             Self::Rights => "rights",
@@ -135,10 +141,15 @@ impl Cause {
             Self::Locked => Kind::Unavailable.help("see who holds the lock (`pg_locks`) and end it"),
             Self::Conflict => Kind::Unavailable.help("nothing: the batch is tried again"),
             Self::DiskFull => Kind::Unavailable.help("free space for the store"),
+            Self::Io => Kind::Unavailable
+                .help("read the kernel's log, and check the disk or the network share that holds the store's files"),
+            Self::SharedMemory => Kind::Unavailable.help(
+                "keep the file on a local disk: network shares and some container mounts cannot map memory that processes share",
+            ),
             Self::Resources => Kind::Unavailable.help("raise the store's limits or close other connections"),
-            Self::ReadOnly => {
-                Kind::Unavailable.help("point the sink at the primary, or lift `default_transaction_read_only`")
-            }
+            Self::ReadOnly => Kind::Unavailable.help(
+                "let the sink write: for PostgreSQL name the primary and lift `default_transaction_read_only`; for SQLite mount the folder writable and give this user the right to write the file and its folder",
+            ),
             Self::Rights => Kind::Permission
                 .help("grant select, insert and update on the table, `windfall_positions` and `windfall_sinks`"),
             Self::Shape => Kind::Unavailable
@@ -158,6 +169,8 @@ impl std::fmt::Display for Cause {
             Self::Locked => "another session holds a lock",
             Self::Conflict => "another transaction got in the way",
             Self::DiskFull => "no space is left",
+            Self::Io => "the operating system reports an error for its files",
+            Self::SharedMemory => "its file system has no shared memory",
             Self::Resources => "a limit of the server is reached",
             Self::ReadOnly => "it is read only",
             Self::Rights => "a right is missing",
@@ -216,6 +229,14 @@ pub enum Refusal {
         /// The table.
         table: String,
     },
+    /// The database keeps texts in an encoding that lacks most of Unicode's characters.
+    #[error("the database `{database}` is encoded in {encoding}, which cannot hold every text of a record")]
+    Encoding {
+        /// The database.
+        database: String,
+        /// Its encoding, as the server names it.
+        encoding: String,
+    },
     /// The address is no address of a store.
     #[error("the store's address cannot be used: {reason}")]
     Address {
@@ -247,6 +268,9 @@ impl Diagnose for Refusal {
             Self::Vanished { table } => Kind::Refused.help(format!(
                 "restore `{table}`, or delete its rows in `windfall_sinks` and `windfall_positions` to fill it again from the start"
             )),
+            Self::Encoding { .. } => Kind::Refused.help(
+                "make a database with `create database NAME encoding 'UTF8' template template0` and name it in `sinks[].url`",
+            ),
             Self::Address { help, .. } => Kind::Configuration.help(help.clone()),
         }
     }

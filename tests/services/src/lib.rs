@@ -9,6 +9,7 @@
 
 mod jars;
 mod kafka;
+mod pooler;
 mod postgres;
 mod proxy;
 mod registry;
@@ -18,6 +19,7 @@ use std::sync::OnceLock;
 
 pub use jars::{JarError, Jars};
 pub use kafka::{Kafka, KafkaOptions};
+pub use pooler::Pooler;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Direction, EndTxn, Held, Proxy};
 pub use registry::Registry;

@@ -32,14 +32,7 @@ impl Postgres {
     /// When PostgreSQL is missing or does not come up.
     pub fn start(options: &PostgresOptions) -> Result<Self, ServiceError> {
         let programs = programs()?;
-        // PostgreSQL refuses the superuser, so the package's own account runs it then.
-        let owner = if superuser() {
-            Some(account("postgres").ok_or_else(|| {
-                ServiceError::new("PostgreSQL refuses to run as root and there is no user `postgres`")
-            })?)
-        } else {
-            None
-        };
+        let owner = owner()?;
         let folder = tempfile::Builder::new()
             .prefix("windfall-postgres-")
             .tempdir_in(parent())
@@ -100,8 +93,14 @@ impl Postgres {
     }
 }
 
+/// PostgreSQL and PgBouncer refuse the superuser, so the package's own account runs them then.
+pub(crate) fn owner() -> Result<Option<(u32, u32)>, ServiceError> {
+    let missing = || ServiceError::new("PostgreSQL refuses to run as root and there is no user `postgres`");
+    superuser().then(|| account("postgres").ok_or_else(missing)).transpose()
+}
+
 /// A folder that PostgreSQL's own account may walk through, whatever `TMPDIR` says.
-fn parent() -> PathBuf {
+pub(crate) fn parent() -> PathBuf {
     if superuser() { PathBuf::from("/tmp") } else { std::env::temp_dir() }
 }
 

@@ -10,8 +10,10 @@ mod statements;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::session::{Batch, Session};
-use super::{Applied, AssetStore, Claim, Claimed, Identity, Span, StoreError};
+use self::session::{Batch, Session, Target};
+use self::statements::Statements;
+use super::fold::fold;
+use super::{Applied, AssetStore, Claimed, Identity, Span, StoreError};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
 use crate::table::Table;
@@ -42,19 +44,19 @@ impl Default for Deadlines {
 /// holds the lock on the position's row, so that the new one finds out before it writes.
 pub struct PostgresStore {
     address: Address,
-    identity: Identity,
-    table: Table,
+    target: Target,
     mode: SchemaMode,
     deadlines: Deadlines,
     session: Option<Session>,
-    claims: BTreeMap<i32, Claim>,
 }
 
 impl PostgresStore {
     /// Makes a store that is not connected yet.
     #[must_use]
     pub fn new(address: Address, identity: Identity, table: Table, mode: SchemaMode) -> Self {
-        Self { address, identity, table, mode, deadlines: Deadlines::default(), session: None, claims: BTreeMap::new() }
+        let statements = Statements::of(&table);
+        let target = Target { identity, table, statements, claims: BTreeMap::new() };
+        Self { address, target, mode, deadlines: Deadlines::default(), session: None }
     }
 
     /// Sets other deadlines.
@@ -69,9 +71,8 @@ impl PostgresStore {
         if let Some(session) = self.session.take().filter(|session| !session.client.is_closed()) {
             return Ok(session);
         }
-        let mut session = Session::open(&self.address, &self.deadlines).await?;
-        session.settle(&self.identity, &self.table, self.mode).await?;
-        session.prepare(&self.table).await?;
+        let session = Session::open(&self.address, &self.deadlines).await?;
+        session.settle(&self.target, self.mode).await?;
         Ok(session)
     }
 }
@@ -79,25 +80,29 @@ impl PostgresStore {
 impl AssetStore for PostgresStore {
     async fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
         let session = self.session().await?;
-        let mut rows = session.claim(&self.identity, partitions).await?;
+        let mut rows = session.transaction(session.claim(&self.target, partitions)).await?;
         self.session = Some(session);
         rows.sort_by_key(|(claimed, _)| partitions.iter().position(|partition| *partition == claimed.partition));
-        self.claims.extend(rows.iter().map(|(claimed, claim)| (claimed.partition, *claim)));
+        self.target.claims.extend(rows.iter().map(|(claimed, claim)| (claimed.partition, *claim)));
         Ok(rows.into_iter().map(|(claimed, _)| claimed).collect())
     }
 
     async fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
         let session = self.session().await?;
-        let outcome = session.apply(&self.identity, &self.claims, &Batch::of(&self.table, batch, spans)).await;
+        let batch = Batch { folded: fold(batch), spans };
+        let outcome = session.transaction(session.write(&self.target, &batch)).await;
         if !matches!(outcome, Err(StoreError::Environment { .. })) {
             self.session = Some(session);
+        }
+        if outcome.is_ok() {
+            windfall_runtime::failpoint!("sink.commit.after");
         }
         outcome
     }
 
     async fn check(&mut self) -> Result<(), StoreError> {
         let session = self.session().await?;
-        session.settle(&self.identity, &self.table, self.mode).await?;
+        session.settle(&self.target, self.mode).await?;
         self.session = Some(session);
         Ok(())
     }

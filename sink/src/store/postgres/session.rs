@@ -6,38 +6,45 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::task::JoinHandle;
-use tokio_postgres::{CancelToken, Client, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{CancelToken, Client, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
 use super::Deadlines;
 use super::address::Address;
 use super::sqlstate::classify;
-use super::statements::{self, Graves, Rows};
-use crate::store::fold::{Folded, fold};
-use crate::store::{Applied, Cause, Claim, Claimed, Identity, Span, StoreError};
+use super::statements::{Deletes, Parameter, Rows, Statements};
+use crate::store::fold::Folded;
+use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
 use crate::table::Table;
 
 /// How long a cancellation may take; it only saves the server work.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An open connection with its statements prepared.
+/// Encodings of a database that hold every text: `SQL_ASCII` keeps bytes as they come.
+const ENCODINGS: [&str; 2] = ["UTF8", "SQL_ASCII"];
+
+/// What is written, and by whom.
+pub(super) struct Target {
+    pub(super) identity: Identity,
+    pub(super) table: Table,
+    pub(super) statements: Statements,
+    pub(super) claims: BTreeMap<i32, Claim>,
+}
+
+/// An open connection.
+///
+/// It leaves nothing behind that outlives a transaction: no setting, no named statement, no lock. Behind a pooler that lends
+/// out connections by transaction, such as PgBouncer, the next transaction may run on a connection that other programs share.
 pub(super) struct Session {
     pub(super) client: Client,
     driver: JoinHandle<()>,
     cancel: CancelToken,
     tls: MakeRustlsConnect,
     patience: Duration,
-    statements: Option<Statements>,
-}
-
-struct Statements {
-    claim: Statement,
-    advance: Statement,
-    positions: Statement,
-    upsert: Statement,
-    upsert_and_count: Statement,
-    bury: Statement,
+    /// Begins a transaction with the deadlines that hold in it.
+    begin: String,
 }
 
 impl Drop for Session {
@@ -47,7 +54,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Connects and sets what must hold in the session: names are looked up nowhere but where we say.
+    /// Connects, and refuses a database that cannot hold every text.
     pub(super) async fn open(address: &Address, deadlines: &Deadlines) -> Result<Self, StoreError> {
         let patience = deadlines.statement + deadlines.grace;
         let connect = address.config.connect(address.tls.clone());
@@ -55,23 +62,25 @@ impl Session {
             .await
             .map_err(|_| StoreError::environment(Cause::TimedOut, "connecting took too long"))?
             .map_err(classify)?;
+        let encoding = connection.parameter("server_encoding").unwrap_or_default().to_owned();
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "connection to the store ended");
             }
         });
-        let cancel = client.cancel_token();
-        let session = Self { client, driver, cancel, tls: address.tls.clone(), patience, statements: None };
-        let settings = format!(
-            "set search_path = pg_catalog, pg_temp; set timezone = 'UTC'; \
-             set default_transaction_isolation = 'read committed'; set standard_conforming_strings = on; \
-             set lock_timeout = {lock}; set statement_timeout = {statement}; \
-             set idle_in_transaction_session_timeout = {idle}",
+        let begin = format!(
+            "begin isolation level read committed; set local lock_timeout = {lock}; \
+             set local statement_timeout = {statement}; set local idle_in_transaction_session_timeout = {idle}",
             lock = deadlines.lock.as_millis(),
             statement = deadlines.statement.as_millis(),
             idle = (patience * 2).as_millis(),
         );
-        session.within(session.client.batch_execute(&settings)).await?;
+        let cancel = client.cancel_token();
+        let session = Self { client, driver, cancel, tls: address.tls.clone(), patience, begin };
+        if !ENCODINGS.contains(&encoding.as_str()) {
+            let database = address.config.get_dbname().or(address.config.get_user()).unwrap_or_default().to_owned();
+            return Err(Refusal::Encoding { database, encoding }.into());
+        }
         Ok(session)
     }
 
@@ -90,38 +99,46 @@ impl Session {
         }
     }
 
-    /// Prepares the statements of the table, which exists by now.
-    pub(super) async fn prepare(&mut self, table: &Table) -> Result<(), StoreError> {
-        let schema = &table.name.schema;
-        self.statements = Some(Statements {
-            claim: self.statement(statements::claim(schema)).await?,
-            advance: self.statement(statements::advance(schema)).await?,
-            positions: self.statement(statements::positions(schema)).await?,
-            upsert: self.statement(statements::upsert(table)).await?,
-            upsert_and_count: self.statement(statements::upsert_and_count(table)).await?,
-            bury: self.statement(statements::bury(table)).await?,
-        });
-        Ok(())
+    /// Asks for rows.
+    pub(super) async fn query(&self, text: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.within(self.client.query_typed(text, parameters)).await
     }
 
-    async fn statement(&self, text: String) -> Result<Statement, StoreError> {
-        self.within(self.client.prepare(&text)).await
+    /// Runs a statement; answers how many rows it touched.
+    pub(super) async fn execute(&self, text: &str, parameters: &[Parameter<'_>]) -> Result<u64, StoreError> {
+        self.within(self.client.execute_typed(text, parameters)).await
     }
 
-    fn statements(&self) -> Result<&Statements, StoreError> {
-        self.statements.as_ref().ok_or_else(|| StoreError::environment(Cause::Internal, "the session is not prepared"))
+    /// Runs `work` in one transaction: commits it, or takes it back when it fails.
+    ///
+    /// After [`StoreError::Environment`] the session is in no known state and must be dropped; after every other answer it
+    /// can be used again.
+    pub(super) async fn transaction<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.within(self.client.batch_execute(&self.begin)).await?;
+        match work.await {
+            Ok(done) => {
+                self.within(self.client.batch_execute("commit")).await?;
+                Ok(done)
+            }
+            Err(error @ StoreError::Environment { .. }) => Err(error),
+            Err(error) => {
+                self.within(self.client.batch_execute("rollback")).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Raises epochs; answers with what each partition's row says now.
-    pub(super) async fn claim(
-        &self,
-        identity: &Identity,
-        partitions: &[i32],
-    ) -> Result<Vec<(Claimed, Claim)>, StoreError> {
-        let statement = &self.statements()?.claim;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&identity.sink, &identity.topic, &partitions];
-        let rows = self.within(self.client.query(statement, &parameters)).await?;
+    pub(super) async fn claim(&self, target: &Target, partitions: &[i32]) -> Result<Vec<(Claimed, Claim)>, StoreError> {
+        let parameters: [Parameter<'_>; 3] = [
+            (&target.identity.sink, Type::TEXT),
+            (&target.identity.topic, Type::TEXT),
+            (&partitions, Type::INT4_ARRAY),
+        ];
+        let rows = self.query(&target.statements.claim, &parameters).await?;
         rows.iter()
             .map(|row| {
                 let (generation, epoch) = (row.try_get(1)?, row.try_get(2)?);
@@ -138,107 +155,78 @@ impl Session {
             .map_err(classify)
     }
 
-    /// Applies a folded batch and moves positions in one transaction.
-    ///
-    /// After [`StoreError::Environment`] the session is in no known state and must be dropped; after every other
-    /// answer it can be used again.
-    pub(super) async fn apply(
-        &self,
-        identity: &Identity,
-        claims: &BTreeMap<i32, Claim>,
-        batch: &Batch<'_>,
-    ) -> Result<Applied, StoreError> {
-        self.within(self.client.batch_execute("begin")).await?;
-        match self.write(identity, claims, batch).await {
-            Ok(applied) => {
-                windfall_runtime::failpoint!("sink.commit.before");
-                self.within(self.client.batch_execute("commit")).await?;
-                windfall_runtime::failpoint!("sink.commit.after");
-                Ok(applied)
-            }
-            Err(error @ StoreError::Environment { .. }) => Err(error),
-            Err(error) => {
-                self.within(self.client.batch_execute("rollback")).await?;
-                Err(error)
-            }
-        }
-    }
-
-    async fn write(
-        &self,
-        identity: &Identity,
-        claims: &BTreeMap<i32, Claim>,
-        batch: &Batch<'_>,
-    ) -> Result<Applied, StoreError> {
-        self.advance(identity, claims, batch.spans).await?;
+    /// Moves positions and writes a folded batch.
+    pub(super) async fn write(&self, target: &Target, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+        self.advance(target, batch.spans).await?;
         let Folded { upserts, tombstones, overtaken } = &batch.folded;
-        let generation = |partition: i32| claims.get(&partition).map_or(1, |claim| claim.generation);
+        let generation = |partition: i32| target.claims.get(&partition).map_or(1, |claim| claim.generation);
         let mut applied = Applied { folded: *overtaken, ..Applied::default() };
         if !upserts.is_empty() {
-            let rows = Rows::of(batch.table, upserts, generation)?;
-            let (written, deleted) = self.upsert(&rows, upserts.iter().any(|upsert| upsert.deleted)).await?;
+            let rows = Rows::of(&target.table, upserts, generation)?;
+            let some_deleted = upserts.iter().any(|upsert| upsert.deleted);
+            let (written, deleted) = self.upsert(target, &rows, some_deleted).await?;
             applied.deleted = deleted;
             applied.applied = written - deleted;
             applied.stale = upserts.len() as u64 - written;
         }
         if !tombstones.is_empty() {
-            let graves = Graves::of(tombstones, generation);
-            let buried = self.within(self.client.execute(&self.statements()?.bury, &graves.parameters())).await?;
-            applied.deleted += buried;
-            applied.unchanged = tombstones.len() as u64 - buried;
+            let deletes = Deletes::of(tombstones, generation);
+            let deleted = self.execute(&target.statements.delete, &deletes.parameters()).await?;
+            applied.deleted += deleted;
+            applied.unchanged = tombstones.len() as u64 - deleted;
         }
+        windfall_runtime::failpoint!("sink.commit.before");
         Ok(applied)
     }
 
     /// Writes rows; answers how many were written, and how many of these are deleted, which is asked only where some may be.
-    async fn upsert(&self, rows: &Rows<'_>, some_deleted: bool) -> Result<(u64, u64), StoreError> {
-        let statements = self.statements()?;
+    async fn upsert(&self, target: &Target, rows: &Rows<'_>, some_deleted: bool) -> Result<(u64, u64), StoreError> {
         if !some_deleted {
-            let written = self.within(self.client.execute(&statements.upsert, &rows.parameters())).await?;
-            return Ok((written, 0));
+            return Ok((self.execute(&target.statements.upsert, &rows.parameters()).await?, 0));
         }
-        let counted = &statements.upsert_and_count;
-        let counts = self.within(self.client.query_one(counted, &rows.parameters())).await?;
+        let counts =
+            self.within(self.client.query_typed_one(&target.statements.upsert_and_count, &rows.parameters())).await?;
         Ok((count(counts.try_get(0).map_err(classify)?), count(counts.try_get(1).map_err(classify)?)))
     }
 
     /// Moves the positions; what does not fit is looked at again and named.
-    async fn advance(
-        &self,
-        identity: &Identity,
-        claims: &BTreeMap<i32, Claim>,
-        spans: &[Span],
-    ) -> Result<(), StoreError> {
+    async fn advance(&self, target: &Target, spans: &[Span]) -> Result<(), StoreError> {
         let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
         let mut epochs = Vec::with_capacity(spans.len());
         for &partition in &partitions {
-            epochs.push(claims.get(&partition).ok_or(StoreError::Fenced { partition })?.epoch);
+            epochs.push(target.claims.get(&partition).ok_or(StoreError::Fenced { partition })?.epoch);
         }
         let starts: Vec<i64> = spans.iter().map(|span| span.from).collect();
         let ends: Vec<i64> = spans.iter().map(|span| span.to).collect();
         let as_of: Vec<DateTime<Utc>> = spans.iter().map(|span| span.as_of).collect();
         let log_times: Vec<Option<i64>> = spans.iter().map(|span| span.log_time).collect();
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-            [&identity.sink, &identity.topic, &partitions, &epochs, &starts, &ends, &as_of, &log_times];
-        let statements = self.statements()?;
-        let moved = self.within(self.client.query(&statements.advance, &parameters)).await?;
-        if moved.len() == spans.len() {
-            return Ok(());
-        }
+        let parameters: [Parameter<'_>; 8] = [
+            (&target.identity.sink, Type::TEXT),
+            (&target.identity.topic, Type::TEXT),
+            (&partitions, Type::INT4_ARRAY),
+            (&epochs, Type::INT8_ARRAY),
+            (&starts, Type::INT8_ARRAY),
+            (&ends, Type::INT8_ARRAY),
+            (&as_of, Type::TIMESTAMPTZ_ARRAY),
+            (&log_times, Type::INT8_ARRAY),
+        ];
+        let moved = self.query(&target.statements.advance, &parameters).await?;
         let moved: Vec<i32> = moved.iter().filter_map(|row| row.try_get(0).ok()).collect();
-        let Some(span) = spans.iter().find(|span| !moved.contains(&span.partition)) else { return Ok(()) };
-        self.misfit(identity, claims, span).await
+        match spans.iter().find(|span| !moved.contains(&span.partition)) {
+            Some(span) => self.misfit(target, span).await,
+            None => Ok(()),
+        }
     }
 
     /// Reads the row of a position that did not move: taken over, or moved by an earlier commit of ours?
-    async fn misfit(&self, identity: &Identity, claims: &BTreeMap<i32, Claim>, span: &Span) -> Result<(), StoreError> {
+    async fn misfit(&self, target: &Target, span: &Span) -> Result<(), StoreError> {
         let Span { partition, from, .. } = *span;
-        let wanted = vec![partition];
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&identity.sink, &identity.topic, &wanted];
-        let row = self.within(self.client.query_opt(&self.statements()?.positions, &parameters)).await?;
+        let parameters: [Parameter<'_>; 3] =
+            [(&target.identity.sink, Type::TEXT), (&target.identity.topic, Type::TEXT), (&partition, Type::INT4)];
+        let row = self.within(self.client.query_typed_opt(&target.statements.position, &parameters)).await?;
         let Some(row) = row else { return Err(StoreError::Fenced { partition }) };
-        let (epoch, found): (i64, i64) = (row.try_get(1).map_err(classify)?, row.try_get(2).map_err(classify)?);
-        if claims.get(&partition).is_some_and(|claim| claim.epoch == epoch) {
+        let (epoch, found): (i64, i64) = (row.try_get(0).map_err(classify)?, row.try_get(1).map_err(classify)?);
+        if target.claims.get(&partition).is_some_and(|claim| claim.epoch == epoch) {
             Err(StoreError::Advanced { partition, expected: from, found })
         } else {
             Err(StoreError::Fenced { partition })
@@ -246,17 +234,10 @@ impl Session {
     }
 }
 
-/// A batch on its way into the table.
+/// A folded batch with the positions that it moves.
 pub(super) struct Batch<'a> {
-    table: &'a Table,
-    folded: Folded<'a>,
-    spans: &'a [Span],
-}
-
-impl<'a> Batch<'a> {
-    pub(super) fn of(table: &'a Table, changes: &'a [crate::asset::AssetChange], spans: &'a [Span]) -> Self {
-        Self { table, folded: fold(changes), spans }
-    }
+    pub(super) folded: Folded<'a>,
+    pub(super) spans: &'a [Span],
 }
 
 fn count(number: i64) -> u64 {

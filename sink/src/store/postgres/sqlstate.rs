@@ -48,7 +48,7 @@ enum Verdict {
 /// What is not known is the environment's fault: pausing loses nothing, while a wrong dead letter would.
 fn judge(code: &str) -> Verdict {
     use Cause::{
-        Conflict, Connection, DiskFull, Internal, Locked, Login, ReadOnly, Resources, Rights, Shape, TimedOut,
+        Conflict, Connection, DiskFull, Internal, Io, Locked, Login, ReadOnly, Resources, Rights, Shape, TimedOut,
     };
     use Verdict::{Environment, Record};
 
@@ -75,7 +75,7 @@ fn judge(code: &str) -> Verdict {
             "53" => Environment(Resources),
             "55" => Environment(Locked),
             // I/O errors of the server's files
-            "58" => Environment(DiskFull),
+            "58" => Environment(Io),
             // missing tables, columns, schemas; features a changed table would need
             "42" | "3F" | "0A" | "2B" | "1B" => Environment(Shape),
             // states of a transaction or statement that a new session does not have; snapshots; configuration file;
@@ -119,6 +119,7 @@ mod tests {
             ("40P01", Cause::Conflict),
             ("55P03", Cause::Locked),
             ("53100", Cause::DiskFull),
+            ("58030", Cause::Io),
             ("53300", Cause::Resources),
             ("25006", Cause::ReadOnly),
             ("42501", Cause::Rights),

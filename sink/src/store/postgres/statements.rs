@@ -1,15 +1,12 @@
 //! The SQL of one table, and the arrays that fill it. Names come from [`Name`], values travel as parameters alone.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::asset::Field;
 use crate::store::StoreError;
 use crate::store::fold::{Tombstone, Upsert};
 use crate::table::{ColumnKind, Name, Table, TableName};
-
-/// The guard of the row that is there is older than the record's.
-const NEWER: &str = r#"("kept"."__generation", "kept"."__partition", "kept"."__offset")"#;
 
 /// Names a table in full, quoted.
 pub(super) fn qualified(schema: &Name, table: &str) -> String {
@@ -21,79 +18,95 @@ pub(super) fn table_name(name: &TableName) -> String {
     qualified(&name.schema, name.table.as_str())
 }
 
-/// Writes rows given as one array per column.
-pub(super) fn upsert(table: &Table) -> String {
+/// The statements of one table.
+///
+/// They name every table, function and operator with its schema, because the session keeps the `search_path` of its role:
+/// the user's own triggers rest on that. Each is sent as an unnamed statement, because a pooler would show a named one to
+/// other programs. `unnest` of several arrays and `greatest` are part of the grammar and never looked up.
+pub(super) struct Statements {
+    /// Raises the epoch of partitions: `$1` sink, `$2` topic, `$3` partitions.
+    pub(super) claim: String,
+    /// Moves the positions that are where they should be, and answers which these were.
+    pub(super) advance: String,
+    /// Reads a position again.
+    pub(super) position: String,
+    /// Writes rows given as one array per column.
+    pub(super) upsert: String,
+    /// Writes rows as `upsert` does; answers how many were written and how many of these are deleted.
+    pub(super) upsert_and_count: String,
+    /// Marks rows as deleted that are live and older than the tombstone.
+    pub(super) delete: String,
+}
+
+impl Statements {
+    pub(super) fn of(table: &Table) -> Self {
+        let positions = qualified(&table.name.schema, "windfall_positions");
+        let upsert = upsert(table);
+        Self {
+            claim: format!(
+                "insert into {positions} as kept (sink, topic, partition, generation, epoch, next_offset) \
+                 select $1, $2, wanted, 1, 1, 0 from pg_catalog.unnest($3) as wanted order by wanted \
+                 on conflict (sink, topic, partition) do update set epoch = kept.epoch operator(pg_catalog.+) 1 \
+                 returning partition, generation, epoch, next_offset, as_of, log_time"
+            ),
+            advance: format!(
+                "update {positions} as kept set next_offset = moved.upto, as_of = greatest(kept.as_of, moved.as_of), \
+                 log_time = greatest(kept.log_time, moved.log_time) \
+                 from unnest($3, $4, $5, $6, $7, $8) as moved(partition, epoch, start, upto, as_of, log_time) \
+                 where kept.sink operator(pg_catalog.=) $1 and kept.topic operator(pg_catalog.=) $2 \
+                 and kept.partition operator(pg_catalog.=) moved.partition \
+                 and kept.epoch operator(pg_catalog.=) moved.epoch \
+                 and kept.next_offset operator(pg_catalog.=) moved.start returning kept.partition"
+            ),
+            position: format!(
+                "select epoch, next_offset from {positions} where sink operator(pg_catalog.=) $1 \
+                 and topic operator(pg_catalog.=) $2 and partition operator(pg_catalog.=) $3"
+            ),
+            upsert_and_count: format!(
+                "with written as ({upsert} returning \"__deleted\" operator(pg_catalog.=) 'true' as gone) \
+                 select pg_catalog.count(*), pg_catalog.count(*) filter (where gone) from written"
+            ),
+            upsert,
+            delete: delete(table),
+        }
+    }
+}
+
+/// Holds where the row's guard is older than `guard`; a row without one is older than anything.
+fn older_than(guard: &str) -> String {
+    format!(
+        "((\"kept\".\"__generation\", \"kept\".\"__partition\", \"kept\".\"__offset\") \
+         operator(pg_catalog.>=) ({guard})) is not true"
+    )
+}
+
+fn upsert(table: &Table) -> String {
     let mut columns: Vec<String> = table.columns.iter().map(|column| column.name.quoted()).collect();
     let own = ["__deleted", "__generation", "__partition", "__offset"];
     columns.extend(own.iter().map(|name| format!("\"{name}\"")));
-    let types = table.columns.iter().map(|column| sql_type(column.kind));
-    let types = ["text"].into_iter().chain(types).chain(["text", "bigint", "integer", "bigint"]);
-    let arrays: Vec<String> = types.enumerate().map(|(index, kind)| format!("${}::{kind}[]", index + 1)).collect();
+    let arrays: Vec<String> = (1..=columns.len() + 1).map(|index| format!("${index}")).collect();
     let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     format!(
         "insert into {table} as \"kept\" (\"asset_id\", {columns}, \"__written_at\") \
-         select incoming.*, now() from unnest({arrays}) as incoming \
-         on conflict (\"asset_id\") do update set {sets}, \"__written_at\" = excluded.\"__written_at\" \
-         where {NEWER} < (excluded.\"__generation\", excluded.\"__partition\", excluded.\"__offset\")",
+         select incoming.*, pg_catalog.now() from unnest({arrays}) as incoming \
+         on conflict (\"asset_id\") do update set {sets}, \"__written_at\" = excluded.\"__written_at\" where {older}",
         table = table_name(&table.name),
         columns = columns.join(", "),
         arrays = arrays.join(", "),
         sets = sets.join(", "),
+        older = older_than("excluded.\"__generation\", excluded.\"__partition\", excluded.\"__offset\""),
     )
 }
 
-/// Writes rows as [`upsert`] does; answers how many were written and how many of these are deleted.
-pub(super) fn upsert_and_count(table: &Table) -> String {
+fn delete(table: &Table) -> String {
     format!(
-        "with written as ({} returning \"__deleted\") \
-         select count(*), count(*) filter (where \"__deleted\" = 'true') from written",
-        upsert(table),
-    )
-}
-
-/// Marks rows as deleted that are live and older than the tombstone.
-pub(super) fn bury(table: &Table) -> String {
-    format!(
-        "update {table} as \"kept\" set \"__deleted\" = 'true', \"__generation\" = grave.generation, \
-         \"__partition\" = grave.partition, \"__offset\" = grave.offset_, \"__written_at\" = now() \
-         from unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[]) \
-         as grave(asset_id, generation, partition, offset_) \
-         where \"kept\".\"asset_id\" = grave.asset_id and \"kept\".\"__deleted\" <> 'true' \
-         and {NEWER} < (grave.generation, grave.partition, grave.offset_)",
+        "update {table} as \"kept\" set \"__deleted\" = 'true', \"__generation\" = gone.generation, \
+         \"__partition\" = gone.partition, \"__offset\" = gone.offset_, \"__written_at\" = pg_catalog.now() \
+         from unnest($1, $2, $3, $4) as gone(asset_id, generation, partition, offset_) \
+         where \"kept\".\"asset_id\" operator(pg_catalog.=) gone.asset_id \
+         and (\"kept\".\"__deleted\" operator(pg_catalog.=) 'true') is not true and {older}",
         table = table_name(&table.name),
-    )
-}
-
-/// Raises the epoch of partitions, `$1` sink, `$2` topic, `$3` partitions.
-pub(super) fn claim(schema: &Name) -> String {
-    format!(
-        "insert into {positions} as kept (sink, topic, partition, generation, epoch, next_offset) \
-         select $1, $2, wanted, 1, 1, 0 from unnest($3::integer[]) as wanted order by wanted \
-         on conflict (sink, topic, partition) do update set epoch = kept.epoch + 1 \
-         returning partition, generation, epoch, next_offset, as_of, log_time",
-        positions = qualified(schema, "windfall_positions"),
-    )
-}
-
-/// Moves the positions that are where they should be, and answers which these were.
-pub(super) fn advance(schema: &Name) -> String {
-    format!(
-        "update {positions} as kept set next_offset = moved.upto, as_of = greatest(kept.as_of, moved.as_of), \
-         log_time = greatest(kept.log_time, moved.log_time) \
-         from unnest($3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::bigint[]) \
-         as moved(partition, epoch, start, upto, as_of, log_time) \
-         where kept.sink = $1 and kept.topic = $2 and kept.partition = moved.partition \
-         and kept.epoch = moved.epoch and kept.next_offset = moved.start returning kept.partition",
-        positions = qualified(schema, "windfall_positions"),
-    )
-}
-
-/// Reads positions again.
-pub(super) fn positions(schema: &Name) -> String {
-    format!(
-        "select partition, epoch, next_offset from {positions} \
-         where sink = $1 and topic = $2 and partition = any($3::integer[])",
-        positions = qualified(schema, "windfall_positions"),
+        older = older_than("gone.generation, gone.partition, gone.offset_"),
     )
 }
 
@@ -107,6 +120,9 @@ pub(super) fn sql_type(kind: ColumnKind) -> &'static str {
         ColumnKind::Timestamp => "timestamp with time zone",
     }
 }
+
+/// A value of a statement with its type, which is sent along: the server need not be asked for it.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// One column of a batch.
 #[derive(Debug)]
@@ -149,13 +165,13 @@ impl<'a> Array<'a> {
         Ok(())
     }
 
-    fn as_sql(&self) -> &(dyn ToSql + Sync) {
+    fn parameter(&self) -> Parameter<'_> {
         match self {
-            Self::Text(values) => values,
-            Self::Long(values) => values,
-            Self::Double(values) => values,
-            Self::Boolean(values) => values,
-            Self::Timestamp(values) => values,
+            Self::Text(values) => (values, Type::TEXT_ARRAY),
+            Self::Long(values) => (values, Type::INT8_ARRAY),
+            Self::Double(values) => (values, Type::FLOAT8_ARRAY),
+            Self::Boolean(values) => (values, Type::BOOL_ARRAY),
+            Self::Timestamp(values) => (values, Type::TIMESTAMPTZ_ARRAY),
         }
     }
 }
@@ -171,7 +187,7 @@ fn kind_of(field: &Field) -> &'static str {
     }
 }
 
-/// The parameters of [`upsert`].
+/// The parameters of [`Statements::upsert`].
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
     asset_ids: Vec<&'a str>,
@@ -206,31 +222,31 @@ impl<'a> Rows<'a> {
         })
     }
 
-    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&self.asset_ids];
-        parameters.extend(self.columns.iter().map(Array::as_sql));
-        parameters.push(&self.deleted);
+    pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {
+        let mut parameters: Vec<Parameter<'_>> = vec![(&self.asset_ids, Type::TEXT_ARRAY)];
+        parameters.extend(self.columns.iter().map(Array::parameter));
+        parameters.push((&self.deleted, Type::TEXT_ARRAY));
         parameters.extend(self.guards.parameters());
         parameters
     }
 }
 
-/// The parameters of [`bury`].
+/// The parameters of [`Statements::delete`].
 #[derive(Debug)]
-pub(super) struct Graves<'a> {
+pub(super) struct Deletes<'a> {
     asset_ids: Vec<&'a str>,
     guards: Guards,
 }
 
-impl<'a> Graves<'a> {
+impl<'a> Deletes<'a> {
     pub(super) fn of(tombstones: &[Tombstone<'a>], generation: impl Fn(i32) -> i64) -> Self {
         let origins = tombstones.iter().map(|tombstone| (tombstone.partition, tombstone.offset));
         let asset_ids = tombstones.iter().map(|tombstone| tombstone.asset_id).collect();
         Self { asset_ids, guards: Guards::of(origins, generation) }
     }
 
-    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&self.asset_ids];
+    pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {
+        let mut parameters: Vec<Parameter<'_>> = vec![(&self.asset_ids, Type::TEXT_ARRAY)];
         parameters.extend(self.guards.parameters());
         parameters
     }
@@ -254,7 +270,7 @@ impl Guards {
         guards
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 3] {
-        [&self.generations, &self.partitions, &self.offsets]
+    fn parameters(&self) -> [Parameter<'_>; 3] {
+        [(&self.generations, Type::INT8_ARRAY), (&self.partitions, Type::INT4_ARRAY), (&self.offsets, Type::INT8_ARRAY)]
     }
 }

@@ -56,12 +56,13 @@ pub(super) fn create(table: &Table) -> String {
     format!("create table {} ({})", table.name.table.quoted(), columns.join(", "))
 }
 
-/// Adds a missing column.
+/// Adds a missing column, which is null in the rows that are there.
 pub(super) fn add(table: &Table, name: &str, kind: &str) -> String {
+    let kind = kind.trim_end_matches(" not null");
     format!("alter table {} add column \"{name}\" {kind}", table.name.table.quoted())
 }
 
-/// Writes one row: key, fields, `__deleted`, guard, time.
+/// Writes one row: key, fields, `__deleted`, guard, time. A row without a guard is older than anything.
 pub(super) fn upsert(table: &Table) -> String {
     let mut columns: Vec<String> = table.columns.iter().map(|column| column.name.quoted()).collect();
     let own = ["__deleted", "__generation", "__partition", "__offset", "__written_at"];
@@ -70,8 +71,8 @@ pub(super) fn upsert(table: &Table) -> String {
     let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     format!(
         "insert into {table} (\"asset_id\", {columns}) values ({places}) on conflict (\"asset_id\") do update set {sets} \
-         where ({table}.\"__generation\", {table}.\"__partition\", {table}.\"__offset\") \
-         < (excluded.\"__generation\", excluded.\"__partition\", excluded.\"__offset\")",
+         where (({table}.\"__generation\", {table}.\"__partition\", {table}.\"__offset\") \
+         >= (excluded.\"__generation\", excluded.\"__partition\", excluded.\"__offset\")) is not true",
         table = table.name.table.quoted(),
         columns = columns.join(", "),
         places = places.join(", "),
@@ -80,11 +81,11 @@ pub(super) fn upsert(table: &Table) -> String {
 }
 
 /// Marks a row as deleted that is live and older than the tombstone.
-pub(super) fn bury(table: &Table) -> String {
+pub(super) fn delete(table: &Table) -> String {
     format!(
         "update {} set \"__deleted\" = 'true', \"__generation\" = ?2, \"__partition\" = ?3, \"__offset\" = ?4, \
-         \"__written_at\" = ?5 where \"asset_id\" = ?1 and \"__deleted\" <> 'true' \
-         and (\"__generation\", \"__partition\", \"__offset\") < (?2, ?3, ?4)",
+         \"__written_at\" = ?5 where \"asset_id\" = ?1 and \"__deleted\" is not 'true' \
+         and ((\"__generation\", \"__partition\", \"__offset\") >= (?2, ?3, ?4)) is not true",
         table.name.table.quoted()
     )
 }

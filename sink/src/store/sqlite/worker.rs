@@ -302,12 +302,12 @@ fn write(
             _ => applied.applied += 1,
         }
     }
-    let mut bury = transaction.prepare_cached(&statements::bury(table)).map_err(classify)?;
+    let mut delete = transaction.prepare_cached(&statements::delete(table)).map_err(classify)?;
     for Tombstone { asset_id, partition, offset } in &folded.tombstones {
         let values = params![asset_id, generation(*partition), partition, offset, now];
-        let buried = bury.execute(values).map_err(classify)? as u64;
-        applied.deleted += buried;
-        applied.unchanged += 1 - buried;
+        let deleted = delete.execute(values).map_err(classify)? as u64;
+        applied.deleted += deleted;
+        applied.unchanged += 1 - deleted;
     }
     Ok(applied)
 }
