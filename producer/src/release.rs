@@ -12,8 +12,11 @@ pub enum LookUp {
         /// Whether a device seen in this scan answered 200 within a minute of the 404.
         control: bool,
     },
-    /// 403: we may not read it.
-    Forbidden,
+    /// 403: we may not read it, with what the control read of the same minute said.
+    Forbidden {
+        /// Whether a device that the newest complete scan has seen answered 200 within a minute of the 403.
+        control: bool,
+    },
     /// Any other answer, or none.
     Failed {
         /// What went wrong, for people.
@@ -66,7 +69,7 @@ pub const FORBIDDEN_NEEDS: i64 = 24 * 60 * 60 * 1000;
 /// | 200 with a release date | released | the answer, without a server |
 /// | 200 without one | present | - |
 /// | 404 and the control read answered | released | the last record without its server, released at the time of the look-up |
-/// | 403, absent from two complete scans a day apart | released | the same, released at the end of the second scan |
+/// | 403 and the control read answered, absent from two complete scans a day apart | released | the same, released at the end of the second scan |
 /// | anything else | open | - |
 ///
 /// A failed read is no answer, and a 404 without its control read may be Apple's outage.
@@ -93,15 +96,20 @@ pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) 
         LookUp::NotFound { control: false } => {
             Verdict::Open { why: "the look-up answered 404, and so did the control read or it failed".to_owned() }
         }
-        LookUp::Forbidden if absence.last_ended_at - absence.first_ended_at >= FORBIDDEN_NEEDS => Verdict::Released {
-            after: Box::new(left(last, absence.last_ended_at)),
-            evidence: vec![
-                format!("scan {}: absent", absence.first_scan),
-                format!("scan {}: absent", absence.last_scan),
-                format!("lookup {}: 403", text(at)),
-            ],
-        },
-        LookUp::Forbidden => Verdict::Open {
+        LookUp::Forbidden { control: false } => {
+            Verdict::Open { why: "the look-up answered 403, and so did the control read or it failed".to_owned() }
+        }
+        LookUp::Forbidden { control: true } if absence.last_ended_at - absence.first_ended_at >= FORBIDDEN_NEEDS => {
+            Verdict::Released {
+                after: Box::new(left(last, absence.last_ended_at)),
+                evidence: vec![
+                    format!("scan {}: absent", absence.first_scan),
+                    format!("scan {}: absent", absence.last_scan),
+                    format!("lookup {}: 403, control read 200", text(at)),
+                ],
+            }
+        }
+        LookUp::Forbidden { control: true } => Verdict::Open {
             why: "the look-up is forbidden, and no two complete scans a day apart missed it".to_owned(),
         },
         LookUp::Failed { why } => Verdict::Open { why },

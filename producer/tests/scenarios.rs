@@ -158,7 +158,8 @@ fn look_up(said: &Json) -> LookUp {
         None => LookUp::Found(Box::new(device(said))),
         Some("not_found") => LookUp::NotFound { control: true },
         Some("not_found_without_control") => LookUp::NotFound { control: false },
-        Some("forbidden") => LookUp::Forbidden,
+        Some("forbidden") => LookUp::Forbidden { control: true },
+        Some("forbidden_without_control") => LookUp::Forbidden { control: false },
         Some(_) => LookUp::Failed { why: "status 503".to_owned() },
     }
 }

@@ -384,8 +384,15 @@ fn look_ups_that_settle_nothing_wait_longer_each_time() {
 fn a_forbidden_look_up_counts_after_two_complete_scans_a_day_apart() {
     let day = 24 * HOUR;
     let absence = |last| Absence { first_scan: 1, first_ended_at: 0, last_scan: 2, last_ended_at: last };
-    assert!(matches!(classify(&device(1), &absence(day - 1), LookUp::Forbidden, day), Verdict::Open { .. }));
-    let Verdict::Released { after, evidence } = classify(&device(1), &absence(day), LookUp::Forbidden, day + 5) else {
+    assert!(matches!(
+        classify(&device(1), &absence(day - 1), LookUp::Forbidden { control: true }, day),
+        Verdict::Open { .. }
+    ));
+    let all_forbidden = classify(&device(1), &absence(day), LookUp::Forbidden { control: false }, day + 5);
+    assert!(matches!(all_forbidden, Verdict::Open { .. }), "an answer that every device gets says nothing of one");
+    let Verdict::Released { after, evidence } =
+        classify(&device(1), &absence(day), LookUp::Forbidden { control: true }, day + 5)
+    else {
         panic!("a day is enough")
     };
     assert_eq!(after.released_from_org_date_time, Some(day), "the end of the second scan");

@@ -188,8 +188,9 @@ async fn a_clock_that_jumps_by_a_day_does_not_make_a_day_of_absence() {
     let shared: SharedClock = clock.clone();
     let rig = Rig::on_clock(still(25, 1), 10, shared).await;
     assert_eq!(rig.once().await, OnceOutcome::Complete);
-    rig.command(Command::Release { device: rig.devices()[7].clone(), answer: Some(ReleaseAnswer::Gone) });
-    rig.faults("device 403");
+    let gone = rig.devices()[7].clone();
+    rig.command(Command::Release { device: gone.clone(), answer: Some(ReleaseAnswer::Gone) });
+    rig.faults(&format!("/v1/orgDevices/{gone} 403"));
     assert_eq!(rig.once().await, OnceOutcome::Incomplete);
     clock.by.store(25 * 3_600_000, Ordering::Relaxed);
     assert_eq!(rig.once().await, OnceOutcome::Incomplete);

@@ -1,17 +1,18 @@
 //! `windfall check`: knocks at everything that the configuration names; one line each, with cause and remedy.
 
 use serde::Serialize;
-use windfall_producer::apple::DeviceDirectory;
 use windfall_producer::apple::client::AppleDirectory;
+use windfall_producer::apple::{DeviceDirectory, DirectoryError, Lookup};
 use windfall_producer::budget::LimiterState;
 use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::Period;
-use windfall_runtime::diagnose::{Diagnosis, Kind};
+use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::health::Snapshot;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics};
 use windfall_runtime::kafka::topics;
 use windfall_runtime::telemetry::chain;
+use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::topic::value_subject;
 use windfall_sink::SinkConfig;
 
@@ -23,8 +24,8 @@ use crate::part::Part;
 use crate::run::named_sink;
 use crate::status;
 
-/// A check is two reads, a second apart: it waits for nobody who may have read before, as a producer must.
-const TWO_READS: RateLimitConfig = RateLimitConfig { requests: 2, per: Period::from_secs(2), share: 1.0 };
+/// A check is three reads, a second apart: it waits for nobody who may have read before, as a producer must.
+const THREE_READS: RateLimitConfig = RateLimitConfig { requests: 3, per: Period::from_secs(3), share: 1.0 };
 
 /// What came of one knock.
 #[derive(Debug, Serialize)]
@@ -147,7 +148,7 @@ async fn ask_registry(context: &Context) -> crate::Result<String> {
     })
 }
 
-/// Asks Apple for one device and for the management services: token, rights and size in two reads.
+/// Asks Apple for the list, for the management services and for one device: token, rights and size in three reads.
 ///
 /// A source that a running process reads is not asked, since its budget is that process's: what it shows is told instead.
 async fn source_line(config: &SourceConfig, running: Option<&Snapshot>) -> Line {
@@ -160,14 +161,25 @@ async fn source_line(config: &SourceConfig, running: Option<&Snapshot>) -> Line 
                 Err(Failure::new(Kind::Unavailable, format!("is being read by a running windfall: {reason}")).into())
             }
         };
-        return Line::new(what, answer);
+        let single_reads = part.details.get("single_reads").and_then(|told| told.as_str());
+        let warnings = single_reads.map(forbidden).into_iter().collect();
+        return Line { warnings, ..Line::new(what, answer) };
     }
-    Line::new(what, ask_apple(config).await)
+    let (answer, warnings) = match ask_apple(config).await {
+        Ok((answer, warning)) => (Ok(answer), warning.into_iter().collect()),
+        Err(error) => (Err(error), Vec::new()),
+    };
+    Line { warnings, ..Line::new(what, answer) }
 }
 
-async fn ask_apple(config: &SourceConfig) -> crate::Result<String> {
+fn forbidden(told: &str) -> String {
+    format!("single reads are not allowed, so they confirm no release: {told}")
+}
+
+/// Returns what answered, and what the account may not do.
+async fn ask_apple(config: &SourceConfig) -> crate::Result<(String, Option<String>)> {
     let config =
-        SourceConfig { scan: ScanConfig { page_size: 1, ..config.scan }, rate_limit: TWO_READS, ..config.clone() };
+        SourceConfig { scan: ScanConfig { page_size: 1, ..config.scan }, rate_limit: THREE_READS, ..config.clone() };
     let directory = AppleDirectory::connect(&config, LimiterState::default(), SystemClock::shared())?;
     let page = directory.page(None).await?;
     let devices = match page.total {
@@ -177,7 +189,16 @@ async fn ask_apple(config: &SourceConfig) -> crate::Result<String> {
     };
     let servers = directory.servers(None).await?;
     let more = if servers.next.is_some() { " or more" } else { "" };
-    Ok(format!("token given out; {devices}, {}{more} management services", servers.items.len()))
+    let answer = format!("token given out; {devices}, {}{more} management services", servers.items.len());
+    let single = match page.items.first().map(|item| DeviceId::parse(&item.value.device_id)) {
+        Some(Ok(id)) => Some(directory.device(&id).await?),
+        _ => None,
+    };
+    let warning = match single {
+        Some(Lookup::Forbidden { refusal, .. }) => Some(forbidden(&DirectoryError::Forbidden(refusal).told())),
+        _ => None,
+    };
+    Ok((answer, warning))
 }
 
 async fn sink_line(context: &Context, config: &SinkConfig) -> Line {

@@ -28,12 +28,23 @@ fn what_apple_answers_can_be_told_by_the_code_of_a_check() {
         ("devices next-to", 1, ["`https://evil.example`", "help: see that `api_url`"]),
         ("token 401", 3, ["the token was refused: status 401", "help: compare `client_id`"]),
         ("devices 401", 3, ["a token that was just given out is not accepted", "help: see in Apple's portal"]),
-        ("devices 403", 5, ["this API account may not read `/v1/orgDevices`", "help: give the API account a role"]),
+        (
+            "devices 403",
+            5,
+            ["this API account may not read `/v1/orgDevices`", "help: in Apple's portal: accept new terms"],
+        ),
         ("devices 429 retry-after=300", 6, ["requests are limited for another", "help: wait"]),
     ] {
         let (desk, _simulator) = organization(faults);
         says(&desk.run(&["check", "producer"]).ended(code), &parts);
     }
+}
+
+#[test]
+fn a_check_names_the_permission_for_single_reads() {
+    let (desk, _simulator) = organization("device 403");
+    let said = desk.run(&["check", "producer"]).ended(0);
+    says(&said, &["warning: single reads are not allowed", "code `FORBIDDEN_ERROR`", "give the account a role"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use url::Url;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::http::route::RouteError;
 use windfall_runtime::metrics::{SOURCE_REQUEST_SECONDS, SOURCE_REQUESTS, label};
+use windfall_runtime::telemetry::escaped;
 use windfall_schemas::identifiers::DeviceId;
 
 use super::auth::{Account, Identifiers, Token, Tokens};
@@ -28,6 +29,8 @@ use crate::budget::{Limit, LimiterState, Pace};
 
 /// Largest body, after decompression; a page of 1,000 devices has 1.8 MB.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Longest sentence of Apple's that an error shows, in characters.
+const MAX_DETAIL: usize = 300;
 /// The wait after a 429 that does not say how long.
 pub const USUAL_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -78,13 +81,15 @@ struct Response {
     headers: HeaderMap,
     body: bytes::Bytes,
     answer: Answer,
+    /// With which it was asked for.
+    token: Token,
 }
 
 impl Response {
     /// Tells whether Apple itself says that the resource does not exist: its code is asked, not only the status.
     fn says_not_found(&self) -> bool {
-        let codes = (self.status == 404).then(|| wire::error_codes(&self.body)).flatten().unwrap_or_default();
-        codes.iter().any(|code| code.starts_with("NOT_FOUND"))
+        let problems = (self.status == 404).then(|| wire::problems(&self.body)).flatten().unwrap_or_default();
+        problems.iter().any(|problem| problem.code.starts_with("NOT_FOUND"))
     }
 }
 
@@ -130,13 +135,13 @@ impl AppleDirectory {
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err(unreadable_at(&endpoint.shown(), wire::Unreadable("its id cannot stand in a URL".to_owned())));
         }
-        let (token, response) = self.send(endpoint, &path, &query).await?;
+        let response = self.send(endpoint, &path, &query).await?;
         if response.status != 401 {
             return Ok(response);
         }
         debug!(path = endpoint.shown(), "token not accepted, asking for another");
-        self.tokens.reject(&token).await;
-        self.send(endpoint, &path, &query).await.map(|(_, response)| response)
+        self.tokens.reject(&response.token).await;
+        self.send(endpoint, &path, &query).await
     }
 
     async fn send(
@@ -144,7 +149,7 @@ impl AppleDirectory {
         endpoint: &Endpoint<'_>,
         path: &str,
         query: &[(&'static str, String)],
-    ) -> Result<(Token, Response), DirectoryError> {
+    ) -> Result<Response, DirectoryError> {
         let shown = endpoint.shown();
         let mut url = self.api_url.clone();
         url.set_path(path);
@@ -171,7 +176,7 @@ impl AppleDirectory {
             request_id: headers::request_id(&headers),
             received_at: self.clock.now(),
         };
-        Ok((token, Response { status, headers, body, answer }))
+        Ok(Response { status, headers, body, answer, token })
     }
 
     async fn read(
@@ -225,19 +230,28 @@ impl AppleDirectory {
     }
 
     /// Takes the answer for a success, or says what it is instead.
-    fn judge(&self, path: &str, cursor: Option<&Cursor>, response: Response) -> Result<Success, DirectoryError> {
-        let Response { status, headers, body, answer } = response;
+    fn judge(
+        &self,
+        endpoint: &Endpoint<'_>,
+        cursor: Option<&Cursor>,
+        response: Response,
+    ) -> Result<Success, DirectoryError> {
+        let Response { status, headers, body, answer, token } = response;
         if status == 200 {
             return Ok(Success { body, answer });
         }
-        let codes = wire::error_codes(&body);
-        let apples = codes.is_some();
-        let code = codes.into_iter().flatten().next().unwrap_or_default();
-        let refusal = Refusal { path: path.to_owned(), status, code, request_id: answer.request_id };
+        let problems = wire::problems(&body);
+        let apples = problems.is_some();
+        let cursor_named = problems.iter().flatten().any(|problem| problem.cursor);
+        let (code, detail) = problems.into_iter().flatten().next().map(|it| (it.code, it.detail)).unwrap_or_default();
+        let detail =
+            endpoint.without_id(&detail.replace(token.expose(), "…")).chars().take(MAX_DETAIL).collect::<String>();
+        let detail = escaped(&detail).to_string();
+        let refusal = Refusal { path: endpoint.shown(), status, code, detail, request_id: answer.request_id };
         let retry_after = headers::retry_after(&headers, self.clock.now());
         Err(match status {
             300..400 => DirectoryError::Redirected { path: refusal.path, to: links::target(&self.api_url, &headers) },
-            400 | 410 if cursor.is_some() => {
+            400 | 410 if cursor.is_some() && (cursor_named || status == 410) => {
                 DirectoryError::CursorRefused { why: "Apple answered with an error", refusal }
             }
             401 => DirectoryError::Unauthorized(refusal),
@@ -262,7 +276,7 @@ impl AppleDirectory {
     ) -> Result<PageOf<T>, DirectoryError> {
         let path = endpoint.path();
         let response = self.get(&endpoint, cursor).await?;
-        let Success { body, answer } = self.judge(&path, cursor, response)?;
+        let Success { body, answer } = self.judge(&endpoint, cursor, response)?;
         let list = read(&body, &self.org).map_err(|unreadable| unreadable_at(&path, unreadable))?;
         let wire::List { items, rejected, next, total } = list;
         let next = self.next(&path, next)?;
@@ -270,7 +284,7 @@ impl AppleDirectory {
         let hollow = next.is_some() && items.is_empty() && rejected.is_empty();
         if loops || hollow {
             let why = if loops { "the page leads to itself" } else { "the page is empty and yet has a next one" };
-            let refusal = Refusal { path, status: 200, code: String::new(), request_id: answer.request_id };
+            let refusal = Refusal { path, status: 200, request_id: answer.request_id, ..Refusal::default() };
             return Err(DirectoryError::CursorRefused { why, refusal });
         }
         Ok(PageOf { items, rejected, next, total, answer })
@@ -303,7 +317,12 @@ impl DeviceDirectory for AppleDirectory {
         if response.says_not_found() {
             return Ok(Lookup::NotFound { answer: response.answer });
         }
-        let Success { body, answer } = self.judge(&path, None, response)?;
+        let answer = response.answer.clone();
+        let body = match self.judge(&endpoint, None, response) {
+            Ok(Success { body, .. }) => body,
+            Err(DirectoryError::Forbidden(refusal)) => return Ok(Lookup::Forbidden { refusal, answer }),
+            Err(error) => return Err(error),
+        };
         let single = wire::single_device(&body, &self.org);
         let (device, unread) = single.map_err(|unreadable| unreadable_at(&path, unreadable))?;
         if device.device_id != id.as_str() {
@@ -327,7 +346,7 @@ impl DeviceDirectory for AppleDirectory {
         if response.says_not_found() {
             return Ok(AssignedServer { server_id: None, answer: response.answer });
         }
-        let Success { body, answer } = self.judge(&path, None, response)?;
+        let Success { body, answer } = self.judge(&endpoint, None, response)?;
         let server_id = wire::to_one(&body).map_err(|unreadable| unreadable_at(&path, unreadable))?;
         Ok(AssignedServer { server_id, answer })
     }

@@ -42,6 +42,14 @@ impl Endpoint<'_> {
         }
     }
 
+    /// Takes the device's id out of what Apple says of the request.
+    pub(super) fn without_id(&self, text: &str) -> String {
+        match self {
+            Endpoint::Device(id) | Endpoint::AssignedServer(id) => text.replace(id.as_str(), "{id}"),
+            Endpoint::Devices | Endpoint::Servers | Endpoint::Linkage(_) => text.to_owned(),
+        }
+    }
+
     /// No `fields`: what Apple gives unasked is all there is, and the same in a list and in a single read.
     pub(super) fn query(&self, page_size: u16, cursor: Option<&Cursor>) -> Vec<(&'static str, String)> {
         match self {

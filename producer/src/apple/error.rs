@@ -8,8 +8,6 @@ use windfall_runtime::http::route::RequestError;
 pub use windfall_runtime::retry::Retry;
 
 /// What Apple refused, and in which words.
-///
-/// Apple's sentence is left out: it may quote what was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// Path of the request, without its query and with `{id}` in the place of a device's id.
@@ -18,16 +16,21 @@ pub struct Refusal {
     pub status: u16,
     /// Apple's code, such as `FORBIDDEN_ERROR`; empty when the body was not Apple's error document.
     pub code: String,
+    /// Apple's sentence, cut and in one line, without our token and without the id of a device.
+    pub detail: String,
     /// Apple's `X-Apple-Request-Uuid`, to be quoted to Apple's support.
     pub request_id: Option<String>,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusal { path, status, code, request_id } = self;
+        let Refusal { path, status, code, detail, request_id } = self;
         write!(f, "`{path}`: status {status}")?;
         if !code.is_empty() {
             write!(f, ", code `{code}`")?;
+        }
+        if !detail.is_empty() {
+            write!(f, ", Apple says `{detail}`")?;
         }
         match request_id {
             Some(id) => write!(f, ", Apple's request id `{id}`"),
@@ -253,7 +256,8 @@ impl Diagnose for DirectoryError {
                 .help("see in Apple's portal whether the API account's key has been revoked, and that `type` fits the account")
                 .retry(Retry::Backoff),
             DirectoryError::Forbidden(_) => Kind::Permission.help(
-                "give the API account a role with the permission to view device management services in Apple's portal",
+                "in Apple's portal: accept new terms if it asks for that, see that the key of the API account has not been \
+                 revoked, and give the account a role that may view devices and device management services",
             ),
             DirectoryError::NotFound(_) => Kind::Refused
                 .help("see that `api_url` is the API's origin without a path, and that no proxy answers in its place"),

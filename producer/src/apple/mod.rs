@@ -24,7 +24,7 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 
-pub use error::{DirectoryError, Retry, TokenError};
+pub use error::{DirectoryError, Refusal, Retry, TokenError};
 pub use paging::{PagingError, Trail};
 
 use crate::budget::{LimiterState, Pace};
@@ -179,6 +179,13 @@ pub enum Lookup {
     },
     /// 404 with Apple's own error document. A 404 of any other shape is a [`DirectoryError`].
     NotFound {
+        /// The circumstances of the answer.
+        answer: Answer,
+    },
+    /// 403 with Apple's own error document: we may not read it, or it is none of ours any more.
+    Forbidden {
+        /// What Apple says.
+        refusal: Refusal,
         /// The circumstances of the answer.
         answer: Answer,
     },

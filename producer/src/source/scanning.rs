@@ -25,6 +25,9 @@ use crate::step::{self, Moment, ReadServers, Step};
 
 /// A cursor that expires this often in a row is a fault of the list, not of our pace.
 const MOST_RESTARTS: u32 = 3;
+/// Look-ups get about half of the requests of a long scan while any are due: so many of them, then so many pages.
+const LOOK_UPS_BETWEEN_PAGES: usize = 4;
+const PAGES_BETWEEN_LOOK_UPS: u32 = 4;
 /// Devices of one scan whose server is asked for singly: a broken linkage list must not eat the budget.
 const MOST_SINGLE_READS: usize = 20;
 
@@ -44,7 +47,8 @@ impl Counted {
 /// How one pass over the pages ended.
 enum Pass {
     Ended(Header),
-    CursorExpired(Header),
+    /// The header, and what Apple said.
+    CursorExpired(Header, String),
 }
 
 impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
@@ -55,13 +59,18 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             let span = info_span!("scan", org = self.source.org(), scan_id = header.scan_id);
             match self.pass(header).instrument(span).await? {
                 Pass::Ended(header) => return Ok(header),
-                Pass::CursorExpired(expired) if expired.restarts < MOST_RESTARTS => {
-                    warn!(source = self.source.org(), restarts = expired.restarts, "cursor expired, beginning anew");
+                Pass::CursorExpired(expired, why) if expired.restarts < MOST_RESTARTS => {
+                    warn!(
+                        source = self.source.org(),
+                        restarts = expired.restarts,
+                        why,
+                        "cursor expired, beginning anew"
+                    );
                     header = self.begin_anew(Some(&expired));
                     header.restarts = expired.restarts + 1;
                 }
-                Pass::CursorExpired(expired) => {
-                    let why = format!("the cursor expired in {} scans in a row", expired.restarts + 1);
+                Pass::CursorExpired(expired, why) => {
+                    let why = format!("the cursor expired in {} scans in a row: {why}", expired.restarts + 1);
                     return self.give_up(&expired, &why).await;
                 }
             }
@@ -98,7 +107,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             failpoint!("producer.servers.after");
             header = match self.pages(begun, &mut assignments, counted, began).await? {
                 Pass::Ended(header) => header,
-                expired @ Pass::CursorExpired(_) => return Ok(expired),
+                expired @ Pass::CursorExpired(..) => return Ok(expired),
             };
         }
         self.end(&header, began).await.map(Pass::Ended)
@@ -108,7 +117,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         &mut self,
         mut header: Header,
         assignments: &mut Assignments,
-        counted: Counted,
+        mut counted: Counted,
         began: i64,
     ) -> Result<Pass, Interruption> {
         let mut cursor = header.cursor.clone().and_then(Cursor::new);
@@ -123,8 +132,8 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             });
             let page = match page.await {
                 Ok(page) => page,
-                Err(Interruption::Directory(DirectoryError::CursorRefused { .. })) => {
-                    return Ok(Pass::CursorExpired(header));
+                Err(Interruption::Directory(error @ DirectoryError::CursorRefused { .. })) => {
+                    return Ok(Pass::CursorExpired(header, chain(&error).to_string()));
                 }
                 Err(Interruption::Directory(error)) => return Err(self.put_off(&header, error).await?),
                 Err(other) => return Err(other),
@@ -146,6 +155,12 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             telling::page(self.source, &header, &step, &self.memory, &self.directory.pace(), began);
             if cursor.is_none() {
                 return Ok(Pass::Ended(header));
+            }
+            if header.page.is_multiple_of(PAGES_BETWEEN_LOOK_UPS) {
+                let before = self.newest_request;
+                self.look_up_due(LOOK_UPS_BETWEEN_PAGES, |_| false).await?;
+                // They are not requests of the scan.
+                counted.from += self.newest_request - before;
             }
         }
     }

@@ -10,6 +10,7 @@ use windfall_runtime::kafka::table;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::signal::ApproveScan;
 
+use super::lookups::Controls;
 use super::taking::TakeOver;
 use super::telling;
 use super::{Interruption, OnceOutcome, Source};
@@ -50,6 +51,8 @@ pub(crate) struct Tenure<'a, D> {
     signals_end: i64,
     /// The newest request whose answer was read.
     pub(super) newest_request: u64,
+    /// Which devices vouched last for what single reads answer.
+    pub(super) controls: Controls,
     /// When a scan that trouble has interrupted goes on, by the clock that never goes back.
     try_again_at: Option<Duration>,
     /// What has interrupted the scan, until that has succeeded.
@@ -91,6 +94,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             signals_from,
             signals_end,
             newest_request: 0,
+            controls: Controls::default(),
             try_again_at: None,
             interrupted: None,
             shown_at: source.clock.now().timestamp_millis(),
@@ -120,7 +124,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
                     Err(other) => return Err(other),
                 }
             }
-            self.look_up_due(Tenure::scan_is_due).await?;
+            self.look_up_due(usize::MAX, Tenure::scan_is_due).await?;
             self.idle().await?;
         }
     }
@@ -138,7 +142,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             }
             Err(other) => return Err(other),
         };
-        self.look_up_due(|_| false).await?;
+        self.look_up_due(usize::MAX, |_| false).await?;
         Ok(self.outcome(&header))
     }
 

@@ -67,7 +67,6 @@ async fn only_apples_own_404_says_that_a_device_is_gone() {
         Reply::error(404, "PATH_ERROR"),
         Reply::error(410, "NOT_FOUND"),
         Reply::error(500, "NOT_FOUND"),
-        Reply::error(403, "FORBIDDEN_ERROR"),
         Reply::json(200, r#"{"data": null}"#),
         Reply::json(200, ""),
     ] {
@@ -97,17 +96,42 @@ async fn an_answer_about_another_device_is_none() {
 }
 
 #[tokio::test]
-async fn a_refused_cursor_begins_the_scan_anew_and_a_refused_first_page_does_not() {
+async fn only_a_refusal_that_names_the_cursor_begins_the_scan_anew() {
     let cursor = windfall_producer::apple::Cursor::new("old").unwrap();
-    for status in [400, 410] {
+    let named = r#"{"errors": [{"code": "PARAMETER_ERROR.INVALID", "detail": "it is too old", "source": {"parameter": "cursor"}}]}"#;
+    for (reply, begins_anew) in [
+        (Reply::json(400, named), true),
+        (Reply::error(410, "GONE"), true),
+        (Reply::error(400, "PARAMETER_ERROR.INVALID"), false),
+        (Reply::html(400), false),
+    ] {
         let server = Server::start().await;
-        server.answer(Reply::error(status, "PARAMETER_ERROR.INVALID"));
+        server.answer(reply);
         let (directory, _clock) = directory(&server);
         let error = directory.page(Some(&cursor)).await.unwrap_err();
-        assert!(matches!(error, DirectoryError::CursorRefused { .. }), "{error}");
+        match begins_anew {
+            true => assert!(matches!(error, DirectoryError::CursorRefused { .. }), "{error}"),
+            false => assert!(matches!(error, DirectoryError::Refused(_)), "{error}"),
+        }
         let error = directory.page(None).await.unwrap_err();
         assert!(matches!(error, DirectoryError::Refused(_)), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_refusal_shows_apples_sentence_cut_in_one_line_and_without_the_device() {
+    let detail = format!("Device D1 may not be read\n\u{1b}[31mby this account {}", "x".repeat(1_000));
+    let body = serde_json::json!({"errors": [{"code": "FORBIDDEN_ERROR.TERMS", "detail": detail}]}).to_string();
+    let server = Server::start().await;
+    server.answer(Reply::json(403, body.clone()));
+    let read = directory(&server).0.device(&DeviceId::parse("D1").unwrap()).await.unwrap();
+    let Lookup::Forbidden { refusal, .. } = read else { panic!("{read:?}") };
+    let said = refusal.to_string();
+    assert!(said.contains(r"`FORBIDDEN_ERROR.TERMS`, Apple says `Device {id} may not be read\n\u{1b}[31mby"), "{said}");
+    assert!(said.len() < 500, "{said}");
+    let error = page_of(Reply::json(403, body)).await;
+    let help = error.help().unwrap();
+    assert!(help.contains("terms") && help.contains("revoked") && help.contains("role"), "{help}");
 }
 
 #[tokio::test]

@@ -212,6 +212,7 @@ async fn a_released_device_is_found_with_its_date_or_not_at_all() {
                 with_date += 1;
             }
             Lookup::NotFound { .. } => gone += 1,
+            Lookup::Forbidden { refusal, .. } => panic!("{refusal}"),
         }
         assert_eq!(directory.assigned_server(&id).await.unwrap().server_id, None);
     }

@@ -206,7 +206,8 @@ pub(super) fn read<A: Attributes>(json: &str) -> serde_json::Result<A> {
     })
 }
 
-fn empty(value: &Value) -> bool {
+/// Tells whether a value is one of those that say nothing.
+pub(super) fn empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

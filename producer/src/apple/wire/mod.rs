@@ -96,18 +96,33 @@ pub(crate) fn to_one(body: &[u8]) -> Result<Option<String>, Unreadable> {
     Ok(resource.id)
 }
 
-/// Reads Apple's error document; `None` for a body of any other kind.
-pub(crate) fn error_codes(body: &[u8]) -> Option<Vec<String>> {
-    let document: serde_json::Value = serde_json::from_str(&text(body)).ok()?;
-    let errors = document["errors"].as_array()?.iter().take(8);
-    let codes: Vec<_> = errors.map(|error| word(error["code"].as_str().unwrap_or_default().to_owned())).collect();
-    (!codes.is_empty()).then_some(codes)
+/// One problem of Apple's error document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Its code; empty where it is none.
+    pub(crate) code: String,
+    /// Apple's sentence, as it came: it may quote what was sent.
+    pub(crate) detail: String,
+    /// Whether it is about the cursor.
+    pub(crate) cursor: bool,
 }
 
-/// Apple's codes are dotted words; anything else is not repeated.
-fn word(code: String) -> String {
-    let sound = code.len() <= 100 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if sound { code } else { String::new() }
+/// Reads Apple's error document; `None` for a body of any other kind.
+pub(crate) fn problems(body: &[u8]) -> Option<Vec<Problem>> {
+    let document: serde_json::Value = serde_json::from_str(&text(body)).ok()?;
+    let problems: Vec<_> = document["errors"].as_array()?.iter().take(8).map(problem).collect();
+    (!problems.is_empty()).then_some(problems)
+}
+
+fn problem(error: &serde_json::Value) -> Problem {
+    let member = |name: &str| error[name].as_str().unwrap_or_default();
+    // Apple's codes are dotted words; anything else is not repeated.
+    let word = |code: &str| code.len() <= 100 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let code = Some(member("code")).filter(|code| word(code)).unwrap_or_default();
+    let detail = if member("detail").is_empty() { member("title") } else { member("detail") };
+    let source = error["source"].to_string();
+    let cursor = [code, detail, &source].iter().any(|text| text.to_ascii_lowercase().contains("cursor"));
+    Problem { code: code.to_owned(), detail: detail.to_owned(), cursor }
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,9 @@
 //! Where a list goes on.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
+
+use super::attributes::empty;
 
 /// Where the next page begins, as the document says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +31,13 @@ pub(super) struct Links {
 
 impl<'de> Deserialize<'de> for Links {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let links = Value::deserialize(deserializer)?;
         // A link is a text, or in JSON:API's other form an object with `href`.
-        let next = &value["next"];
-        Ok(Self { next: text(next).or_else(|| text(&next["href"])) })
+        let next = match &links["next"] {
+            Value::Object(link) => link.get("href").filter(|href| !empty(href)).unwrap_or(&links["next"]),
+            next => next,
+        };
+        Ok(Self { next: text("links", &links, next)? })
     }
 }
 
@@ -45,14 +50,19 @@ pub(super) struct Meta {
 
 impl<'de> Deserialize<'de> for Meta {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let paging = &value["paging"];
+        let meta = Value::deserialize(deserializer)?;
+        let paging = &meta["paging"];
         let total = &paging["total"];
         let total = total.as_u64().or_else(|| total.as_str().and_then(|text| text.parse().ok()));
-        Ok(Self { next: text(&paging["nextCursor"]), total })
+        Ok(Self { next: text("meta", &meta, &paging["nextCursor"])?, total })
     }
 }
 
-fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+/// Takes what leads to the next page. A form that is not known is no last page: the list goes on somewhere.
+fn text<E: de::Error>(name: &str, member: &Value, next: &Value) -> Result<Option<String>, E> {
+    match next {
+        Value::String(text) if !text.is_empty() => Ok(Some(text.clone())),
+        next if empty(next) && (member.is_object() || empty(member)) => Ok(None),
+        _ => Err(E::custom(format_args!("`{name}` leads to the next page in a form that is not known"))),
+    }
 }

@@ -366,26 +366,57 @@ fn a_single_read_is_read_as_a_list_is() {
 }
 
 #[test]
-fn only_apples_error_document_gives_codes() {
-    let codes = |body: &[u8]| error_codes(body);
-    assert_eq!(codes(fixture!("error-404.json")), Some(vec!["NOT_FOUND".to_owned()]));
-    assert_eq!(codes(b"{\"errors\": [{}]}"), Some(vec![String::new()]));
+fn only_apples_error_document_tells_problems() {
+    let code = |body: &[u8]| problems(body).map(|problems| problems[0].code.clone());
+    assert_eq!(code(fixture!("error-404.json")), Some("NOT_FOUND".to_owned()));
+    assert_eq!(code(b"{\"errors\": [{}]}"), Some(String::new()));
     for other in [b"".as_slice(), b"<html>", b"{}", b"{\"errors\": []}", b"{\"errors\": null}", b"{\"error\": \"x\"}"] {
-        assert_eq!(codes(other), None);
+        assert_eq!(problems(other), None);
     }
     let noisy = b"{\"errors\": [{\"code\": \"Bearer \\u001b[31m eyJ\"}]}";
-    assert_eq!(codes(noisy), Some(vec![String::new()]), "what is no code is not repeated");
+    assert_eq!(code(noisy), Some(String::new()), "what is no code is not repeated");
 }
 
 #[test]
-fn links_and_paging_of_odd_types_are_no_next_page() {
-    for odd in [json!(null), json!(7), json!({"href": 7}), json!([])] {
-        let body = json!({"data": [], "links": {"next": odd}, "meta": {"paging": {"nextCursor": odd, "total": odd}}});
-        assert_eq!(devices(body.to_string().as_bytes(), "acme").unwrap().next, Next::End, "{odd}");
+fn a_problem_tells_apples_sentence_and_whether_it_is_about_the_cursor() {
+    let told = |error: serde_json::Value| {
+        let problem = problems(json!({"errors": [error]}).to_string().as_bytes()).unwrap().remove(0);
+        (problem.detail, problem.cursor)
+    };
+    assert_eq!(told(json!({"title": "t", "detail": "d"})), ("d".to_owned(), false));
+    assert_eq!(told(json!({"title": "t"})), ("t".to_owned(), false));
+    for named in [
+        json!({"source": {"parameter": "cursor"}}),
+        json!({"source": {"parameter": {"parameter": "cursor"}}}),
+        json!({"code": "PARAMETER_ERROR.CURSOR_EXPIRED"}),
+        json!({"detail": "The Cursor has expired"}),
+    ] {
+        assert!(told(named.clone()).1, "{named}");
     }
-    let object = json!({"data": [], "links": {"next": {"href": "https://x/?cursor=a"}}});
-    let next = devices(object.to_string().as_bytes(), "acme").unwrap().next;
-    assert_eq!(next, Next::At { cursor: None, link: Some("https://x/?cursor=a".to_owned()) });
+}
+
+#[test]
+fn a_next_page_of_an_unknown_form_is_no_last_page() {
+    let page = |links: &serde_json::Value, meta: &serde_json::Value| {
+        devices(json!({"data": [], "links": links, "meta": meta}).to_string().as_bytes(), "acme").map(|list| list.next)
+    };
+    for nothing in [json!(null), json!(""), json!([])] {
+        let next = page(&json!({"next": nothing}), &json!({"paging": {"nextCursor": nothing, "total": nothing}}));
+        assert_eq!(next, Ok(Next::End), "{nothing}");
+        assert_eq!(page(&nothing, &nothing), Ok(Next::End), "{nothing}");
+    }
+    for odd in
+        [json!(7), json!(true), json!(["/v1/orgDevices?cursor=a"]), json!({}), json!({"href": 7}), json!({"to": "x"})]
+    {
+        for next in [page(&json!({"next": odd}), &json!({})), page(&json!({}), &json!({"paging": {"nextCursor": odd}}))]
+        {
+            let refused = next.unwrap_err().0;
+            assert!(refused.contains("leads to the next page in a form that is not known"), "{odd}: {refused}");
+        }
+    }
+    assert!(page(&json!("/v1/orgDevices?cursor=a"), &json!({})).is_err());
+    let object = page(&json!({"next": {"href": "https://x/?cursor=a"}}), &json!({}));
+    assert_eq!(object, Ok(Next::At { cursor: None, link: Some("https://x/?cursor=a".to_owned()) }));
 }
 
 proptest! {
