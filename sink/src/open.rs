@@ -39,12 +39,12 @@ pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Resu
     })
 }
 
-/// Knocks at a sink's store: connects, and makes or checks its tables as `schema` says. Claims nothing.
+/// Probes a sink's store; returns the statements that a start would run to make its tables fit. Changes nothing.
 ///
 /// # Errors
 /// [`SinkError::Store`] when it does not answer, [`SinkError::Refused`] and [`SinkError::Table`] when it must not be
 /// written as configured.
-pub async fn check(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<(), SinkError> {
+pub async fn check(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<Vec<String>, SinkError> {
     let sink = config.name.clone();
     open(config, collection, names)?.check().await.map_err(|error| match error {
         StoreError::Refused(source) => SinkError::Refused { sink, source },
@@ -69,7 +69,7 @@ impl AssetStore for AnyStore {
         }
     }
 
-    async fn check(&mut self) -> Result<(), StoreError> {
+    async fn check(&mut self) -> Result<Vec<String>, StoreError> {
         match self {
             Self::Postgres(store) => store.check().await,
             Self::Sqlite(store) => store.check().await,

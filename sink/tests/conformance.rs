@@ -229,8 +229,14 @@ async fn a_table_has_one_sink(subject: impl Subject) {
 
 async fn a_check_claims_nothing(subject: impl Subject) {
     let mut store = claimed(&subject).await;
-    subject.open("assets").check().await.unwrap();
+    assert_eq!(subject.open("assets").check().await.unwrap(), [""; 0], "the tables stand already");
     store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
+}
+
+async fn a_check_of_an_empty_store_leaves_it_to_whoever_claims_it_first(subject: impl Subject) {
+    let told = subject.open("assets").check().await.unwrap();
+    assert_eq!(subject.open("assets").check().await.unwrap(), told, "nothing was made");
+    subject.open("other").claim(&[0]).await.unwrap();
 }
 
 async fn an_asset_id_is_a_value_and_never_sql(subject: impl Subject) {
@@ -282,5 +288,6 @@ conformance!(
     as_of_is_renewed_without_records_and_neither_it_nor_the_time_of_the_log_goes_back,
     a_table_has_one_sink,
     a_check_claims_nothing,
+    a_check_of_an_empty_store_leaves_it_to_whoever_claims_it_first,
     an_asset_id_is_a_value_and_never_sql,
 );

@@ -60,7 +60,9 @@ impl Pipeline {
         let subject = PostgresSubject::new().await;
         let status = Status::new("one", SystemClock::shared());
         let pipeline = Self { connection, names, collection, registry, key, value, subject, status };
-        windfall_sink::check(&pipeline.config(), &pipeline.collection, &pipeline.names).await.unwrap();
+        // Makes the table, so that it can be looked into before the sink has begun.
+        let mut store = windfall_sink::open(&pipeline.config(), &pipeline.collection, &pipeline.names).unwrap();
+        store.claim(&[]).await.unwrap();
         pipeline
     }
 

@@ -6,7 +6,7 @@ use windfall_sink::store::{AssetStore, Cause, Refusal, StoreError};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
 use crate::conformance::{record, span};
-use crate::subjects::{SqliteSubject, Subject, identity, table};
+use crate::subjects::{SqliteSubject, Subject, table};
 
 fn cause(error: &StoreError) -> Option<Cause> {
     match error {
@@ -104,10 +104,27 @@ async fn a_table_dropped_by_hand_is_not_made_again_in_silence() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_replaced_by_an_empty_one_is_filled_from_the_start() {
+async fn a_file_that_was_removed_is_filled_from_the_start_after_a_restart() {
     let subject = SqliteSubject::new().await;
     drop(filled(&subject).await);
-    let other = subject.path.with_file_name("new.db");
-    let mut store = SqliteStore::new(other, identity("assets"), table("assets"), SchemaMode::Evolve);
+    assert_eq!(subject.open("assets").claim(&[0]).await.unwrap()[0].next_offset, 1);
+    std::fs::remove_dir_all(subject.path.parent().unwrap()).unwrap();
+    let mut store = subject.open("assets");
     assert_eq!(store.claim(&[0]).await.unwrap()[0].next_offset, 0);
+    assert!(subject.rows().await.is_empty());
+    store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
+    assert_eq!(subject.rows().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_check_makes_no_file_and_tells_every_statement_that_a_start_runs() {
+    let subject = SqliteSubject::new().await;
+    let ddl = subject.open("assets").check().await.unwrap();
+    assert!(!subject.path.parent().unwrap().exists());
+    assert_eq!(ddl.len(), 3, "{ddl:?}");
+    std::fs::create_dir_all(subject.path.parent().unwrap()).unwrap();
+    rusqlite::Connection::open(&subject.path).unwrap().execute_batch(&ddl.join("; ")).unwrap();
+    let mut store = subject.with("assets", table("assets"), SchemaMode::Validate);
+    assert_eq!(store.check().await.unwrap(), [""; 0]);
+    store.claim(&[0]).await.unwrap();
 }

@@ -205,8 +205,11 @@ async fn sink_line(context: &Context, config: &SinkConfig) -> Line {
     let what = format!("sink {} ({})", config.name, config.kind.as_str());
     let answer = async {
         let collection = &context.collection(&config.collection)?.schema;
-        windfall_sink::check(config, collection, &context.names).await?;
-        Ok(format!("answers; table `{}` is ready", config.table))
+        let ddl = windfall_sink::check(config, collection, &context.names).await?;
+        Ok(match ddl.is_empty() {
+            true => format!("answers; table `{}` is ready", config.table),
+            false => format!("answers; the sink will run at its start: {}", ddl.join("; ")),
+        })
     };
     Line::new(what, answer.await)
 }

@@ -239,9 +239,8 @@ impl AssetStore for MemoryStore {
         std::future::ready(self.apply_now(batch, spans))
     }
 
-    fn check(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
-        let memory = self.memory.clone();
-        let outcome = self.take_table(&mut memory.contents());
-        std::future::ready(outcome)
+    fn check(&mut self) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send {
+        let may = may_take(self.memory.contents().owner.as_slice(), &self.identity, TABLE);
+        std::future::ready(may.map(|_| Vec::new()).map_err(StoreError::from))
     }
 }

@@ -5,6 +5,7 @@ mod fold;
 pub mod memory;
 mod ownership;
 pub mod postgres;
+mod shape;
 pub mod sqlite;
 
 use std::future::Future;
@@ -46,11 +47,12 @@ pub trait AssetStore: Send {
         spans: &[Span],
     ) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// Knocks: connects, and makes or checks the tables as the sink's `schema` setting says. Claims nothing.
+    /// Probes the store: connects and reads, and tells what the first [`AssetStore::claim`] would change in the store's
+    /// structure, one statement each. Changes nothing and claims nothing.
     ///
     /// # Errors
-    /// [`StoreError::Environment`] and [`StoreError::Refused`].
-    fn check(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// [`StoreError::Environment`] and [`StoreError::Refused`], as that claim would meet them.
+    fn check(&mut self) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 }
 
 /// Who writes: the sink and the topic it reads.

@@ -3,7 +3,6 @@
 mod address;
 mod catalogue;
 mod session;
-mod shape;
 mod sqlstate;
 mod statements;
 
@@ -100,10 +99,9 @@ impl AssetStore for PostgresStore {
         outcome
     }
 
-    async fn check(&mut self) -> Result<(), StoreError> {
-        let session = self.session().await?;
-        session.settle(&self.target, self.mode).await?;
-        self.session = Some(session);
-        Ok(())
+    async fn check(&mut self) -> Result<Vec<String>, StoreError> {
+        // Not the session of the other calls: that one has settled the tables.
+        let session = Session::open(&self.address, &self.deadlines).await?;
+        session.preview(&self.target, self.mode).await
     }
 }

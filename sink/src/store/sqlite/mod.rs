@@ -1,5 +1,6 @@
 //! SQLite: one file, one thread that owns it, the same contract as every store.
 
+mod catalogue;
 mod classify;
 mod statements;
 mod worker;
@@ -93,7 +94,7 @@ impl AssetStore for SqliteStore {
         self.ask(|answer| Job::Apply { batch, spans, answer }).await
     }
 
-    async fn check(&mut self) -> Result<(), StoreError> {
+    async fn check(&mut self) -> Result<Vec<String>, StoreError> {
         self.ask(|answer| Job::Check { answer }).await
     }
 }

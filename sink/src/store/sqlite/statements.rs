@@ -4,25 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 use crate::asset::Field;
-use crate::table::{Column, ColumnKind, Table};
-
-/// Columns behind the fields, with their types.
-const GUARD_COLUMNS: [(&str, &str); 4] = [
-    ("__generation", "integer not null"),
-    ("__partition", "integer not null"),
-    ("__offset", "integer not null"),
-    ("__written_at", "text"),
-];
-
-/// The sink's own two tables.
-pub(super) const BOOKKEEPING: &str = "create table if not exists windfall_sinks \
-    (table_name text primary key, sink text not null unique, topic text not null, claimed_at text not null); \
-    create table if not exists windfall_positions \
-    (sink text not null, topic text not null, \"partition\" integer not null, generation integer not null, \
-    epoch integer not null, next_offset integer not null, as_of text, log_time integer, primary key (sink, topic, \"partition\"))";
-
-/// Adds what earlier versions did not note beside a position.
-pub(super) const ADD_LOG_TIME: &str = "alter table windfall_positions add column log_time integer";
+use crate::table::{ColumnKind, Table};
 
 /// Raises the epoch of a partition.
 pub(super) const CLAIM: &str = "insert into windfall_positions \
@@ -37,30 +19,6 @@ pub(super) const ADVANCE: &str = "update windfall_positions set next_offset = ?6
 /// Reads a position again.
 pub(super) const POSITION: &str =
     "select epoch, next_offset from windfall_positions where sink = ?1 and topic = ?2 and \"partition\" = ?3";
-
-/// All columns in their order, with their types.
-pub(super) fn wanted(table: &Table) -> Vec<(String, &'static str)> {
-    let is_note = |column: &&Column| column.name.as_str().starts_with("__");
-    let of = |column: &Column| (column.name.as_str().to_owned(), sql_type(column.kind));
-    let mut columns = vec![("asset_id".to_owned(), "text primary key not null")];
-    columns.extend(table.columns.iter().filter(|column| !is_note(column)).map(of));
-    columns.push(("__deleted".to_owned(), "text not null"));
-    columns.extend(table.columns.iter().filter(is_note).map(of));
-    columns.extend(GUARD_COLUMNS.iter().map(|(name, kind)| ((*name).to_owned(), *kind)));
-    columns
-}
-
-/// Makes the table.
-pub(super) fn create(table: &Table) -> String {
-    let columns: Vec<String> = wanted(table).iter().map(|(name, kind)| format!("\"{name}\" {kind}")).collect();
-    format!("create table {} ({})", table.name.table.quoted(), columns.join(", "))
-}
-
-/// Adds a missing column, which is null in the rows that are there.
-pub(super) fn add(table: &Table, name: &str, kind: &str) -> String {
-    let kind = kind.trim_end_matches(" not null");
-    format!("alter table {} add column \"{name}\" {kind}", table.name.table.quoted())
-}
 
 /// Writes one row: key, fields, `__deleted`, guard, time. A row without a guard is older than anything.
 pub(super) fn upsert(table: &Table) -> String {

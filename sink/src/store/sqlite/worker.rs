@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::info;
 
 use super::SqliteFile;
+use super::catalogue::{begin, open, preview};
 use super::classify::classify;
 use super::statements::{self, moment};
 use crate::asset::AssetChange;
-use crate::config::SchemaMode;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
-use crate::store::ownership::{Owned, may_take};
-use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
+use crate::store::{Applied, Cause, Claim, Claimed, Identity, Span, StoreError};
 use crate::table::Table;
 
 /// What the thread can be asked to do. An `answer` that is dropped half-way is no reason to stop, one that is dropped before is
@@ -23,7 +21,7 @@ use crate::table::Table;
 pub(super) enum Job {
     Claim { partitions: Vec<i32>, answer: oneshot::Sender<Result<Vec<Claimed>, StoreError>> },
     Apply { batch: Vec<AssetChange>, spans: Vec<Span>, answer: oneshot::Sender<Result<Applied, StoreError>> },
-    Check { answer: oneshot::Sender<Result<(), StoreError>> },
+    Check { answer: oneshot::Sender<Result<Vec<String>, StoreError>> },
 }
 
 impl Job {
@@ -89,10 +87,7 @@ impl Owner {
         match job {
             Job::Claim { partitions, answer } => drop(answer.send(self.claim(&partitions))),
             Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
-            Job::Check { answer } => {
-                self.connection = None;
-                drop(answer.send(self.in_transaction(|_, _, _| Ok(()))));
-            }
+            Job::Check { answer } => drop(answer.send(preview(&self.file))),
         }
     }
 
@@ -139,111 +134,6 @@ impl Owner {
         }
         outcome
     }
-}
-
-/// Takes the write lock at once, so that nothing read in the transaction can be overtaken.
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
-    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)
-}
-
-/// Opens the file and makes its tables fit, or refuses.
-fn open(file: &SqliteFile) -> Result<Connection, StoreError> {
-    if let Some(folder) = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| StoreError::environment(Cause::Connection, error))?;
-    }
-    let mut connection = Connection::open(&file.path).map_err(classify)?;
-    connection.busy_timeout(file.busy_timeout).map_err(classify)?;
-    connection.pragma_update(None, "journal_mode", "wal").map_err(classify)?;
-    connection.pragma_update(None, "synchronous", "normal").map_err(classify)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    let transaction = begin(&mut connection)?;
-    settle(&transaction, file)?;
-    transaction.commit().map_err(classify)?;
-    Ok(connection)
-}
-
-fn settle(transaction: &Transaction<'_>, file: &SqliteFile) -> Result<(), StoreError> {
-    let table = &file.table;
-    let positions = columns(transaction, "windfall_positions")?;
-    if columns(transaction, "windfall_sinks")?.is_empty() || positions.is_empty() {
-        change(
-            transaction,
-            file,
-            vec!["`windfall_sinks` or `windfall_positions` is missing".to_owned()],
-            statements::BOOKKEEPING,
-        )?;
-    } else if !positions.contains_key("log_time") {
-        let faults = vec!["column `log_time` is missing in `windfall_positions`".to_owned()];
-        change(transaction, file, faults, statements::ADD_LOG_TIME)?;
-    }
-    let known = take_table(transaction, &file.identity, table)?;
-    let existing = columns(transaction, table.name.table.as_str())?;
-    match (file.mode, existing.is_empty(), known) {
-        (SchemaMode::None, ..) => Ok(()),
-        (_, true, true) => Err(Refusal::Vanished { table: table.name.table.to_string() }.into()),
-        (_, true, false) => {
-            change(transaction, file, vec!["the table is missing".to_owned()], &statements::create(table))
-        }
-        (_, false, _) => evolve(transaction, file, &existing),
-    }
-}
-
-fn evolve(
-    transaction: &Transaction<'_>,
-    file: &SqliteFile,
-    existing: &BTreeMap<String, String>,
-) -> Result<(), StoreError> {
-    let wanted = statements::wanted(&file.table);
-    let bare = |kind: &str| kind.split(' ').next().unwrap_or_default().to_ascii_lowercase();
-    let clash = |(name, kind): &(String, &'static str)| {
-        let there = existing.get(name).map(|there| bare(there))?;
-        (there != bare(kind)).then(|| format!("column `{name}` is {there}, the collection asks for {}", bare(kind)))
-    };
-    let clashes: Vec<String> = wanted.iter().filter_map(clash).collect();
-    if !clashes.is_empty() {
-        let table = file.table.name.table.to_string();
-        return Err(Refusal::Shape { table, faults: clashes, remedy: String::new() }.into());
-    }
-    for (name, kind) in wanted.iter().filter(|(name, _)| !existing.contains_key(name)) {
-        let faults = vec![format!("column `{name}` ({kind}) is missing")];
-        change(transaction, file, faults, &statements::add(&file.table, name, kind))?;
-    }
-    Ok(())
-}
-
-/// Runs a statement that changes tables, shown first, or refuses with it as the remedy.
-fn change(transaction: &Transaction<'_>, file: &SqliteFile, faults: Vec<String>, ddl: &str) -> Result<(), StoreError> {
-    let table = file.table.name.table.to_string();
-    if file.mode != SchemaMode::Evolve {
-        return Err(Refusal::Shape { table, faults, remedy: ddl.to_owned() }.into());
-    }
-    info!(table, ddl, "changing the store's tables");
-    transaction.execute_batch(ddl).map_err(classify)
-}
-
-/// Notes that the table is this sink's; answers whether it was before.
-fn take_table(transaction: &Transaction<'_>, identity: &Identity, table: &Table) -> Result<bool, StoreError> {
-    let name = table.name.table.as_str();
-    let mut taken = transaction
-        .prepare("select table_name, sink, topic from windfall_sinks where table_name = ?1 or sink = ?2")
-        .map_err(classify)?;
-    let rows = taken.query_map(params![name, identity.sink], |row| {
-        Ok(Owned { table: row.get(0)?, sink: row.get(1)?, topic: row.get(2)? })
-    });
-    let rows: Vec<Owned> = rows.and_then(Iterator::collect).map_err(classify)?;
-    let known = may_take(&rows, identity, name)?;
-    if !known {
-        let take = "insert into windfall_sinks (table_name, sink, topic, claimed_at) values (?1, ?2, ?3, ?4)";
-        let values = params![name, identity.sink, identity.topic, moment(Utc::now())];
-        transaction.execute(take, values).map_err(classify)?;
-    }
-    Ok(known)
-}
-
-fn columns(transaction: &Transaction<'_>, table: &str) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut statement = transaction.prepare("select name, type from pragma_table_info(?1)").map_err(classify)?;
-    let rows = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?))).map_err(classify)?;
-    rows.collect::<Result<_, _>>().map_err(classify)
 }
 
 fn claim_one(
@@ -333,6 +223,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::SchemaMode;
     use crate::table::{ColumnKind, TableName};
 
     #[test]

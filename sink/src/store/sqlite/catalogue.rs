@@ -1,0 +1,107 @@
+//! Opens the file, looks at its tables, and makes them fit as the sink's `schema` setting says.
+
+use std::io::ErrorKind;
+
+use chrono::Utc;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use tracing::info;
+
+use super::SqliteFile;
+use super::classify::classify;
+use super::statements::{moment, sql_type};
+use crate::store::ownership::Owned;
+use crate::store::shape::{Dialect, Existing, Found, Plan};
+use crate::store::{Cause, StoreError};
+
+const DIALECT: Dialect = Dialect { qualified: |_, table| format!("\"{table}\""), sql_type };
+
+const COLUMNS: &str = "select name, type, \"notnull\" and dflt_value is null and not pk from pragma_table_info(?1)";
+
+const KEYED: &str = "select exists (select 1 from pragma_index_list(?1) as list where list.\"unique\" and not list.partial \
+    and (select json_group_array(name) from pragma_index_info(list.name)) = '[\"asset_id\"]')";
+
+const OWNERS: &str = "select table_name, sink, topic from windfall_sinks where table_name = ?1 or sink = ?2";
+
+const TAKE: &str = "insert into windfall_sinks (table_name, sink, topic, claimed_at) values (?1, ?2, ?3, ?4)";
+
+/// Takes the write lock at once, so that nothing read in the transaction can be overtaken.
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)
+}
+
+/// Opens the file, takes the table for this sink and makes it fit, or refuses.
+pub(super) fn open(file: &SqliteFile) -> Result<Connection, StoreError> {
+    if let Some(folder) = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            let cause = match error.kind() {
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Cause::ReadOnly,
+                ErrorKind::StorageFull => Cause::DiskFull,
+                _ => Cause::Connection,
+            };
+            StoreError::environment(cause, error)
+        })?;
+    }
+    let mut connection = Connection::open(&file.path).map_err(classify)?;
+    connection.busy_timeout(file.busy_timeout).map_err(classify)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(classify)?;
+    connection.pragma_update(None, "synchronous", "normal").map_err(classify)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let transaction = begin(&mut connection)?;
+    let Plan { ddl, take } = plan(&transaction, file)?;
+    for statement in ddl {
+        info!(table = %file.table.name.table, ddl = statement, "changing the store's tables");
+        transaction.execute_batch(&statement).map_err(classify)?;
+    }
+    if take {
+        let values =
+            params![file.table.name.table.as_str(), file.identity.sink, file.identity.topic, moment(Utc::now())];
+        transaction.execute(TAKE, values).map_err(classify)?;
+    }
+    transaction.commit().map_err(classify)?;
+    Ok(connection)
+}
+
+/// Tells what [`open`] would run. A file that is missing is not made.
+pub(super) fn preview(file: &SqliteFile) -> Result<Vec<String>, StoreError> {
+    if !file.path.exists() {
+        return Ok(DIALECT.plan(&file.table, &file.identity, file.mode, &Found::default())?.ddl);
+    }
+    let mut connection =
+        Connection::open_with_flags(&file.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(classify)?;
+    connection.busy_timeout(file.busy_timeout).map_err(classify)?;
+    // SQLite opens a file that may not be written for reading alone, without an error.
+    if connection.is_readonly("main").map_err(classify)? {
+        return Err(StoreError::environment(Cause::ReadOnly, "the file can be read, but not written"));
+    }
+    let transaction = connection.transaction().map_err(classify)?;
+    Ok(plan(&transaction, file)?.ddl)
+}
+
+fn plan(transaction: &Transaction<'_>, file: &SqliteFile) -> Result<Plan, StoreError> {
+    let name = file.table.name.table.as_str();
+    let mut found = Found {
+        sinks: columns(transaction, "windfall_sinks")?,
+        positions: columns(transaction, "windfall_positions")?,
+        columns: columns(transaction, name)?,
+        keyed: transaction.query_row(KEYED, [name], |row| row.get(0)).map_err(classify)?,
+        ..Found::default()
+    };
+    if !found.sinks.is_empty() {
+        let mut statement = transaction.prepare(OWNERS).map_err(classify)?;
+        let rows = statement.query_map(params![name, file.identity.sink], |row| {
+            Ok(Owned { table: row.get(0)?, sink: row.get(1)?, topic: row.get(2)? })
+        });
+        found.owners = rows.and_then(Iterator::collect).map_err(classify)?;
+    }
+    Ok(DIALECT.plan(&file.table, &file.identity, file.mode, &found)?)
+}
+
+fn columns(transaction: &Transaction<'_>, table: &str) -> Result<Vec<Existing>, StoreError> {
+    let mut statement = transaction.prepare(COLUMNS).map_err(classify)?;
+    let rows = statement.query_map([table], |row| {
+        let sql_type: String = row.get(1)?;
+        let bare = sql_type.split([' ', '(']).next().unwrap_or_default().to_ascii_lowercase();
+        Ok(Existing { name: row.get(0)?, sql_type: bare, demanding: row.get(2)? })
+    });
+    rows.and_then(Iterator::collect).map_err(classify)
+}
