@@ -15,6 +15,7 @@ use windfall_runtime::clock::{Clock, SharedClock, SystemClock};
 use windfall_runtime::config::Period;
 use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::health::PartStatus;
+use windfall_simulator::journal::Record;
 use windfall_simulator::{Command, ReleaseAnswer};
 
 use crate::rig::{Rig, still, told, until};
@@ -196,4 +197,22 @@ async fn a_clock_that_jumps_by_a_day_does_not_make_a_day_of_absence() {
     assert_eq!(rig.once().await, OnceOutcome::Incomplete);
     assert!(rig.requests().iter().filter(|asked| asked.status == Some(403)).count() >= 2, "it was looked up again");
     assert!(told(&rig.events().await).iter().all(|told| told.starts_with("added")), "two scans within a minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_accepts_no_token_pauses_the_scan_with_the_reason_and_costs_two_tokens() {
+    let rig = Rig::new(still(25, 1), 10).await;
+    rig.faults("devices 401");
+    let stop = CancellationToken::new();
+    let serving = rig.serve(&stop);
+    let paused = async || {
+        let reason = shown(&rig).and_then(|part| part.details.get("reason").map(ToString::to_string));
+        reason.is_some_and(|reason| reason.contains("no token is asked for during another"))
+    };
+    until("the scan is paused", paused).await;
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    let journal = rig.handle().journal().into_iter();
+    let tokens = journal.filter(|line| matches!(&line.record, Record::Response(it) if it.route == "token")).count();
+    assert_eq!(tokens, 2, "one, and another one in its place");
 }

@@ -33,6 +33,8 @@ const USUAL_LIFE: Duration = Duration::from_secs(3600);
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// A server's `Date` that differs by less says nothing about a clock.
 const SKEW_SECONDS: i64 = 60;
+/// After a fresh token was refused by the API the next one is asked for after this long.
+const FRESH_REFUSED: Duration = Duration::from_secs(5 * 60);
 /// No token answer is larger.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -130,6 +132,8 @@ struct Ledger {
     /// Until when the cached token is good; for the question whether a new one is due, which must not wait.
     until: Option<Duration>,
     given: u64,
+    /// Tokens in a row that the API did not accept.
+    rejected: u32,
     /// How far our clock lags behind the server's, once the server has refused our times.
     correction: chrono::Duration,
     /// The correction came with the last refusal, and was not tried yet.
@@ -155,6 +159,7 @@ impl Tokens {
             reserved: false,
             until: None,
             given: 0,
+            rejected: 0,
             correction: chrono::Duration::zero(),
             corrected: false,
         };
@@ -208,13 +213,29 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Drops a token that the API did not accept, unless another one has taken its place meanwhile.
-    pub async fn reject(&self, token: &Token) {
+    /// Drops a token that the API did not accept, unless another one has taken its place meanwhile; tells whether another may
+    /// be asked for at once.
+    ///
+    /// A fresh one that is refused too is no reason for another one: the next is asked for after minutes.
+    pub async fn reject(&self, token: &Token) -> bool {
         let mut cached = self.cached.lock().await;
-        if cached.as_ref().is_some_and(|cached| cached.serial == token.serial) {
-            *cached = None;
-            self.lock().until = None;
+        if cached.as_ref().is_none_or(|cached| cached.serial != token.serial) {
+            return true;
         }
+        *cached = None;
+        let wall = self.clock.now();
+        let mut ledger = self.lock();
+        ledger.until = None;
+        ledger.rejected += 1;
+        if ledger.rejected > 1 {
+            ledger.budget.hold(wall, FRESH_REFUSED);
+        }
+        ledger.rejected == 1
+    }
+
+    /// Notes that the API has accepted the token of a request.
+    pub fn accepted(&self) {
+        self.lock().rejected = 0;
     }
 
     fn unreachable(&self, source: reqwest::Error) -> TokenError {
@@ -275,7 +296,7 @@ impl Tokens {
         if !std::mem::take(&mut ledger.reserved) {
             match ledger.budget.wait(wall) {
                 Some(TokenWait::Held(wait)) => {
-                    return Err(TokenError::Held { wait, refusals: ledger.budget.refusals() });
+                    return Err(TokenError::Held { wait, refusals: ledger.budget.refusals().max(ledger.rejected) });
                 }
                 Some(TokenWait::TooMany(wait)) => return Err(TokenError::TooMany { wait }),
                 None => ledger.budget.ask(wall),

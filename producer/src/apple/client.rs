@@ -128,7 +128,7 @@ impl AppleDirectory {
         state
     }
 
-    /// Sends a GET; a 401 is answered with a new token, once.
+    /// Sends a GET; a 401 is answered with a new token, once, and not where the API has refused a fresh one before.
     async fn get(&self, endpoint: &Endpoint<'_>, cursor: Option<&Cursor>) -> Result<Response, DirectoryError> {
         let (path, query) = (endpoint.path(), endpoint.query(self.page_size, cursor));
         // However they are escaped, URL parsers take them for steps upwards: another resource would answer.
@@ -136,12 +136,15 @@ impl AppleDirectory {
             return Err(unreadable_at(&endpoint.shown(), wire::Unreadable("its id cannot stand in a URL".to_owned())));
         }
         let response = self.send(endpoint, &path, &query).await?;
-        if response.status != 401 {
+        if response.status != 401 || !self.tokens.reject(&response.token).await {
             return Ok(response);
         }
         debug!(path = endpoint.shown(), "token not accepted, asking for another");
-        self.tokens.reject(&response.token).await;
-        self.send(endpoint, &path, &query).await
+        let response = self.send(endpoint, &path, &query).await?;
+        if response.status == 401 {
+            self.tokens.reject(&response.token).await;
+        }
+        Ok(response)
     }
 
     async fn send(
@@ -167,8 +170,10 @@ impl AppleDirectory {
         let status = answered.as_ref().map_or_else(|error| error.code().to_owned(), |(status, ..)| status.to_string());
         self.count(endpoint, status, self.clock.elapsed().saturating_sub(begun));
         let (status, headers, body) = answered?;
-        self.heed(status, &headers);
         drop(permit);
+        if matches!(status, 200 | 403 | 404) {
+            self.tokens.accepted();
+        }
         let query = query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
         let answer = Answer {
             number,
@@ -186,16 +191,28 @@ impl AppleDirectory {
     ) -> Result<(u16, HeaderMap, bytes::Bytes), DirectoryError> {
         let broken = |source| self.broken(path, source);
         let mut response = request.send().await.map_err(broken)?;
+        let status = response.status().as_u16();
+        // What the headers ask for holds whatever becomes of the body.
+        self.heed(status, response.headers());
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                self.transport.renew();
-                return Err(DirectoryError::TooLarge { path: path.to_owned(), limit_bytes: MAX_BODY_BYTES });
+        let whole = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_BYTES => {
+                    self.transport.renew();
+                    return Err(DirectoryError::TooLarge { path: path.to_owned(), limit_bytes: MAX_BODY_BYTES });
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break Ok(()),
+                Err(source) => break Err(broken(source)),
             }
-            body.extend_from_slice(&chunk);
+        };
+        match whole {
+            Ok(()) => self.transport.held(),
+            Err(error) if status == 200 => return Err(error),
+            // A refusal is told by its status; of its body as much was read as came.
+            Err(_) => {}
         }
-        self.transport.held();
-        Ok((response.status().as_u16(), std::mem::take(response.headers_mut()), body.freeze()))
+        Ok((status, std::mem::take(response.headers_mut()), body.freeze()))
     }
 
     fn broken(&self, path: &str, source: reqwest::Error) -> DirectoryError {

@@ -59,7 +59,7 @@ pub enum TokenError {
     Held {
         /// How long.
         wait: Duration,
-        /// Refusals in a row.
+        /// Refusals in a row, by the token endpoint or of fresh tokens by the API.
         refusals: u32,
     },
     /// Too many tokens have been asked for.

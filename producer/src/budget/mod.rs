@@ -58,7 +58,7 @@ pub struct Pace {
     pub throttled: bool,
     /// Time between two requests now.
     pub period: Duration,
-    /// Requests of the last period of the limit.
+    /// Requests of the last period of the limit, since the source was taken over.
     pub used: u32,
     /// How many would be allowed in it.
     pub limit: u32,
@@ -125,6 +125,8 @@ pub struct Budget {
     /// Requests per `limit.per` at the present pace.
     rate: f64,
     rate_changed: Duration,
+    /// When the source was taken over: what was answered until then is reckoned, not counted.
+    begun: Duration,
     cell: Cell,
     /// When the answers of the last requests had been read, oldest first; as many as the limit.
     answered: VecDeque<Duration>,
@@ -154,6 +156,7 @@ impl Budget {
             limit,
             rate,
             rate_changed: now,
+            begun: now,
             cell: Cell::new(period, now),
             answered: predecessor(&limit, now),
             in_flight: false,
@@ -228,7 +231,8 @@ impl Budget {
     /// Tells how fast requests are let through.
     #[must_use]
     pub fn pace(&self, now: Duration) -> Pace {
-        let used = self.answered.iter().filter(|answered| **answered + self.limit.per > now).count();
+        let lately = |answered: &&Duration| **answered > self.begun && **answered + self.limit.per > now;
+        let used = self.answered.iter().filter(lately).count();
         Pace {
             wait: self.wait(now),
             throttled: self.retry_after.is_some() && self.not_before > now,

@@ -206,3 +206,16 @@ fn an_estimate_counts_the_wait_and_the_periods_after_it() {
     assert_eq!(pace.estimate(0), Duration::ZERO);
     assert_eq!(pace.estimate(3), millis(500 + 2 * 3_060));
 }
+
+#[test]
+fn what_a_predecessor_may_have_sent_holds_requests_back_and_is_not_shown_as_sent() {
+    let limit = Limit { requests: 6_000, per: MINUTE, share: 1.0 };
+    let mut now = millis(100_000_000);
+    let mut budget = Budget::take_over(limit, &LimiterState::default(), now, wall(now));
+    assert_eq!((budget.pace(now).used, budget.pace(now).limit), (0, 6_000));
+    for _ in 0..24 {
+        now = send(&mut budget, now, millis(1)) + millis(1);
+        budget.answered(now);
+    }
+    assert_eq!(budget.pace(now).used, 24);
+}

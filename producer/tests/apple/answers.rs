@@ -268,6 +268,18 @@ async fn a_torn_connection_is_no_page_and_the_next_request_makes_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_429_whose_body_breaks_is_waited_for_as_its_header_says() {
+    let server = Server::start().await;
+    server.answer(Reply::Torn(429, b"{".to_vec())).answer(Reply::json(200, PAGE.replace("NEXT", "")));
+    let (directory, _clock) = directory(&server);
+    let error = directory.page(None).await.unwrap_err();
+    assert_eq!(error.retry(), Retry::After(Duration::from_secs(201)), "{error}");
+    let wait = directory.pace().wait;
+    assert!(wait > Duration::from_secs(190), "the budget holds the next request back: {wait:?}");
+    assert!(directory.unsaved().is_some_and(|state| state.not_before.is_some()), "also over a crash");
+}
+
+#[tokio::test]
 async fn silence_ends_at_the_deadline() {
     let server = Server::start().await;
     server.answer(Reply::Silence);

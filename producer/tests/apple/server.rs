@@ -29,7 +29,7 @@ impl Request {
 pub(crate) enum Reply {
     /// Status, headers and a whole body.
     Whole(u16, Vec<(String, String)>, Vec<u8>),
-    /// The same, but the connection ends before the body does.
+    /// A status with a `Retry-After`, but the connection ends before the body does.
     Torn(u16, Vec<u8>),
     /// A body that never ends: this again and again.
     Endless(Vec<u8>),
@@ -183,7 +183,8 @@ async fn write(stream: &mut TcpStream, reply: Reply) -> bool {
             stream.write_all(head.as_bytes()).await.is_ok() && stream.write_all(&body).await.is_ok()
         }
         Reply::Torn(status, body) => {
-            let head = format!("HTTP/1.1 {status} Text\r\ncontent-length: {}\r\n\r\n", body.len() + 1000);
+            let length = body.len() + 1000;
+            let head = format!("HTTP/1.1 {status} Text\r\nretry-after: 201\r\ncontent-length: {length}\r\n\r\n");
             let _ = stream.write_all(head.as_bytes()).await;
             let _ = stream.write_all(&body).await;
             false

@@ -137,6 +137,39 @@ async fn a_second_401_is_an_error_and_no_loop() {
 }
 
 #[tokio::test]
+async fn an_api_that_accepts_no_token_costs_two_and_then_one_in_minutes() {
+    let server = Server::start().await;
+    server.answer(Reply::error(401, "NOT_AUTHORIZED"));
+    let (directory, clock) = directory(&server);
+    directory.page(None).await.unwrap_err();
+    let held = directory.unsaved().expect("the wait outlives a crash").tokens_not_before;
+    for _ in 0..5 {
+        let error = token_error(directory.page(None).await.unwrap_err());
+        let TokenError::Held { wait, refusals: 2 } = error else { panic!("{error}") };
+        assert_eq!((error.retry(), wait > Duration::from_secs(240)), (Retry::After(wait), true), "{wait:?}");
+    }
+    assert_eq!((server.tokens_asked().len(), server.gets().len()), (2, 2), "until {held:?}");
+    clock.pass(Duration::from_secs(300));
+    directory.page(None).await.unwrap_err();
+    assert_eq!((server.tokens_asked().len(), server.gets().len()), (3, 3), "the next fresh one is not replayed");
+    token_error(directory.page(None).await.unwrap_err());
+    assert_eq!(server.tokens_asked().len(), 3);
+}
+
+#[tokio::test]
+async fn a_token_that_was_accepted_ends_the_row_of_those_that_were_not() {
+    let server = Server::start().await;
+    for _ in 0..3 {
+        server.answer(Reply::error(401, "NOT_AUTHORIZED")).answer(Reply::json(200, EMPTY));
+    }
+    let (directory, _clock) = directory(&server);
+    for _ in 0..3 {
+        directory.page(None).await.unwrap();
+    }
+    assert_eq!(server.tokens_asked().len(), 4);
+}
+
+#[tokio::test]
 async fn after_three_refusals_nobody_is_asked_for_ten_minutes() {
     for (status, code) in [(400, "invalid_client"), (401, "invalid_client"), (429, "slow_down")] {
         let server = Server::start().await;
