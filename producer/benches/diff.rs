@@ -13,6 +13,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use serde_json::json;
 use windfall_producer::apple::{Answer, Page, read_page};
 use windfall_producer::assignment::Assignments;
+use windfall_producer::breaker::Limits;
 use windfall_producer::checkpoint::Header;
 use windfall_producer::event::{self, Origin};
 use windfall_producer::memory::Memory;
@@ -77,7 +78,7 @@ fn fleet(devices: usize, assignments: &Assignments) -> Memory {
     let mut header = Header::begin("acme", None, "bench", AT);
     for first in (0..devices).step_by(PAGE) {
         let page = read_page(&page(first, "BLUE"), "acme", answer()).expect("a page");
-        let (step, moved) = step::page(&origin(), &memory, &header, assignments, page, AT);
+        let (step, moved) = step::page(&origin(), &Limits::default(), &memory, &header, assignments, page, AT);
         memory.apply(&step);
         header = moved;
     }
@@ -96,7 +97,7 @@ fn process(body: &[u8], memory: &Memory, assignments: &Assignments, key: &Codec,
 fn plan(page: Page, memory: &Memory, assignments: &Assignments) -> Step {
     let mut header = Header::begin("acme", None, "bench", AT);
     header.read_to_end = true;
-    step::page(&origin(), memory, &header, assignments, page, AT).0
+    step::page(&origin(), &Limits::default(), memory, &header, assignments, page, AT).0
 }
 
 fn encode(step: &Step, key: &Codec, value: &Codec) {

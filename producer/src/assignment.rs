@@ -1,6 +1,6 @@
 //! The join of devices with their management services, by the linkage lists read before the device pages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use windfall_schemas::device::DeviceValue;
 
@@ -16,8 +16,10 @@ const UNASSIGNED: &str = "UNASSIGNED";
 pub struct Assignments {
     by_device: HashMap<String, Place>,
     names: BTreeMap<String, String>,
-    /// Whether the list of servers and every linkage list were read to their end.
-    complete: bool,
+    /// Whether the list of servers was read to its end.
+    servers_complete: bool,
+    /// The servers whose linkage list was not read to its end.
+    unread: BTreeSet<String>,
     request: RequestNumber,
     settled: HashMap<String, (Option<String>, RequestNumber)>,
 }
@@ -30,10 +32,11 @@ enum Place {
 }
 
 impl Assignments {
-    /// Begins a join; `names` are the servers of the list, `request` the last request that read of them.
+    /// Begins a join: `names` are the servers of the list, `request` is the last request that read of them, and
+    /// `servers_complete` says whether the list of servers was read to its end.
     #[must_use]
-    pub fn new(names: BTreeMap<String, String>, complete: bool, request: RequestNumber) -> Self {
-        Self { by_device: HashMap::new(), names, complete, request, settled: HashMap::new() }
+    pub fn new(names: BTreeMap<String, String>, servers_complete: bool, request: RequestNumber) -> Self {
+        Self { names, servers_complete, request, ..Self::default() }
     }
 
     /// Adds a device of the linkage list of `server_id`.
@@ -48,9 +51,9 @@ impl Assignments {
             .or_insert_with(|| Place::In(server_id.to_owned()));
     }
 
-    /// Notes that a list could not be read to its end: nothing is unassigned by this join.
-    pub fn cut_short(&mut self) {
-        self.complete = false;
+    /// Notes that the linkage list of a server was not read to its end: this join takes no device from that server.
+    pub fn cut_short(&mut self, server_id: &str) {
+        self.unread.insert(server_id.to_owned());
     }
 
     /// Notes what a single read said of a device whose lists or status contradict each other.
@@ -66,43 +69,61 @@ impl Assignments {
     /// Tells whether every list was read to its end.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.complete
+        self.servers_complete && self.unread.is_empty()
     }
 
     /// Adds the management service to a listed device, where the lists and the status allow it.
     ///
-    /// | in the lists of | status | lists | service | status |
+    /// | status | in the lists of | list of the last known service | service | status, `updated_date_time` |
     /// | --- | --- | --- | --- | --- |
-    /// | one | not UNASSIGNED | any | that one | as listed |
-    /// | none or one | UNASSIGNED | all read | none: the page is read after the lists | as listed |
-    /// | none or one | UNASSIGNED | cut short | as last known | as last known: half a list never unassigns |
-    /// | none | another | any | as last known | as listed |
-    /// | several | any | any | as last known, read singly | as listed, or as last known where it says UNASSIGNED |
+    /// | not UNASSIGNED | one | any | that one | as listed |
+    /// | not UNASSIGNED | none | any | as last known | as listed |
+    /// | not UNASSIGNED | several | any | as last known, read singly | as listed |
+    /// | UNASSIGNED | none or another one | read to its end, or no service was known | none | as listed |
+    /// | UNASSIGNED | the last known one, or several | any | as last known | as last known |
+    /// | UNASSIGNED | none or another one | not read | as last known | as last known |
     ///
-    /// What a single read has settled stands over the lists. What stays as last known takes the newest name of its server.
+    /// A device that is listed as released has no service, and what a single read has settled stands over the lists. What
+    /// stays as last known takes the newest name of its server.
     #[must_use]
     pub fn join(&self, known: Option<&DeviceValue>, mut listed: Observation) -> Joined {
+        if listed.value.is_released() {
+            return Joined { observation: listed.with_server(None, self.request), contradiction: None };
+        }
         if let Some((server, request)) = self.settled.get(&listed.value.device_id) {
             let server = server.as_deref().map(|id| (id, self.name(id)));
             return Joined { observation: listed.with_server(server, *request), contradiction: None };
         }
         let place = self.by_device.get(&listed.value.device_id);
-        let unassigned = listed.value.status.as_deref() == Some(UNASSIGNED);
         let contradiction = self.contradiction(&listed.value.device_id, listed.value.status.as_deref());
-        let torn = contradiction == Some(Contradiction::SeveralServers);
-        let observation = match place {
-            Some(Place::In(server)) if !unassigned => {
-                listed.with_server(Some((server, self.name(server))), self.request)
+        let last_known = known.and_then(|known| known.mdm_server_id.as_deref());
+        let observation = if listed.value.status.as_deref() != Some(UNASSIGNED) {
+            match place {
+                Some(Place::In(server)) => listed.with_server(Some((server, self.name(server))), self.request),
+                Some(Place::Torn) | None => self.keep_known(last_known, listed),
             }
-            _ if unassigned && self.complete && !torn => listed.with_server(None, self.request),
-            _ => {
-                if unassigned && let Some(known) = known {
-                    listed.value.status.clone_from(&known.status);
-                }
-                self.keep_known(known, listed)
+        } else if last_known.is_none_or(|server| self.has_left(server, place)) {
+            listed.with_server(None, self.request)
+        } else {
+            // The page and the lists were read at different times: an image of both was never true.
+            if let Some(known) = known {
+                listed.value.status.clone_from(&known.status);
+                listed.value.updated_date_time = known.updated_date_time;
             }
+            self.keep_known(last_known, listed)
         };
         Joined { observation, contradiction }
+    }
+
+    /// Tells whether the lists show that a device is no longer with its last known service.
+    fn has_left(&self, server: &str, place: Option<&Place>) -> bool {
+        let read = if self.names.contains_key(server) { !self.unread.contains(server) } else { self.servers_complete };
+        let elsewhere = match place {
+            None => true,
+            Some(Place::In(other)) => other != server,
+            Some(Place::Torn) => false,
+        };
+        read && elsewhere
     }
 
     /// Tells how the lists contradict each other, or the status, on a listed device that no single read has settled.
@@ -114,15 +135,14 @@ impl Assignments {
         match self.by_device.get(device_id) {
             Some(Place::Torn) => Some(Contradiction::SeveralServers),
             Some(Place::In(_)) if status == Some(UNASSIGNED) => Some(Contradiction::StatusAgainstLists),
-            None if self.complete && status == Some(ASSIGNED) => Some(Contradiction::StatusAgainstLists),
+            None if self.complete() && status == Some(ASSIGNED) => Some(Contradiction::StatusAgainstLists),
             _ => None,
         }
     }
 
-    fn keep_known(&self, known: Option<&DeviceValue>, listed: Observation) -> Observation {
-        let Some(server) = known.and_then(|known| known.mdm_server_id.as_deref()) else { return listed };
-        match self.name(server) {
-            Some(name) => listed.with_server(Some((server, Some(name))), self.request),
+    fn keep_known(&self, last_known: Option<&str>, listed: Observation) -> Observation {
+        match last_known.and_then(|server| Some((server, self.name(server)?))) {
+            Some((server, name)) => listed.with_server(Some((server, Some(name))), self.request),
             None => listed,
         }
     }

@@ -4,10 +4,6 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Releases in a sliding day that pass in any fleet.
-const ALWAYS_ALLOWED: usize = 10;
-/// Share of the live fleet that may leave in a sliding day, in hundredths.
-const ALLOWED_PERCENT: usize = 5;
 /// Fleet size from which a halved list is held.
 const HALF_RULE_FROM: usize = 4;
 /// Window in which releases are counted, in milliseconds.
@@ -16,6 +12,22 @@ pub const WINDOW: i64 = 24 * 60 * 60 * 1000;
 pub const CHUNK: usize = 5_000;
 /// Bytes of ids in one record of a held plan, for the same reason; what is kept of a device beside its id may double it.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How many devices may leave within a day before a person is asked: the larger of the two.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// So many in any fleet.
+    pub devices: usize,
+    /// So many in a hundred of the live fleet.
+    pub percent: f64,
+}
+
+impl Default for Limits {
+    /// A few devices leave any fleet in a day, and of a large one more than a few.
+    fn default() -> Self {
+        Self { devices: 10, percent: 5.0 }
+    }
+}
 
 /// What the breaker looks at, over all channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +74,8 @@ impl Held {
             Held::EmptyList => format!("the list is empty and the fleet has {} devices", case.live),
             Held::HalfMissing => format!("{} of {} devices are missing, more than half", case.missing(), case.live),
             Held::TooMany { allowed } => format!(
-                "{} devices are missing and {} were released in the last 24 hours; {allowed} may leave in a day",
+                "{} devices are missing or listed as released, and {} were released in the last 24 hours; {allowed} may \
+                 leave in a day",
                 case.missing(),
                 case.released_lately
             ),
@@ -70,29 +83,31 @@ impl Held {
     }
 }
 
-/// Decides whether the suspects are held; asked before any look-up.
-///
-/// Held when the list is empty and the fleet is not, when more than half of a fleet of four or more is missing, or when
-/// the suspects, those held before and the releases of the last day are more than the larger of 10 and 5 % of the live fleet.
-#[must_use]
-pub fn ask(case: &Case) -> Option<Held> {
-    if case.suspects == 0 {
-        return None;
+impl Limits {
+    /// Decides whether the suspects are held; asked before any look-up.
+    ///
+    /// Held when the list is empty and the fleet is not, when more than half of a fleet of four or more is missing, or when
+    /// the suspects, those held before and the releases of the last day are more than [`Limits::allowed`].
+    #[must_use]
+    pub fn ask(&self, case: &Case) -> Option<Held> {
+        if case.suspects == 0 {
+            return None;
+        }
+        if case.listed == 0 && case.live > 0 {
+            return Some(Held::EmptyList);
+        }
+        if case.live >= HALF_RULE_FROM && case.missing() * 2 > case.live {
+            return Some(Held::HalfMissing);
+        }
+        let allowed = self.allowed(case.live);
+        (case.released_lately + case.missing() > allowed).then_some(Held::TooMany { allowed })
     }
-    if case.listed == 0 && case.live > 0 {
-        return Some(Held::EmptyList);
-    }
-    if case.live >= HALF_RULE_FROM && case.missing() * 2 > case.live {
-        return Some(Held::HalfMissing);
-    }
-    let allowed = allowed(case.live);
-    (case.released_lately + case.missing() > allowed).then_some(Held::TooMany { allowed })
-}
 
-/// Returns how many devices of a fleet may leave within a day.
-#[must_use]
-pub fn allowed(live: usize) -> usize {
-    ALWAYS_ALLOWED.max(live * ALLOWED_PERCENT / 100)
+    /// Returns how many devices of a fleet may leave within a day.
+    #[must_use]
+    pub fn allowed(&self, live: usize) -> usize {
+        self.devices.max((live as f64 * self.percent / 100.0) as usize)
+    }
 }
 
 /// Hashes the ids that a plan holds now; an approval names this hash, so that a stale one is refused.

@@ -11,6 +11,7 @@ use windfall_schemas::identifiers::Org;
 
 use crate::apple::auth::Account;
 use crate::apple::key::SigningKey;
+use crate::breaker::Limits;
 use crate::budget::Limit;
 use windfall_runtime::http::route::loopback;
 
@@ -28,6 +29,11 @@ pub const DEFAULT_INTERVAL: Period = Period::from_secs(3600);
 pub const DEFAULT_PAGE_SIZE: u16 = 1000;
 /// How long a cursor of Apple's lives is not known; a scan that stood still for longer shows a fleet that is past.
 pub const DEFAULT_RESUME_WITHIN: Period = Period::from_secs(2 * 3600);
+
+/// A few devices leave any fleet in a day.
+pub const DEFAULT_BREAKER_DEVICES: u32 = 10;
+/// Of a large fleet more than a few leave; the usual replacement of devices stays below this.
+pub const DEFAULT_BREAKER_SHARE: &str = "5%";
 
 /// An organization at Apple.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -57,6 +63,9 @@ pub struct SourceConfig {
     /// When and how the whole fleet is read.
     #[serde(default)]
     pub scan: ScanConfig,
+    /// How many devices may be released within 24 hours before a person is asked: the larger of the two.
+    #[serde(default)]
+    pub breaker: BreakerConfig,
 }
 
 /// Apple's two products.
@@ -99,6 +108,18 @@ pub struct ScanConfig {
     pub resume_within: Period,
 }
 
+/// How many devices may be released within 24 hours before a person is asked: the larger of the two.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// Devices that may be released in any fleet; 0 leaves it to `share`.
+    #[serde(default = "default_breaker_devices")]
+    pub devices: u32,
+    /// Share of the devices of the organization that may be released, such as `5%`; `0%` leaves it to `devices`.
+    #[serde(default = "default_breaker_share")]
+    pub share: String,
+}
+
 fn default_token_url() -> String {
     DEFAULT_TOKEN_URL.to_owned()
 }
@@ -125,6 +146,20 @@ fn default_page_size() -> u16 {
 
 fn default_resume_within() -> Period {
     DEFAULT_RESUME_WITHIN
+}
+
+fn default_breaker_devices() -> u32 {
+    DEFAULT_BREAKER_DEVICES
+}
+
+fn default_breaker_share() -> String {
+    DEFAULT_BREAKER_SHARE.to_owned()
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { devices: default_breaker_devices(), share: default_breaker_share() }
+    }
 }
 
 impl Default for RateLimitConfig {
@@ -204,6 +239,8 @@ impl SourceConfig {
         checked_url(&mut all, "token_url", &self.token_url);
         self.rate_limit.violations(&mut all);
         self.scan.violations(&mut all);
+        let share = "must be a percentage from `0%` to `100%`";
+        all.require(self.breaker.percent().is_some(), "breaker.share", share);
         all
     }
 
@@ -274,6 +311,19 @@ impl ScanConfig {
         all.require((1..=1000).contains(page_size), "scan.page_size", size);
         all.require(interval.get() >= Duration::from_secs(1), "scan.interval", "must be 1s or more");
         all.require(!resume_within.get().is_zero(), "scan.resume_within", "must be more than nothing");
+    }
+}
+
+impl BreakerConfig {
+    /// Returns the numbers of the breaker.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { devices: self.devices as usize, percent: self.percent().unwrap_or_default() }
+    }
+
+    fn percent(&self) -> Option<f64> {
+        let number = self.share.strip_suffix('%')?.trim_end().parse().ok()?;
+        (0.0..=100.0).contains(&number).then_some(number)
     }
 }
 

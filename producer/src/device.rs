@@ -8,16 +8,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use windfall_schemas::identifiers::{DeviceId, MacAddress, SerialNumber};
 
-/// Takes the serial number in upper case, as the same number in any other would come and go as a change; what is none is
-/// replaced by the device's id.
+/// Takes the serial number as Apple writes it; what is none is replaced by the device's id.
 pub(crate) fn serial_number(text: Option<String>, id: &DeviceId) -> String {
-    let usual = |text: &str| {
-        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-    };
-    text.and_then(|text| {
-        if usual(&text) { Some(text) } else { SerialNumber::parse(&text).ok().map(SerialNumber::into_string) }
-    })
-    .unwrap_or_else(|| id.as_str().to_owned())
+    let usual = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let sound = |text: &String| usual(text) || SerialNumber::parse(text).is_ok();
+    text.map(trimmed).filter(sound).unwrap_or_else(|| id.as_str().to_owned())
 }
 
 /// Takes MAC addresses as twelve upper-case digits; what is none, such as a longer hardware address, stays as Apple wrote it.

@@ -31,6 +31,17 @@ pub struct Change<V> {
     pub number: u64,
     /// The hash of the present fields of `after`, of `before` where there is no after.
     pub fingerprint: String,
+    /// What came before; nothing for a record that was not known.
+    pub last: Option<Last>,
+}
+
+/// When a record was last read and last told of, in epoch milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Last {
+    /// When an answer last showed it.
+    pub read_at: i64,
+    /// The `source.ts_ms` of its last event.
+    pub told_at: i64,
 }
 
 /// A change of a device.
@@ -61,10 +72,11 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
         fingerprint: after.fingerprint(),
         before: Some(Arc::clone(&known.value)),
         after: Some(Arc::new(after)),
+        last: Some(known.last()),
     })
 }
 
-/// Compares a management service with the last known one; device count and last connection alone are no change.
+/// Compares a management service with the last known one; its device count, last connection and time of update alone are no change.
 #[must_use]
 pub fn diff_server(servers: &Servers, seen: ServerValue) -> Option<ServerChange> {
     let Some(known) = servers.get(&seen.server_id) else {
@@ -82,6 +94,7 @@ pub fn diff_server(servers: &Servers, seen: ServerValue) -> Option<ServerChange>
         fingerprint: seen.fingerprint(),
         before: Some(Arc::clone(&known.value)),
         after: Some(Arc::new(seen)),
+        last: Some(known.last()),
     })
 }
 
@@ -95,6 +108,7 @@ pub fn removed_server(known: &Known<ServerValue>) -> ServerChange {
         fingerprint: known.value.fingerprint(),
         before: Some(Arc::clone(&known.value)),
         after: None,
+        last: Some(known.last()),
     }
 }
 
@@ -110,6 +124,7 @@ fn first_seen<V>(last_number: u64, after: V, fingerprint: String) -> Change<V> {
         after: Some(Arc::new(after)),
         number: last_number + 1,
         fingerprint,
+        last: None,
     }
 }
 
@@ -142,26 +157,22 @@ fn keep_unread_groups(after: &mut DeviceValue, known: &DeviceValue, reads: &Read
 }
 
 /// The first that applies: released, readded, reassigned, assigned, unassigned, status-changed, coverage-changed, updated.
+///
+/// `reassigned`, `assigned` and `unassigned` speak of the management service alone. A list and the linkage can show one
+/// assignment in two scans: the status that moves first is `status-changed`, and the service makes the one `assigned`.
 fn kind_of(before: &DeviceValue, after: &DeviceValue, differing: &[Differing]) -> Kind {
     match (before.released_from_org_date_time, after.released_from_org_date_time) {
         (None, Some(_)) => return Kind::Released,
         (Some(_), None) => return Kind::Readded,
         _ => {}
     }
-    let server = (present(&before.mdm_server_id), present(&after.mdm_server_id));
-    let status = (present(&before.status), present(&after.status));
-    if let (Some(old), Some(new)) = server
-        && old != new
-    {
-        return Kind::Reassigned;
+    match (present(&before.mdm_server_id), present(&after.mdm_server_id)) {
+        (Some(old), Some(new)) if old != new => return Kind::Reassigned,
+        (None, Some(_)) => return Kind::Assigned,
+        (Some(_), None) => return Kind::Unassigned,
+        _ => {}
     }
-    if status == (Some("UNASSIGNED"), Some("ASSIGNED")) || matches!(server, (None, Some(_))) {
-        return Kind::Assigned;
-    }
-    if status == (Some("ASSIGNED"), Some("UNASSIGNED")) || matches!(server, (Some(_), None)) {
-        return Kind::Unassigned;
-    }
-    if status.0 != status.1 {
+    if present(&before.status) != present(&after.status) {
         return Kind::StatusChanged;
     }
     if differing.iter().all(|field| field.group == Group::Coverage) {

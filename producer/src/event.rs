@@ -9,7 +9,7 @@ use windfall_schemas::fingerprint::{event_id, sequence};
 use windfall_schemas::server::ServerValue;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::diff::Change;
+use crate::diff::{Change, Last};
 
 /// Version of the API whose paths we ask.
 const API_VERSION: &str = "v1";
@@ -100,7 +100,7 @@ pub struct Telling {
     pub page_index: Option<u32>,
     /// What the change rests on.
     pub evidence: Vec<String>,
-    /// Whether Apple showed the record as it is after the change; if not, its time is the time of the reading.
+    /// Whether Apple showed the record as it is after the change; if not, the change has the time of the reading.
     pub shown: bool,
 }
 
@@ -121,7 +121,7 @@ impl Telling {
 /// Makes the envelope of a change.
 #[must_use]
 pub fn envelope<V: Recorded>(origin: &Origin, seen: &Seen, change: Change<V>, telling: Telling) -> Envelope<Arc<V>> {
-    let Change { kind, changed, before, after, number, fingerprint } = change;
+    let Change { kind, changed, before, after, number, fingerprint, last } = change;
     let op = match (&before, &after) {
         (_, None) => Op::Delete,
         (None, Some(_)) if telling.snapshot == Snapshot::False => Op::Create,
@@ -132,7 +132,7 @@ pub fn envelope<V: Recorded>(origin: &Origin, seen: &Seen, change: Change<V>, te
     let id = record.map_or("", Recorded::id);
     let updated_at = record.and_then(Recorded::updated_at).filter(|_| telling.shown);
     let event_id = event_id(&origin.org, V::TABLE, id, number, &fingerprint);
-    let source = source::<V>(origin, seen, number, updated_at.unwrap_or(seen.read_at), &telling);
+    let source = source::<V>(origin, seen, number, happened_at(updated_at, seen.read_at, last), &telling);
     Envelope {
         event_id: Some(event_id),
         source,
@@ -148,6 +148,19 @@ pub fn envelope<V: Recorded>(origin: &Origin, seen: &Seen, change: Change<V>, te
         before,
         after,
     }
+}
+
+/// Says when a change happened, as nearly as it is known.
+///
+/// | Apple's time of the last update | the time of the change |
+/// | --- | --- |
+/// | later than the last reading of the record, not later than this one | Apple's |
+/// | any other: something changed that Apple's time does not tell | that of this reading |
+///
+/// It never lies before that of the record's last event.
+fn happened_at(updated_at: Option<i64>, read_at: i64, last: Option<Last>) -> i64 {
+    let Last { read_at: known_at, told_at } = last.unwrap_or(Last { read_at: i64::MIN, told_at: i64::MIN });
+    updated_at.filter(|at| known_at < *at && *at <= read_at).unwrap_or(read_at).max(told_at)
 }
 
 fn source<V: Recorded>(origin: &Origin, seen: &Seen, number: u64, ts_ms: i64, telling: &Telling) -> Source {

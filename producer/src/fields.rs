@@ -37,6 +37,19 @@ fn required(value: &String) -> &String {
     value
 }
 
+/// A serial number, compared without its case: another spelling of it is no change.
+struct Serial<'a>(&'a str);
+
+fn serial(value: &String) -> Serial<'_> {
+    Serial(value)
+}
+
+impl PartialEq for Serial<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(other.0)
+    }
+}
+
 /// MAC addresses, compared by their digits.
 struct Macs<'a>(&'a [String]);
 
@@ -146,7 +159,7 @@ compared! {
         released_from_org_date_time: Release by scalar,
         releaser_entity_type: Release by text,
         releaser_id: Release by text,
-        serial_number: Attributes by required,
+        serial_number: Attributes by serial,
         status: Attributes by text,
         unmapped: Attributes by json,
         updated_date_time: Attributes by scalar,
@@ -171,6 +184,6 @@ compared! {
         server_type: Attributes by text,
         status: Attributes by text,
         unmapped: Attributes by json,
-        updated_date_time: Attributes by scalar,
+        updated_date_time: Volatile by scalar,
     }
 }

@@ -8,6 +8,7 @@ use windfall_schemas::envelope::{Channel, Envelope};
 use windfall_schemas::fingerprint::parse_sequence;
 use windfall_schemas::server::ServerValue;
 
+use crate::diff::Last;
 use crate::observation::Reads;
 
 /// One record as it was last published.
@@ -21,8 +22,18 @@ pub struct Known<V> {
     pub fingerprint: String,
     /// When it was last observed, in epoch milliseconds.
     pub observed_at: i64,
+    /// The `source.ts_ms` of its last event.
+    pub told_at: i64,
     /// The requests that read it; nothing for what was folded.
     pub reads: Reads,
+}
+
+impl<V> Known<V> {
+    /// Tells when it was last read and last told of.
+    #[must_use]
+    pub fn last(&self) -> Last {
+        Last { read_at: self.observed_at, told_at: self.told_at }
+    }
 }
 
 /// What of an event the fold keeps.
@@ -36,6 +47,8 @@ pub struct Event<V> {
     pub fingerprint: String,
     /// When we made the event, in epoch milliseconds.
     pub made_at: i64,
+    /// Its `source.ts_ms`: when the change happened.
+    pub told_at: i64,
     /// Which channel saw it first.
     pub channel: Option<Channel>,
 }
@@ -47,6 +60,7 @@ impl<V> From<Envelope<Arc<V>>> for Event<V> {
             number: envelope.source.sequence.as_deref().and_then(parse_sequence).unwrap_or(0),
             fingerprint: envelope.fingerprint.unwrap_or_default(),
             made_at: envelope.ts_ms.unwrap_or(envelope.source.ts_ms),
+            told_at: envelope.source.ts_ms,
             channel: envelope.source.channel,
         }
     }
@@ -78,7 +92,7 @@ impl Fleet {
         };
         let now_released = after.is_released();
         let was_released = before.map(|(was, ..)| was);
-        if now_released && was_released != Some(true) && event.channel != Some(Channel::Operator) {
+        if now_released && was_released == Some(false) && event.channel != Some(Channel::Operator) {
             self.releases.push(event.made_at);
         }
         self.live = self.live + usize::from(!now_released) - usize::from(was_released == Some(false));
@@ -90,6 +104,7 @@ impl Fleet {
                 number: event.number,
                 fingerprint: event.fingerprint,
                 observed_at: event.made_at,
+                told_at: event.told_at,
                 reads: before.map(|(_, _, reads)| reads).unwrap_or_default(),
             },
         );
@@ -173,9 +188,10 @@ impl Servers {
     pub fn apply(&mut self, server_id: &str, event: Option<Event<ServerValue>>) {
         let last = self.servers.remove(server_id).map(|known| known.number);
         match event {
-            Some(Event { after: Some(value), number, fingerprint, made_at, channel: _ }) => {
+            Some(Event { after: Some(value), number, fingerprint, made_at, told_at, channel: _ }) => {
                 self.gone.remove(server_id);
-                let known = Known { value, number, fingerprint, observed_at: made_at, reads: Reads::default() };
+                let known =
+                    Known { value, number, fingerprint, observed_at: made_at, told_at, reads: Reads::default() };
                 self.servers.insert(server_id.to_owned(), known);
             }
             Some(Event { after: None, number, .. }) => {

@@ -61,20 +61,11 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Takes a device as a listing shows it: its attributes, and that it is not released.
-    #[must_use]
-    pub fn listed(mut value: DeviceValue, request: RequestNumber) -> Self {
-        value.released_from_org_date_time = None;
-        value.releaser_entity_type = None;
-        value.releaser_id = None;
-        Self { value, reads: Reads { attributes: Some(request), release: Some(request), ..Reads::default() } }
-    }
-
-    /// Takes a device as a single read shows it: attributes and release, and nothing of its management service.
+    /// Takes a device as a list or a single read shows it: its attributes and whether it is released, nothing of its service.
     ///
     /// A release date before the date on which the device was added belongs to an earlier stay and is no release.
     #[must_use]
-    pub fn looked_up(mut value: DeviceValue, request: RequestNumber) -> Self {
+    pub fn shown(mut value: DeviceValue, request: RequestNumber) -> Self {
         if !crate::release::counts(value.released_from_org_date_time, value.added_to_org_date_time) {
             value.released_from_org_date_time = None;
             value.releaser_entity_type = None;

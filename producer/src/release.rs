@@ -7,14 +7,14 @@ use windfall_schemas::device::DeviceValue;
 pub enum LookUp {
     /// 200: Apple knows the device.
     Found(Box<DeviceValue>),
-    /// 404, with what the control read of the same minute said.
+    /// 404: Apple does not know the device.
     NotFound {
-        /// Whether a device seen in this scan answered 200 within a minute of the 404.
+        /// Whether another listed device answered 200 after the 404 and within a minute of it.
         control: bool,
     },
-    /// 403: we may not read it, with what the control read of the same minute said.
+    /// 403: we may not read the device.
     Forbidden {
-        /// Whether a device that the newest complete scan has seen answered 200 within a minute of the 403.
+        /// Whether another listed device answered 200 after the 403 and within a minute of it.
         control: bool,
     },
     /// Any other answer, or none.
@@ -64,15 +64,18 @@ pub const FORBIDDEN_NEEDS: i64 = 24 * 60 * 60 * 1000;
 
 /// Judges a missing device by the answer of its look-up, made at `at` (epoch milliseconds).
 ///
-/// | answer | verdict | record after |
-/// | --- | --- | --- |
-/// | 200 with a release date | released | the answer, without a server |
-/// | 200 without one | present | - |
-/// | 404 and the control read answered | released | the last record without its server, released at the time of the look-up |
-/// | 403 and the control read answered, absent from two complete scans a day apart | released | the same, released at the end of the second scan |
-/// | anything else | open | - |
+/// | answer | control read | verdict | record after |
+/// | --- | --- | --- | --- |
+/// | 200 with a release date | - | released | the answer, without a service |
+/// | 200 without one | - | present | - |
+/// | 404 | 200 | released | as [`left`], at the time of the look-up |
+/// | 403, absent from two complete scans a day apart | 200 | released | as [`left`], at the end of the second scan |
+/// | 403 otherwise | 200 | open | - |
+/// | 404 or 403 | any other | open | - |
+/// | anything else | - | open | - |
 ///
-/// A failed read is no answer, and a 404 without its control read may be Apple's outage.
+/// A failed read is no answer. A 404 or a 403 that every device gets says nothing of one device: the first may be an outage
+/// at Apple, the second an account that may not read single devices.
 #[must_use]
 pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) -> Verdict {
     match answer {
@@ -86,25 +89,20 @@ pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) 
             found.coverage_description.clone_from(&last.coverage_description);
             found.coverage_end_date_time = last.coverage_end_date_time;
             let date = found.released_from_org_date_time.unwrap_or(at);
-            let evidence = vec![absent(absence), format!("lookup {}: 200, released {}", text(at), text(date))];
+            let evidence =
+                vec![absent(absence.last_scan), format!("lookup {}: 200, released {}", text(at), text(date))];
             Verdict::Released { after: found, evidence }
         }
         LookUp::NotFound { control: true } => Verdict::Released {
-            after: Box::new(left(last, at)),
-            evidence: vec![absent(absence), format!("lookup {}: 404, control read 200", text(at))],
+            after: Box::new(left(last.clone(), at)),
+            evidence: vec![absent(absence.last_scan), format!("lookup {}: 404, control read 200", text(at))],
         },
-        LookUp::NotFound { control: false } => {
-            Verdict::Open { why: "the look-up answered 404, and so did the control read or it failed".to_owned() }
-        }
-        LookUp::Forbidden { control: false } => {
-            Verdict::Open { why: "the look-up answered 403, and so did the control read or it failed".to_owned() }
-        }
         LookUp::Forbidden { control: true } if absence.last_ended_at - absence.first_ended_at >= FORBIDDEN_NEEDS => {
             Verdict::Released {
-                after: Box::new(left(last, absence.last_ended_at)),
+                after: Box::new(left(last.clone(), absence.last_ended_at)),
                 evidence: vec![
-                    format!("scan {}: absent", absence.first_scan),
-                    format!("scan {}: absent", absence.last_scan),
+                    absent(absence.first_scan),
+                    absent(absence.last_scan),
                     format!("lookup {}: 403, control read 200", text(at)),
                 ],
             }
@@ -112,18 +110,23 @@ pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) 
         LookUp::Forbidden { control: true } => Verdict::Open {
             why: "the look-up is forbidden, and no two complete scans a day apart missed it".to_owned(),
         },
+        LookUp::NotFound { control: false } | LookUp::Forbidden { control: false } => Verdict::Open {
+            why: "the look-up was refused, and no control read answered 200 in the same minute".to_owned(),
+        },
         LookUp::Failed { why } => Verdict::Open { why },
     }
 }
 
-/// Returns the record after a release that was not read: without its server, released at `at`.
+/// Returns the record after a release at `at` that Apple did not show: without status and service, which nobody knows now.
 #[must_use]
-pub fn left(last: &DeviceValue, at: i64) -> DeviceValue {
-    let mut after = last.clone();
-    after.mdm_server_id = None;
-    after.mdm_server_name = None;
-    after.released_from_org_date_time = Some(at);
-    after
+pub fn left(last: DeviceValue, at: i64) -> DeviceValue {
+    DeviceValue {
+        status: None,
+        mdm_server_id: None,
+        mdm_server_name: None,
+        released_from_org_date_time: Some(at),
+        ..last
+    }
 }
 
 /// Tells whether a release date is one: one before the device was added belongs to an earlier stay.
@@ -136,8 +139,8 @@ pub fn counts(released_at: Option<i64>, added_at: Option<i64>) -> bool {
     }
 }
 
-fn absent(absence: &Absence) -> String {
-    format!("scan {}: absent", absence.last_scan)
+fn absent(scan: u64) -> String {
+    format!("scan {scan}: absent")
 }
 
 /// Writes epoch milliseconds as people write them.

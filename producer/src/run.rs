@@ -214,6 +214,7 @@ fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> 
         },
         interval: config.scan.interval.get(),
         resume_within: config.scan.resume_within.get(),
+        breaker: config.breaker.limits(),
         instance: setup.instance.clone(),
         process: uuid::Uuid::new_v4().to_string(),
         writer: if once { Writer::SingleRun } else { Writer::Serving },

@@ -8,7 +8,7 @@ use chrono::Utc;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
+use windfall_producer::config::{BreakerConfig, RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
 use windfall_producer::error::ProducerError;
 use windfall_producer::ledger::Cluster;
 use windfall_producer::run::{self, Setup};
@@ -98,6 +98,7 @@ impl Rig {
             token_url: sim.token_url(),
             rate_limit: RateLimitConfig { requests: 10_000, per: Period::from_secs(60), share: 1.0 },
             scan: ScanConfig { page_size, ..ScanConfig::default() },
+            breaker: BreakerConfig::default(),
         };
         let prefix = format!("t{}.", uuid::Uuid::new_v4().simple());
         let registry = SchemaRegistryConfig::embedded(None);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use windfall_producer::apple::{Answer, Cursor, Item, Page, Rejected};
 use windfall_producer::assignment::Assignments;
+use windfall_producer::breaker::Limits;
 use windfall_producer::checkpoint::Header;
 use windfall_producer::event::Origin;
 use windfall_producer::fleet::Event;
@@ -34,12 +35,15 @@ struct Scenario {
     /// Whether every list of servers and linkage was read to its end.
     #[serde(default = "yes")]
     lists_complete: bool,
+    /// The services whose linkage list was not read to its end.
+    #[serde(default)]
+    unread: Vec<String>,
     /// Whether a scan has read its last page before.
     #[serde(default = "yes")]
     scanned_before: bool,
     /// The pages.
     pages: Vec<Vec<Json>>,
-    /// What single reads say: a device, `not_found`, `not_found_without_control`, `forbidden`, `failed`.
+    /// What single reads say: a device, `not_found`, `not_found_without_control`, `forbidden`, `forbidden_without_control`, `failed`.
     #[serde(default)]
     look_ups: BTreeMap<String, Json>,
     /// The events, in their order.
@@ -97,7 +101,7 @@ fn device(fields: &Json) -> DeviceValue {
 
 pub(crate) fn known_event(value: DeviceValue, number: u64, made_at: i64) -> Event<DeviceValue> {
     let fingerprint = value.fingerprint();
-    Event { after: Some(value.into()), number, fingerprint, made_at, channel: None }
+    Event { after: Some(value.into()), number, fingerprint, made_at, told_at: made_at, channel: None }
 }
 
 pub(crate) fn answer(number: u64, at: i64) -> Answer {
@@ -132,6 +136,9 @@ fn read(items: &[Json], number: u64, at: i64, last: bool) -> Page {
 
 fn read_servers(scenario: &Scenario) -> (ReadServers, Assignments) {
     let mut assignments = Assignments::new(scenario.servers.clone(), scenario.lists_complete, 1);
+    let unread = |id: &&String| !scenario.lists_complete || scenario.unread.contains(id);
+    let unread: Vec<&String> = scenario.servers.keys().filter(unread).collect();
+    unread.iter().for_each(|id| assignments.cut_short(id));
     for (server, devices) in &scenario.linkage {
         for device in devices {
             assignments.link(device, server);
@@ -147,7 +154,7 @@ fn read_servers(scenario: &Scenario) -> (ReadServers, Assignments) {
         servers: scenario.servers.iter().map(server).collect(),
         complete: scenario.lists_complete,
         read_at: BEGIN,
-        faults: if scenario.lists_complete { vec![] } else { vec!["a linkage list was cut".to_owned()] },
+        faults: unread.iter().map(|id| format!("the list of `{id}` was cut")).collect(),
         ..ReadServers::default()
     };
     (read, assignments)
@@ -185,12 +192,12 @@ fn play(scenario: &Scenario) -> (Memory, Vec<Step>, Header) {
     for (items, number) in scenario.pages.iter().zip(2u64..) {
         let at = BEGIN + 3_000 * i64::try_from(number).unwrap();
         let page = read(items, number, at, header.page as usize + 1 == scenario.pages.len());
-        let (step, moved) = step::page(&origin, &memory, &header, &assignments, page, at);
+        let (step, moved) = step::page(&origin, &Limits::default(), &memory, &header, &assignments, page, at);
         take(&mut memory, step);
         header = moved;
     }
     let end = BEGIN + 60_000;
-    let (closed, header) = step::close(&origin, &memory, &header, end);
+    let (closed, header) = step::close(&origin, &Limits::default(), &memory, &header, end);
     take(&mut memory, closed);
     for (device_id, said) in &scenario.look_ups {
         assert!(memory.scans.suspects.contains_key(device_id), "`{device_id}` is looked up and no suspect");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use windfall_producer::apple::{Item, PageOf, Rejected};
 use windfall_producer::assignment::Assignments;
-use windfall_producer::breaker::{self, Case, Held};
+use windfall_producer::breaker::{self, Case, Held, Limits};
 use windfall_producer::checkpoint::{First, Header, Part, Plan, PlanOrigin, Scope, State, Suspect};
 use windfall_producer::event;
 use windfall_producer::memory::Memory;
@@ -38,9 +38,9 @@ fn fleet(count: usize) -> Memory {
 fn scan(memory: &mut Memory, at: i64, listed: impl Iterator<Item = usize>) -> Header {
     let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
     let read = page(1, at, listed.map(device).collect(), vec![], true);
-    let (step, header) = step::page(&origin(), memory, &header, &Assignments::default(), read, at);
+    let (step, header) = step::page(&origin(), &Limits::default(), memory, &header, &Assignments::default(), read, at);
     memory.apply(&step);
-    let (step, header) = step::close(&origin(), memory, &header, at + 1);
+    let (step, header) = step::close(&origin(), &Limits::default(), memory, &header, at + 1);
     memory.apply(&step);
     header
 }
@@ -53,22 +53,22 @@ fn approval(memory: &Memory, plan: &str) -> ApproveScan {
 #[test]
 fn the_breaker_counts_the_releases_of_the_last_day_with_the_suspects() {
     let case = Case { released_lately: 8, suspects: 2, held: 0, live: 100, listed: 98 };
-    assert_eq!(breaker::ask(&case), None);
-    assert_eq!(breaker::ask(&Case { suspects: 3, ..case }), Some(Held::TooMany { allowed: 10 }));
+    assert_eq!(Limits::default().ask(&case), None);
+    assert_eq!(Limits::default().ask(&Case { suspects: 3, ..case }), Some(Held::TooMany { allowed: 10 }));
     let large = Case { released_lately: 0, suspects: 500, held: 0, live: 10_000, listed: 9_500 };
-    assert_eq!(breaker::ask(&large), None, "5 % may leave");
-    assert_eq!(breaker::ask(&Case { suspects: 501, ..large }), Some(Held::TooMany { allowed: 500 }));
+    assert_eq!(Limits::default().ask(&large), None, "5 % may leave");
+    assert_eq!(Limits::default().ask(&Case { suspects: 501, ..large }), Some(Held::TooMany { allowed: 500 }));
     assert_eq!(
-        breaker::ask(&Case { released_lately: 0, suspects: 1, held: 0, live: 1, listed: 0 }),
+        Limits::default().ask(&Case { released_lately: 0, suspects: 1, held: 0, live: 1, listed: 0 }),
         Some(Held::EmptyList)
     );
     assert_eq!(
-        breaker::ask(&Case { released_lately: 0, suspects: 2, held: 0, live: 3, listed: 1 }),
+        Limits::default().ask(&Case { released_lately: 0, suspects: 2, held: 0, live: 3, listed: 1 }),
         None,
         "a fleet of three"
     );
     assert_eq!(
-        breaker::ask(&Case { released_lately: 0, suspects: 3, held: 0, live: 4, listed: 1 }),
+        Limits::default().ask(&Case { released_lately: 0, suspects: 3, held: 0, live: 4, listed: 1 }),
         Some(Held::HalfMissing)
     );
 }
@@ -144,10 +144,10 @@ fn a_suspect_or_held_device_that_is_rejected_under_its_serial_number_is_cleared(
         raw: b"{}".to_vec(),
     };
     let read = page(1, at, (0..200).map(device).collect(), vec![rejected], true);
-    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), read, at);
+    let (step, header) = step::page(&origin(), &Limits::default(), &memory, &header, &Assignments::default(), read, at);
     memory.apply(&step);
     assert!(memory.scans.suspects.is_empty());
-    let (step, header) = step::close(&origin(), &memory, &header, at);
+    let (step, header) = step::close(&origin(), &Limits::default(), &memory, &header, at);
     memory.apply(&step);
     assert!(header.absence_counts() && memory.scans.suspects.is_empty(), "it was seen, and is not missing");
 }
@@ -203,7 +203,7 @@ fn an_older_request_never_stands_over_a_newer_one_whatever_order_they_are_settle
         let mut assignments = Assignments::new([("S1".into(), "Jamf".into())].into(), true, request);
         assignments.link("D00019", "S1");
         let read = page(request, at, vec![coloured(color)], vec![], true);
-        let (step, _) = step::page(&origin(), memory, &header, &assignments, read, at);
+        let (step, _) = step::page(&origin(), &Limits::default(), memory, &header, &assignments, read, at);
         memory.apply(&step);
         let after = memory.fleet.get("D00019").unwrap().value.clone();
         (after.color.clone().unwrap(), after.mdm_server_id.clone())
@@ -268,10 +268,11 @@ fn a_first_scan_is_told_as_one_from_its_beginning_to_its_end() {
         let (begun, header) = step::begin(&origin(), memory, &header, &ReadServers::default(), at);
         memory.apply(&begun);
         let read = page(1, at, vec![device(1)], vec![], true);
-        let (step, _) = step::page(&origin(), memory, &header, &Assignments::default(), read, at);
+        let (step, _) = step::page(&origin(), &Limits::default(), memory, &header, &Assignments::default(), read, at);
         memory.apply(&step);
         // What ends it is read from the fold, as after a crash.
-        let (closed, header) = step::close(&origin(), memory, &memory.scans.devices.clone().unwrap(), at);
+        let (closed, header) =
+            step::close(&origin(), &Limits::default(), memory, &memory.scans.devices.clone().unwrap(), at);
         memory.apply(&closed);
         let ended = notice::completed(&origin(), &header, &[(0, 1)].into(), at);
         let all = begun.notifications.into_iter().chain(step.notifications).chain([ended]);
@@ -312,9 +313,9 @@ fn an_incomplete_scan_leaves_suspicions_as_they_are() {
     let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
     let mut read = page(1, at, (0..10).map(device).collect(), vec![], true);
     read.total = Some(20);
-    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), read, at);
+    let (step, header) = step::page(&origin(), &Limits::default(), &memory, &header, &Assignments::default(), read, at);
     memory.apply(&step);
-    let (step, header) = step::close(&origin(), &memory, &header, at);
+    let (step, header) = step::close(&origin(), &Limits::default(), &memory, &header, at);
     memory.apply(&step);
     assert_eq!(header.state, State::Incomplete, "the total contradicts what was read");
     assert!(header.reasons[0].why.contains("total of 20"), "{:?}", header.reasons);
@@ -327,6 +328,7 @@ fn a_resumed_scan_knows_the_ids_and_the_faults_of_its_earlier_pages() {
     let header = Header::begin("acme", None, "test", BEGIN);
     let (step, moved) = step::page(
         &origin(),
+        &Limits::default(),
         &memory,
         &header,
         &Assignments::default(),
@@ -341,10 +343,11 @@ fn a_resumed_scan_knows_the_ids_and_the_faults_of_its_earlier_pages() {
     assert!(!folded.resumable(BEGIN + 3 * HOUR, 2 * HOUR), "too long ago: begun anew");
     assert_eq!(Header::begin("acme", Some(&folded), "test", BEGIN).number, 2, "a scan begun anew takes a new number");
     let last = page(2, BEGIN + HOUR, vec![device(2)], vec![], true);
-    let (step, header) = step::page(&origin(), &memory, &folded, &Assignments::default(), last, BEGIN + HOUR);
+    let (step, header) =
+        step::page(&origin(), &Limits::default(), &memory, &folded, &Assignments::default(), last, BEGIN + HOUR);
     memory.apply(&step);
     assert!(header.pages_done());
-    let (step, header) = step::close(&origin(), &memory, &header, BEGIN + HOUR);
+    let (step, header) = step::close(&origin(), &Limits::default(), &memory, &header, BEGIN + HOUR);
     memory.apply(&step);
     assert_eq!((header.number, header.state, header.devices), (1, State::Complete, 3));
     assert!(memory.scans.suspects.is_empty());
@@ -357,14 +360,16 @@ fn the_ids_that_another_scan_left_behind_are_ignored() {
     let mut memory = fleet(12);
     let header = Header::begin("acme", None, "test", BEGIN);
     let all = page(1, BEGIN, (0..12).map(device).collect(), vec![], false);
-    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), all, BEGIN);
+    let (step, header) =
+        step::page(&origin(), &Limits::default(), &memory, &header, &Assignments::default(), all, BEGIN);
     memory.apply(&step);
     let mut anew = Header::begin("acme", Some(&header), "test", BEGIN + HOUR);
     anew.page = 1; // its own second page: the first one's ids of the old scan still lie in the topic
     let rest = page(2, BEGIN + HOUR, (0..11).map(device).collect(), vec![], true);
-    let (step, anew) = step::page(&origin(), &memory, &anew, &Assignments::default(), rest, BEGIN + HOUR);
+    let (step, anew) =
+        step::page(&origin(), &Limits::default(), &memory, &anew, &Assignments::default(), rest, BEGIN + HOUR);
     memory.apply(&step);
-    let (step, _) = step::close(&origin(), &memory, &anew, BEGIN + HOUR);
+    let (step, _) = step::close(&origin(), &Limits::default(), &memory, &anew, BEGIN + HOUR);
     memory.apply(&step);
     assert_eq!(memory.scans.suspects.keys().collect::<Vec<_>>(), ["D00011"]);
 }
@@ -381,22 +386,81 @@ fn look_ups_that_settle_nothing_wait_longer_each_time() {
 }
 
 #[test]
-fn a_forbidden_look_up_counts_after_two_complete_scans_a_day_apart() {
+fn a_forbidden_look_up_counts_after_two_complete_scans_a_day_apart_while_another_device_may_be_read() {
     let day = 24 * HOUR;
     let absence = |last| Absence { first_scan: 1, first_ended_at: 0, last_scan: 2, last_ended_at: last };
-    assert!(matches!(
-        classify(&device(1), &absence(day - 1), LookUp::Forbidden { control: true }, day),
-        Verdict::Open { .. }
-    ));
-    let all_forbidden = classify(&device(1), &absence(day), LookUp::Forbidden { control: false }, day + 5);
-    assert!(matches!(all_forbidden, Verdict::Open { .. }), "an answer that every device gets says nothing of one");
-    let Verdict::Released { after, evidence } =
-        classify(&device(1), &absence(day), LookUp::Forbidden { control: true }, day + 5)
-    else {
-        panic!("a day is enough")
-    };
+    let judge = |last, control| classify(&device(1), &absence(last), LookUp::Forbidden { control }, day + 5);
+    assert!(matches!(judge(day - 1, true), Verdict::Open { .. }));
+    assert!(matches!(judge(day, false), Verdict::Open { .. }), "this account may read no device singly");
+    let Verdict::Released { after, evidence } = judge(day, true) else { panic!("a day is enough") };
     assert_eq!(after.released_from_org_date_time, Some(day), "the end of the second scan");
     assert_eq!(evidence[..2], ["scan 1: absent", "scan 2: absent"]);
+    assert!(evidence[2].ends_with(": 403, control read 200"), "{evidence:?}");
+}
+
+#[test]
+fn more_devices_listed_as_released_than_may_leave_are_held_as_one_plan() {
+    let scan = |memory: &mut Memory, at: i64, released: std::ops::Range<usize>| {
+        let listed = (0..100).map(|id| {
+            let released_from_org_date_time = released.contains(&id).then_some(BEGIN);
+            DeviceValue { released_from_org_date_time, ..device(id) }
+        });
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+        let mut read = page(1, at, listed.collect(), vec![], true);
+        read.total = Some(100);
+        let (step, header) =
+            step::page(&origin(), &Limits::default(), memory, &header, &Assignments::default(), read, at);
+        let told = step.devices.len();
+        memory.apply(&step);
+        let (step, header) = step::close(&origin(), &Limits::default(), memory, &header, at + 1);
+        memory.apply(&step);
+        (told, header.state, memory.scans.plans.values().map(Plan::len).sum::<usize>())
+    };
+    let mut memory = fleet(100);
+    assert_eq!(scan(&mut memory, BEGIN, 0..11), (0, State::Held, 11));
+    assert_eq!(scan(&mut memory, BEGIN + HOUR, 0..11), (0, State::Held, 11), "being listed so keeps them in the plan");
+    assert_eq!(scan(&mut memory, BEGIN + 2 * HOUR, 0..0), (0, State::Complete, 0), "they are listed as present again");
+    let mut memory = fleet(100);
+    assert_eq!(scan(&mut memory, BEGIN, 0..10), (10, State::Complete, 0));
+    assert_eq!(memory.fleet.releases_since(BEGIN - 1), 10);
+    assert_eq!(scan(&mut memory, BEGIN + HOUR, 0..11), (0, State::Held, 1), "ten have left within the day");
+}
+
+#[test]
+fn the_numbers_of_the_breaker_are_settings() {
+    let case = Case { released_lately: 0, suspects: 3, held: 0, live: 100, listed: 97 };
+    assert_eq!(Limits { devices: 2, percent: 1.0 }.ask(&case), Some(Held::TooMany { allowed: 2 }));
+    assert_eq!(Limits { devices: 0, percent: 2.5 }.ask(&case), Some(Held::TooMany { allowed: 2 }));
+    assert_eq!(Limits { devices: 0, percent: 3.0 }.ask(&case), None);
+}
+
+#[test]
+fn a_change_has_apples_time_only_where_that_tells_of_it() {
+    let mut memory = fleet(1);
+    let mut tell = |at: i64, color: &str, updated: i64| {
+        let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", at);
+        let shown = DeviceValue { color: Some(color.into()), updated_date_time: Some(updated), ..device(0) };
+        let read = page(1, at, vec![shown], vec![], true);
+        let (step, _) = step::page(&origin(), &Limits::default(), &memory, &header, &Assignments::default(), read, at);
+        memory.apply(&step);
+        step.devices.first().map(|event| event.source.ts_ms - BEGIN)
+    };
+    assert_eq!(tell(BEGIN, "RED", BEGIN - HOUR / 2), Some(-HOUR / 2), "after the last reading");
+    assert_eq!(tell(BEGIN + HOUR, "RED", BEGIN - HOUR / 2), None);
+    assert_eq!(tell(BEGIN + 2 * HOUR, "BLUE", BEGIN + HOUR / 2), Some(2 * HOUR), "it was read since, and was red");
+    assert_eq!(tell(BEGIN + 3 * HOUR, "RED", BEGIN + 9 * HOUR), Some(3 * HOUR), "not after it was read");
+    assert_eq!(tell(BEGIN + HOUR, "BLUE", BEGIN + HOUR), Some(3 * HOUR), "not before the last event");
+}
+
+#[test]
+fn a_deleted_server_or_one_without_devices_may_lack_its_list() {
+    let server = |status: &str, device_count| ServerValue {
+        status: Some(status.into()),
+        device_count,
+        ..ServerValue::default()
+    };
+    assert!(step::has_nobody(&server("DELETED", None)) && step::has_nobody(&server("ACTIVE", Some(0))));
+    assert!(!step::has_nobody(&server("ACTIVE", None)) && !step::has_nobody(&server("ACTIVE", Some(1))));
 }
 
 #[test]
@@ -523,7 +587,7 @@ fn a_linkage_list_that_is_cut_or_contradicts_its_total_unassigns_nobody() {
 }
 
 #[test]
-fn counts_and_last_connections_of_a_server_make_no_event() {
+fn counts_last_connections_and_times_of_update_of_a_server_make_no_event() {
     let mut memory = Memory::default();
     for (count, events) in [(1, 1), (2, 0), (3, 0)] {
         let server = ServerValue {
@@ -531,6 +595,7 @@ fn counts_and_last_connections_of_a_server_make_no_event() {
             server_id: "S1".into(),
             device_count: Some(count),
             last_connected_ip: Some(format!("192.0.2.{count}")),
+            updated_date_time: Some(count),
             ..ServerValue::default()
         };
         let read = ReadServers { servers: vec![server], complete: true, ..ReadServers::default() };
@@ -549,6 +614,7 @@ fn an_event_names_its_scan_its_page_and_its_span() {
     shown.updated_date_time = Some(1_000);
     let (step, _) = step::page(
         &origin(),
+        &Limits::default(),
         &memory,
         &header,
         &Assignments::default(),

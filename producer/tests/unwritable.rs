@@ -2,6 +2,7 @@
 
 use windfall_producer::apple::Item;
 use windfall_producer::assignment::Assignments;
+use windfall_producer::breaker::Limits;
 use windfall_producer::checkpoint::{Header, State};
 use windfall_producer::memory::Memory;
 use windfall_producer::release::LookUp;
@@ -81,7 +82,8 @@ fn a_page_is_planned_anew_without_a_device_that_cannot_be_written() {
     read.items.push(Item { index: 3, value: device("C"), unread: Vec::new() });
     assert_eq!(step::reject_of_page(&mut read, &too_large("X")), 0);
     assert_eq!(step::reject_of_page(&mut read, &too_large("C")), 2);
-    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), read, BEGIN);
+    let (step, header) =
+        step::page(&origin(), &Limits::default(), &memory, &header, &Assignments::default(), read, BEGIN);
     assert_eq!(step.devices.iter().map(|event| event.source.snapshot.as_str()).collect::<Vec<_>>(), ["first", "last"]);
     assert_eq!((header.counts["added"], header.rejects, header.devices), (2, 2, 3));
     memory.apply(&step);
@@ -114,9 +116,10 @@ fn missing(ids: [&str; 8]) -> (Memory, Header) {
     let header = Header::begin("acme", None, "test", BEGIN);
     let seen = vec![device("SEEN1"), device("SEEN2"), device("SEEN3")];
     let read = page(1, BEGIN, seen, vec![], true);
-    let (step, header) = step::page(&origin(), &memory, &header, &Assignments::default(), read, BEGIN);
+    let (step, header) =
+        step::page(&origin(), &Limits::default(), &memory, &header, &Assignments::default(), read, BEGIN);
     memory.apply(&step);
-    let (step, header) = step::close(&origin(), &memory, &header, BEGIN + 1);
+    let (step, header) = step::close(&origin(), &Limits::default(), &memory, &header, BEGIN + 1);
     memory.apply(&step);
     (memory, header)
 }

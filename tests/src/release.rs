@@ -109,6 +109,8 @@ impl Proof<'_> {
                 }
             } else if evidence.starts_with("lookup ") {
                 looked_up = true;
+            } else if evidence.ends_with(": listed as released") {
+                return self.listed_as_released(id, event).into_iter().collect();
             } else {
                 faults.push(format!("rests on `{evidence}`, which proves nothing here"));
             }
@@ -120,6 +122,16 @@ impl Proof<'_> {
             Some(ended) => faults.extend(self.looked_up(id, event, ended)),
         }
         faults
+    }
+
+    /// Returns what is wrong with a release by the listing: the page that it names must show the date.
+    fn listed_as_released(&self, id: &str, event: &Json) -> Option<String> {
+        let page = self.by_request.get(text(&event["source"], "request_id"));
+        let shown = page.into_iter().filter(|it| it.route == "devices").flat_map(|it| &it.devices);
+        let shown = shown.filter(|it| it.id.as_deref() == Some(id)).filter_map(|it| it.attributes.as_ref());
+        let dates = shown.filter_map(|shown| image::served(id, shown).remove("released_from_org_date_time"));
+        let told = dates.into_iter().any(|date| event["after"]["released_from_org_date_time"] == date);
+        (!told).then(|| "was not listed with this release date".to_owned())
     }
 
     /// Returns when a cited scan ended, or why it proves nothing.

@@ -65,9 +65,15 @@ impl<'a> Answers<'a> {
         let served_later = |refused: &Response| {
             lists().any(|it| good(it) && it.target == refused.target && it.at_wall > refused.at_wall)
         };
-        let places = self.places.get(id).into_iter().flatten().filter(|(at, _)| inside(*at));
-        let claimed: HashSet<&str> = places.map(|(_, server)| *server).collect();
-        claimed.len() > 1 || lists().any(|it| !good(it) && concerns(it) && !served_later(it))
+        self.claimed(id, from, by).len() > 1 || lists().any(|it| !good(it) && concerns(it) && !served_later(it))
+    }
+}
+
+impl Answers<'_> {
+    /// The servers whose lists, or whose single read, showed a device in a scan.
+    fn claimed(&self, id: &str, from: DateTime<Utc>, by: DateTime<Utc>) -> HashSet<&str> {
+        let places = self.places.get(id).into_iter().flatten();
+        places.filter(|(at, _)| from <= *at && *at <= by).map(|(_, server)| *server).collect()
     }
 }
 
@@ -158,8 +164,9 @@ impl Facts<'_> {
         }
         let image = image::shown(self.after);
         if answer.status == Some(404) {
-            // A release that nothing shows: the last image without its server, with a date.
-            let (old, new) = (undated(image::shown(self.before)), undated(image.clone()));
+            // A release that nothing shows: the last image without its status and its server, with a date.
+            let (mut old, new) = (undated(image::shown(self.before)), undated(image.clone()));
+            old.remove("status");
             let dated = image.contains_key("released_from_org_date_time");
             let fits = old == new && dated && !self.before.is_null();
             return (!fits).then(|| format!("is not the last image with a release date: {}", image::line(&image)));
@@ -184,16 +191,20 @@ impl Facts<'_> {
             .then(|| format!("goes back to an answer of {}, after one of {before:?}", answer.at_wall))
     }
 
-    /// Whether an image differs from what was served in that the device stays assigned: half-read lists take no server away.
+    /// Whether an image differs from what was served in that the device stays assigned: where the lists were half read, or still
+    /// showed it, its status and its time of update stay as they were, since no answer tells them with its server.
     fn keeps_status(&self, shown: &Image, image: &Image) -> bool {
         let mut kept = shown.clone();
-        match self.before.get("status").filter(|status| !status.is_null()) {
-            Some(status) => kept.insert("status".to_owned(), status.clone()),
-            None => kept.remove("status"),
-        };
+        for name in ["status", "updated_date_time"] {
+            match self.before.get(name).filter(|value| !value.is_null()) {
+                Some(value) => kept.insert(name.to_owned(), value.clone()),
+                None => kept.remove(name),
+            };
+        }
+        let (from, by) = (self.scan_began(), self.at());
         shown.get("status") == Some(&json!("UNASSIGNED"))
             && kept == *image
-            && self.answers.unknown(self.id, None, self.scan_began(), self.at())
+            && (!self.answers.claimed(self.id, from, by).is_empty() || self.answers.unknown(self.id, None, from, by))
     }
 
     fn server(&self, walk: &mut Walk<'_>) -> Option<String> {

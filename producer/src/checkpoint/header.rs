@@ -93,6 +93,7 @@ struct Detail {
     restarts: u32,
     rejects: u64,
     unread: BTreeMap<String, u64>,
+    withheld: u64,
     totals: Vec<u64>,
     reasons: Vec<Reason>,
     more_reasons: u64,
@@ -139,6 +140,8 @@ pub struct Header {
     /// How often each field was not read, since its attribute had a value that could not be understood; those of the
     /// management services begin with `servers.`.
     pub unread: BTreeMap<String, u64>,
+    /// Devices listed as released so far that the breaker holds: they were listed, and count as not seen.
+    pub withheld: u64,
     /// Why it is not complete.
     pub reasons: Vec<Reason>,
     /// How many more reasons there were than it keeps.
@@ -177,6 +180,7 @@ impl Header {
             restarts: 0,
             rejects: 0,
             unread: BTreeMap::new(),
+            withheld: 0,
             reasons: Vec::new(),
             more_reasons: 0,
             first_scan: !last.is_some_and(|last| last.read_to_end),
@@ -265,6 +269,7 @@ impl Header {
             restarts: self.restarts,
             rejects: self.rejects,
             unread: self.unread.clone(),
+            withheld: self.withheld,
             totals: self.totals.clone(),
             reasons: self.reasons.clone(),
             more_reasons: self.more_reasons,
@@ -297,6 +302,7 @@ impl Header {
             restarts: detail.restarts,
             rejects: detail.rejects,
             unread: detail.unread,
+            withheld: detail.withheld,
             reasons: detail.reasons,
             more_reasons: detail.more_reasons,
             first_scan: detail.first_scan,

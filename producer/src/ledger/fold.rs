@@ -120,6 +120,7 @@ fn standing<V>(known: Option<&Known<V>>, place: &Place) -> Event<V> {
         number: place.number(),
         fingerprint: known.map(|known| known.fingerprint.clone()).unwrap_or_default(),
         made_at: known.map_or(0, |known| known.observed_at),
+        told_at: known.map_or(0, |known| known.told_at),
         channel: None,
     }
 }

@@ -238,7 +238,7 @@ mod tests {
         for id in ["A", "B", "C", "D", "E", "F"] {
             let value = DeviceValue { device_id: id.to_owned(), ..DeviceValue::default() };
             let after = Some(value.into());
-            let event = Event { after, number: 1, fingerprint: String::new(), made_at: 0, channel: None };
+            let event = Event { after, number: 1, fingerprint: String::new(), made_at: 0, told_at: 0, channel: None };
             memory.fleet.apply(id, Some(event));
         }
         memory.scans.suspects.insert("A".to_owned(), Suspect::new(1, 0));

@@ -22,6 +22,7 @@ use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
 
 use crate::apple::{DeviceDirectory, DirectoryError};
+use crate::breaker::Limits;
 use crate::budget::LimiterState;
 use crate::checkpoint::Writer;
 use crate::error::ProducerError;
@@ -39,6 +40,8 @@ pub struct SourceSettings {
     pub interval: Duration,
     /// A scan is resumed when its last page is younger than this.
     pub resume_within: Duration,
+    /// How many devices may be released within a day before a person is asked.
+    pub breaker: Limits,
     /// Name of this process among its peers.
     pub instance: String,
     /// What tells this process from another one of the same name.

@@ -10,6 +10,7 @@ use windfall_runtime::failpoint;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::envelope::Channel;
 use windfall_schemas::identifiers::DeviceId;
+use windfall_schemas::server::ServerValue;
 
 use super::Interruption;
 use super::asking::TRIES;
@@ -196,7 +197,9 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     ) -> Result<(Step, Header), Interruption> {
         loop {
             let origin = &self.source.settings.origin;
-            let (mut step, mut moved) = step::page(origin, &self.memory, header, assignments, page.clone(), self.now());
+            let limits = &self.source.settings.breaker;
+            let (mut step, mut moved) =
+                step::page(origin, limits, &self.memory, header, assignments, page.clone(), self.now());
             let told = self.retell_devices(&mut moved, &page, &mut step);
             let unwritable = match self.commit(&step).await {
                 Ok(()) => {
@@ -291,7 +294,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
             .collect();
         let mut assignments = Assignments::new(names, read.complete, self.newest_request);
         for server in read.servers.clone() {
-            self.read_linkage(&server.server_id, &mut assignments, &mut read.faults).await?;
+            self.read_linkage(&server, &mut assignments, &mut read.faults).await?;
         }
         assignments.read_by(self.newest_request);
         Ok((read, assignments))
@@ -299,17 +302,23 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
 
     async fn read_linkage(
         &mut self,
-        server_id: &str,
+        server: &ServerValue,
         assignments: &mut Assignments,
         faults: &mut Vec<String>,
     ) -> Result<(), Interruption> {
         let fetch = |directory: Arc<D>, cursor: Option<Cursor>| {
-            let server_id = server_id.to_owned();
+            let server_id = server.server_id.clone();
             async move { directory.linkage(&server_id, cursor.as_ref()).await }
         };
-        let listed = self.list(fetch, DeviceId::as_str).await;
-        let (pages, cut) = partial(listed)?;
-        faults.extend(step::link(assignments, server_id, &pages, cut));
+        let (pages, cut) = match self.list(fetch, DeviceId::as_str).await {
+            Err((pages, Cut::Interrupted(Interruption::Directory(DirectoryError::NotFound(_)))))
+                if step::has_nobody(server) =>
+            {
+                (pages, None)
+            }
+            listed => partial(listed)?,
+        };
+        faults.extend(step::link(assignments, &server.server_id, &pages, cut));
         Ok(())
     }
 
@@ -343,8 +352,8 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     async fn end(&mut self, header: &Header, began: i64) -> Result<Header, Interruption> {
         let at = self.now();
         let origin = self.source.settings.origin.clone();
-        let (mut step, ended) =
-            step::close(&origin, &self.memory, header, Moment { wall: at, steady: self.steady_now() });
+        let moment = Moment { wall: at, steady: self.steady_now() };
+        let (mut step, ended) = step::close(&origin, &self.source.settings.breaker, &self.memory, header, moment);
         step.notifications.push(notice::completed(&origin, &ended, self.ledger.ends(), at));
         failpoint!("producer.scan_close.before");
         self.commit(&step).await?;

@@ -10,7 +10,6 @@ use windfall_runtime::metrics::label;
 use windfall_schemas::envelope::Op;
 
 use super::Source;
-use crate::breaker;
 use crate::budget::Pace;
 use crate::checkpoint::{Header, State};
 use crate::ledger::Hidden;
@@ -121,7 +120,7 @@ pub(super) fn ended<D>(source: &Source<D>, header: &Header, memory: &Memory, ela
         );
     }
     for (plan, held) in &memory.scans.plans {
-        let allowed = breaker::allowed(memory.fleet.live());
+        let allowed = source.settings.breaker.allowed(memory.fleet.live());
         warn!(
             source = org,
             plan,

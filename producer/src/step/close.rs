@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use windfall_schemas::scan::ScanPart;
 
 use super::Step;
-use crate::breaker::{self, Case};
+use crate::breaker::{self, Case, Limits};
 use crate::checkpoint::{DEVICES, Header, Part, Plan, PlanOrigin, Scope, State, Suspect};
 use crate::event::Origin;
 use crate::memory::Memory;
@@ -33,12 +33,18 @@ impl From<i64> for Moment {
 /// Suspects are the live devices last observed before the scan began and not seen in it. The breaker counts them before
 /// any look-up is made. When a suspect was missed is kept by the steady clock: a wall clock that jumps ages no absence. Where absence proves nothing, suspicions and plans stay as they are.
 #[must_use]
-pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: impl Into<Moment>) -> (Step, Header) {
+pub fn close(
+    origin: &Origin,
+    limits: &Limits,
+    memory: &Memory,
+    header: &Header,
+    at: impl Into<Moment>,
+) -> (Step, Header) {
     let moment = at.into();
     let at = moment.wall;
     let mut header = header.clone();
     let seen = memory.scans.seen();
-    header.judge(seen.len() as u64);
+    header.judge(seen.len() as u64 + header.withheld);
     header.finished_at = Some(at);
     header.updated_at = at;
     let mut step = Step::default();
@@ -52,7 +58,7 @@ pub fn close(origin: &Origin, memory: &Memory, header: &Header, at: impl Into<Mo
             live: memory.fleet.live(),
             listed: seen.len(),
         };
-        match breaker::ask(&case) {
+        match limits.ask(&case) {
             Some(held) => {
                 hold(origin, memory, &header, &missing, held.reason(&case), at, &mut step);
                 header.state = State::Held;

@@ -20,7 +20,7 @@ pub use approval::{Answer, approve, approve_others};
 pub use close::{Moment, close, forget_seen, give_up};
 pub use page::{in_doubt, page};
 pub use retell::{count_again, retell};
-pub use serverlist::{ReadServers, begin, link};
+pub use serverlist::{ReadServers, begin, has_nobody, link};
 pub use settle::{Reading, settle};
 pub use unwritable::{Unwritable, reject_of_page, reject_of_servers, reject_of_step};
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use windfall_schemas::device::DeviceValue;
-use windfall_schemas::envelope::{Channel, Snapshot};
+use windfall_schemas::envelope::{Channel, Kind, Snapshot};
 use windfall_schemas::reject::RejectValue;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Step;
 use crate::apple::{Item, Page, Rejected};
 use crate::assignment::{Assignments, Contradiction};
-use crate::checkpoint::{DEVICES, Header, Scans, Scope};
+use crate::breaker::{self, Case, Limits};
+use crate::checkpoint::{DEVICES, Header, Plan, Scans, Scope};
 use crate::diff::{DeviceChange, diff};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
 use crate::fields::keep_in_device;
@@ -18,6 +19,7 @@ use crate::fleet::Fleet;
 use crate::memory::Memory;
 use crate::notice;
 use crate::observation::{Observation, RequestNumber};
+use crate::release;
 
 /// Most ids that a header keeps of devices which contradict themselves: a linkage list that fails as a whole would
 /// fill it, and single reads could not settle so many anyway.
@@ -39,10 +41,12 @@ pub fn in_doubt(header: &Header, assignments: &Assignments, page: &Page) -> Vec<
 /// Plans the transaction of a page: its changes, its rejects, the ids seen, and last the header, moved on.
 ///
 /// A device that stands on the page twice counts once, as it came first. Unknown devices are `r` until a scan of the
-/// table has read its last page, `c` afterwards.
+/// table has read its last page, `c` afterwards. A device that is listed as released is released by that, unless more are than
+/// the breaker lets through: these count as not seen, so that the end of the scan holds them.
 #[must_use]
 pub fn page(
     origin: &Origin,
+    limits: &Limits,
     memory: &Memory,
     header: &Header,
     assignments: &Assignments,
@@ -55,6 +59,17 @@ pub fn page(
     let Page { items, rejected, next, total, answer } = page;
     let read_at = answer.received_at.timestamp_millis();
     let mut step = Step { observed_at: read_at, ..Step::default() };
+    let leaving = leaving(memory, &items);
+    let case = Case {
+        released_lately: memory.fleet.releases_since(at - breaker::WINDOW),
+        held: memory.scans.plans.values().map(Plan::len).sum(),
+        suspects: leaving.len(),
+        live: memory.fleet.live(),
+        listed: items.len(),
+    };
+    let held = if limits.ask(&case).is_some() { leaving } else { BTreeSet::new() };
+    header.withheld += held.len() as u64;
+    let items = items.into_iter().filter(|item| !held.contains(&item.value.device_id));
     let Compared { mut met, changes } = compare(memory, assignments, items, answer.number, &mut header, &mut step);
 
     let last_page = next.is_none();
@@ -70,7 +85,9 @@ pub fn page(
     step.devices.reserve_exact(changes.len());
     for ((change, index), snapshot) in changes.into_iter().zip(marks) {
         header.count(change.kind.as_str());
-        let telling = Telling { snapshot, page_index: Some(index), ..Telling::shown() };
+        let released = change.kind == Kind::Released;
+        let evidence = released.then(|| format!("scan {}: listed as released", header.number)).into_iter().collect();
+        let telling = Telling { snapshot, page_index: Some(index), evidence, shown: true };
         step.devices.push(event::envelope(origin, &seen, change, telling));
     }
     step.rejects = reject(origin, &mut header, &seen, rejected, &mut met);
@@ -87,6 +104,15 @@ pub fn page(
     (step, header)
 }
 
+/// Lists the devices of a page that are known as present and listed as released.
+fn leaving(memory: &Memory, items: &[Item<DeviceValue>]) -> BTreeSet<String> {
+    let released = items.iter().map(|item| &item.value).filter(|device| {
+        release::counts(device.released_from_org_date_time, device.added_to_org_date_time)
+            && memory.fleet.get(&device.device_id).is_some_and(|known| !known.value.is_released())
+    });
+    released.map(|device| device.device_id.clone()).collect()
+}
+
 /// What became of the items of a page.
 struct Compared {
     /// The ids that were met.
@@ -98,25 +124,25 @@ struct Compared {
 fn compare(
     memory: &Memory,
     assignments: &Assignments,
-    items: Vec<Item<DeviceValue>>,
+    items: impl Iterator<Item = Item<DeviceValue>>,
     request: RequestNumber,
     header: &mut Header,
     step: &mut Step,
 ) -> Compared {
     let mut met: BTreeSet<String> = BTreeSet::new();
     let mut changes = Vec::new();
-    step.observed.reserve(items.len());
-    for item in items {
+    step.observed.reserve(items.size_hint().1.unwrap_or(0));
+    for mut item in items {
         let device_id = item.value.device_id.clone();
         if !met.insert(device_id.clone()) {
             continue;
         }
         let known = memory.fleet.get(&device_id).map(|known| &*known.value);
-        let mut joined = assignments.join(known, Observation::listed(item.value, request));
-        keep_in_device(&mut joined.observation.value, &item.unread, known);
+        keep_in_device(&mut item.value, &item.unread, known);
         for field in item.unread {
             *header.unread.entry(field.to_owned()).or_default() += 1;
         }
+        let joined = assignments.join(known, Observation::shown(item.value, request));
         if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
             header.disagreeing.push(device_id.clone());
         }

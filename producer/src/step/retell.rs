@@ -49,6 +49,7 @@ pub fn retell<V: Recorded>(
                 after: Some(Arc::clone(&known.value)),
                 number: known.number + 1,
                 fingerprint: known.fingerprint.clone(),
+                last: Some(known.last()),
             };
             let telling = Telling { snapshot: Snapshot::True, evidence: vec![evidence], ..Telling::shown() };
             events.push(event::envelope(origin, seen, change, telling));

@@ -21,6 +21,9 @@ use crate::notice;
 /// incident lasts, and what is believed wrongly is undone by the next list that holds them.
 const BELIEVED_AFTER: i64 = 24 * 60 * 60 * 1000;
 
+/// Apple's word for a server that is listed although it was deleted.
+const DELETED: &str = "DELETED";
+
 /// The management services as one scan read them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadServers {
@@ -115,6 +118,12 @@ impl ReadServers {
     }
 }
 
+/// Tells whether a server is listed in a way that lets its linkage list be missing: a 404 then means that it has nobody.
+#[must_use]
+pub fn has_nobody(server: &ServerValue) -> bool {
+    server.status.as_deref() == Some(DELETED) || server.device_count == Some(0)
+}
+
 /// Adds a server's linkage list to the join; returns what keeps the list from being complete, `cut` among it.
 pub fn link(assignments: &mut Assignments, server_id: &str, pages: &[Linkage], cut: Option<String>) -> Option<String> {
     let ids: BTreeSet<&str> = pages.iter().flat_map(|page| &page.items).map(|item| item.value.as_str()).collect();
@@ -124,7 +133,7 @@ pub fn link(assignments: &mut Assignments, server_id: &str, pages: &[Linkage], c
     let rejected: usize = pages.iter().map(|page| page.rejected.len()).sum();
     let unread = (rejected > 0).then(|| format!("{rejected} of its devices could not be read"));
     let why = cut.or(unread).or_else(|| contradiction(pages, ids.len()))?;
-    assignments.cut_short();
+    assignments.cut_short(server_id);
     Some(format!("the devices of server `{server_id}` were not read to the end: {why}"))
 }
 

@@ -44,7 +44,7 @@ pub fn settle(origin: &Origin, memory: &Memory, device_id: &str, answer: LookUp,
             let telling = if shown { Telling { evidence, ..Telling::shown() } } else { Telling::inferred(evidence) };
             (Observation { value: *after, reads }, telling)
         }
-        Verdict::Present { found } => (Observation::looked_up(*found, reading.request), Telling::shown()),
+        Verdict::Present { found } => (Observation::shown(*found, reading.request), Telling::shown()),
     };
     let mut step = cleared(origin, memory, device_id, at);
     step.observed = vec![(device_id.to_owned(), observation.reads)];

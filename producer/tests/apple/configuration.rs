@@ -16,6 +16,7 @@ fn source() -> SourceConfig {
         token_url: windfall_producer::config::DEFAULT_TOKEN_URL.to_owned(),
         rate_limit: Default::default(),
         scan: Default::default(),
+        breaker: Default::default(),
     }
 }
 

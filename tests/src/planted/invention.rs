@@ -87,6 +87,9 @@ fn a_status_is_kept_only_while_lists_are_missing() {
     assert_eq!(history.invented().len(), 1);
     history.answer_at(32).status = Some(403);
     assert_eq!(history.invented(), Vec::<Breach>::new());
+    let later = json!({"status": "UNASSIGNED", "color": "BLUE", "updatedDateTime": at(33).to_rfc3339()});
+    history.answer_at(34).devices[1].attributes = Some(later);
+    assert_eq!(history.invented(), Vec::<Breach>::new(), "its time of update is that of the status");
 }
 
 #[test]

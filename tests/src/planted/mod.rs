@@ -226,7 +226,7 @@ fn released(dated: bool) -> History {
     history.truth.devices[1] = true_device("B", None, Some(25), &gone);
     history.scans.push(header(2, "complete", 30, 40, json!([])));
     let date = millis(if dated { 25 } else { 41 });
-    let status = if dated { "DEVICE_ASSIGNMENT_UNKNOWN" } else { "ASSIGNED" };
+    let status = dated.then_some("DEVICE_ASSIGNMENT_UNKNOWN");
     let after = image("B", json!({"status": status, "released_from_org_date_time": date}), None);
     history.changes.push(event(43, 41, "B", image("B", assigned, Some("X")), after));
     let said = if dated { "200, released 2026-01-01T00:00:25Z" } else { "404, control read 200" };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Days, NaiveTime, Utc};
-use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
+use windfall_producer::config::{BreakerConfig, RateLimitConfig, ScanConfig, SourceConfig, SourceKind};
 use windfall_runtime::clock::{ScaledClock, SharedClock};
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
@@ -143,6 +143,7 @@ fn source(simulator: &Running) -> crate::Result<SourceConfig> {
         token_url: simulator.token_url(),
         rate_limit: RateLimitConfig::default(),
         scan: ScanConfig::default(),
+        breaker: BreakerConfig::default(),
     })
 }
 

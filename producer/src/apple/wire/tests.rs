@@ -85,9 +85,9 @@ fn a_list_and_a_text_of_one_say_the_same() {
 }
 
 #[test]
-fn a_serial_number_is_the_same_in_any_case() {
+fn a_serial_number_is_kept_as_apple_spells_it() {
     let serial = |text: &str| with(json!({"serialNumber": text})).unwrap().serial_number;
-    assert_eq!(serial("sim0000001 "), "SIM0000001");
+    assert_eq!(serial("sim0000001 "), "sim0000001");
     assert_eq!(serial(" "), "D1", "a blank is none");
 }
 
