@@ -142,17 +142,22 @@ impl Work {
         self.entries.drain(..entries).collect()
     }
 
-    /// Looks closer at the part that the store refused; a record that stands alone goes to the dead letters.
-    pub(crate) fn refused(&mut self, refused: Refused) {
+    /// Looks closer at the part that the store refused. A record that the store names by its place, or that stands alone,
+    /// goes to the dead letters.
+    pub(crate) fn refused(&mut self, refused: Refused, at: Option<(i32, i64)>) {
         let (_, changes) = self.lengths();
-        if changes > 1 {
-            self.suspects = Some(changes);
-            return;
-        }
+        let named = |change: &AssetChange| at == Some((change.partition, change.offset));
+        let fault = match self.changes[..changes].iter().position(named) {
+            None if changes > 1 => {
+                self.suspects = Some(changes);
+                return;
+            }
+            fault => fault.unwrap_or_default(),
+        };
         self.suspects = None;
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.fate == Fate::Store) {
+        if let Some(entry) = self.entries.iter_mut().filter(|entry| entry.fate == Fate::Store).nth(fault) {
             entry.fate = Fate::Refuse { refused, delivered: false };
-            self.changes.remove(0);
+            self.changes.remove(fault);
         }
     }
 
@@ -234,7 +239,7 @@ mod tests {
             assert!(part.changes.iter().all(|change| (positions[&0]..to).contains(&change.offset)));
             tries += 1;
             if part.changes.iter().any(|change| bad.contains(&change.offset)) {
-                work.refused(refused());
+                work.refused(refused(), None);
                 continue;
             }
             stored.extend(part.changes.iter().map(|change| change.offset));
@@ -267,6 +272,14 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_the_store_names_is_dead_at_once_and_the_rest_goes_in_one_piece() {
+        let mut work = work(5_000);
+        work.refused(refused(), Some((0, 3_333)));
+        let (stored, dead, tries) = carry_out(work, &[]);
+        assert_eq!((stored.len(), dead, tries), (4_999, vec![3_333], 1));
+    }
+
+    #[test]
     fn several_bad_records_are_each_found() {
         let bad = [0, 7, 8, 63, 99];
         let (stored, dead, _) = carry_out(work(100), &bad);
@@ -293,7 +306,7 @@ mod tests {
         let of = |work: &Work| work.part(&positions).spans[0];
         let mut work = Work::new((0..4).map(readable).collect(), [(0, 6)], now);
         assert_eq!((of(&work).to, of(&work).as_of, of(&work).log_time), (4, now, Some(0)));
-        work.refused(refused());
+        work.refused(refused(), None);
         assert!(of(&work).to == 2 && of(&work).as_of < now);
     }
 

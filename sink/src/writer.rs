@@ -115,9 +115,9 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
                 Ok(Step::default())
             }
             StoreError::Advanced { partition, expected, found } => Err(Halt::Behind { partition, expected, found }),
-            StoreError::Record { code, source } => {
+            StoreError::Record { at, code, source } => {
                 let message = chain(&*source).to_string();
-                work.refused(Refused { stage: RefusedAt::Store, kind: code, message });
+                work.refused(Refused { stage: RefusedAt::Store, kind: code, message }, at);
                 Ok(Step::default())
             }
             StoreError::Environment { .. } => Err(Halt::Store(error)),

@@ -11,3 +11,4 @@ mod pooler;
 mod postgres;
 mod sqlite;
 mod subjects;
+mod unique;

@@ -14,7 +14,7 @@ pub type Source = Box<dyn Error + Send + Sync + 'static>;
 /// | --- | --- | --- |
 /// | `Fenced` | nothing of this batch | gives the partition up until its next assignment |
 /// | `Advanced` | this batch up to `found`, by an earlier commit whose answer was lost | goes on from `found` |
-/// | `Record` | nothing of this batch | halves the batch until the record stands alone |
+/// | `Record` | nothing of this batch | leaves out the record that is named; where none is, halves the batch until it stands alone |
 /// | `Environment` | nothing, or all when a commit's answer was lost | pauses, tries again |
 /// | `Refused` | nothing | stops: only an operator can help |
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ pub enum StoreError {
     /// The store cannot hold one of the records, and never will.
     #[error("a record of the batch was refused ({code})")]
     Record {
+        /// Partition and offset of the record, where the store knows which of the batch it is.
+        at: Option<(i32, i64)>,
         /// SQLSTATE, or the store's own name for the refusal.
         code: String,
         /// What the store said.
@@ -59,6 +61,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Makes an error about some record of the batch.
+    pub(crate) fn record(code: impl Into<String>, source: impl Into<Source>) -> Self {
+        Self::Record { at: None, code: code.into(), source: source.into() }
+    }
+
+    /// Names the record that an error is about, if it is about one.
+    pub(crate) fn at(self, partition: i32, offset: i64) -> Self {
+        match self {
+            Self::Record { code, source, .. } => Self::Record { at: Some((partition, offset)), code, source },
+            other => other,
+        }
+    }
+
     /// Makes an environment error.
     pub(crate) fn environment(cause: Cause, source: impl Into<Source>) -> Self {
         Self::Environment { cause, source: source.into() }

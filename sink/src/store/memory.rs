@@ -157,7 +157,7 @@ impl MemoryStore {
         if let Some(poison) = &contents.poison
             && folded.upserts.iter().any(|upsert| upsert.fields.contains(poison))
         {
-            return Err(StoreError::Record { code: "poison".to_owned(), source: "the record holds the poison".into() });
+            return Err(StoreError::record("poison", "the record holds the poison"));
         }
         let applied = write(&mut contents, &folded);
         for span in spans {

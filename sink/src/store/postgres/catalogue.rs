@@ -28,6 +28,14 @@ const KEYED: &str = "select exists (select 1 from pg_catalog.pg_index i \
     and i.indimmediate and i.indpred is null and i.indexprs is null and i.indnkeyatts operator(pg_catalog.=) 1 \
     and a.attname operator(pg_catalog.=) 'asset_id')";
 
+/// Columns that may be empty and that a unique index rests on, by itself or in an expression.
+const UNIQUE: &str = "select distinct a.attname::pg_catalog.text from pg_catalog.pg_index i \
+    join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) i.indrelid \
+    where i.indrelid operator(pg_catalog.=) pg_catalog.to_regclass($1) and i.indisunique and not a.attnotnull \
+    and (a.attnum operator(pg_catalog.=) any (i.indkey) or exists (select 1 from pg_catalog.pg_depend d \
+    where d.objid operator(pg_catalog.=) i.indexrelid and d.refobjid operator(pg_catalog.=) i.indrelid \
+    and d.refobjsubid operator(pg_catalog.=) a.attnum))";
+
 impl Session {
     /// Takes the table for this sink and makes it fit, or refuses; in one transaction, so that nothing half-made stays.
     pub(super) async fn settle(&self, target: &Target, mode: SchemaMode) -> Result<(), StoreError> {
@@ -94,6 +102,14 @@ impl Session {
         let values: [Parameter<'_>; 3] =
             [(&name, Type::TEXT), (&identity.sink, Type::TEXT), (&identity.topic, Type::TEXT)];
         self.execute(&text, &values).await.map(drop)
+    }
+
+    /// Names the collection's columns that unique indexes of the user's own rest on.
+    pub(super) async fn unique_columns(&self, target: &Target) -> Result<Vec<String>, StoreError> {
+        let rows = self.query(UNIQUE, &[(&table_name(&target.table.name), Type::TEXT)]).await?;
+        let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        let ours = |name: &String| target.table.columns.iter().any(|column| column.name.as_str() == name);
+        Ok(names.map_err(classify)?.into_iter().filter(ours).collect())
     }
 
     async fn columns(&self, name: &str) -> Result<Vec<Existing>, StoreError> {

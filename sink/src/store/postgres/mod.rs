@@ -19,6 +19,9 @@ use crate::table::Table;
 
 pub use address::Address;
 
+/// SQLSTATE of a value that a unique index has already, of the user's own: the key's index is what the upsert turns on.
+const UNIQUE_VIOLATION: &str = "23505";
+
 /// How long the server may take, and how long we wait beyond that.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
@@ -88,8 +91,12 @@ impl AssetStore for PostgresStore {
 
     async fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
         let session = self.session().await?;
-        let batch = Batch { folded: fold(batch), spans };
-        let outcome = session.transaction(session.write(&self.target, &batch)).await;
+        let mut batch = Batch { folded: fold(batch), spans, one_by_one: false };
+        let mut outcome = session.transaction(session.write(&self.target, &batch)).await;
+        if matches!(&outcome, Err(StoreError::Record { code, .. }) if code == UNIQUE_VIOLATION) {
+            batch.one_by_one = true;
+            outcome = session.transaction(session.write(&self.target, &batch)).await;
+        }
         if !matches!(outcome, Err(StoreError::Environment { .. })) {
             self.session = Some(session);
         }

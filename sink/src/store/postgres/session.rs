@@ -14,8 +14,8 @@ use tracing::debug;
 use super::Deadlines;
 use super::address::Address;
 use super::sqlstate::classify;
-use super::statements::{Deletes, Parameter, Rows, Statements};
-use crate::store::fold::Folded;
+use super::statements::{Guarded, Parameter, Rows, Statements, vacate};
+use crate::store::fold::{Folded, Upsert};
 use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
 use crate::table::Table;
 
@@ -161,22 +161,45 @@ impl Session {
         let Folded { upserts, tombstones, overtaken } = &batch.folded;
         let generation = |partition: i32| target.claims.get(&partition).map_or(1, |claim| claim.generation);
         let mut applied = Applied { folded: *overtaken, ..Applied::default() };
-        if !upserts.is_empty() {
-            let rows = Rows::of(&target.table, upserts, generation)?;
-            let some_deleted = upserts.iter().any(|upsert| upsert.deleted);
-            let (written, deleted) = self.upsert(target, &rows, some_deleted).await?;
-            applied.deleted = deleted;
-            applied.applied = written - deleted;
-            applied.stale = upserts.len() as u64 - written;
+        let mut parts: Vec<&[Upsert<'_>]> = vec![upserts];
+        if batch.one_by_one {
+            self.vacate(target, upserts).await?;
+            parts = upserts.chunks(1).collect();
+            parts.sort_unstable_by_key(|part| (part[0].partition, part[0].offset));
+        }
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let rows = Rows::of(&target.table, part, generation)?;
+            let some_deleted = part.iter().any(|upsert| upsert.deleted);
+            let (written, deleted) = match self.upsert(target, &rows, some_deleted).await {
+                Err(error) if batch.one_by_one => return Err(error.at(part[0].partition, part[0].offset)),
+                outcome => outcome?,
+            };
+            applied.deleted += deleted;
+            applied.applied += written - deleted;
+            applied.stale += part.len() as u64 - written;
         }
         if !tombstones.is_empty() {
-            let deletes = Deletes::of(tombstones, generation);
+            let records =
+                tombstones.iter().map(|tombstone| (tombstone.asset_id, tombstone.partition, tombstone.offset));
+            let deletes = Guarded::of(records, generation);
             let deleted = self.execute(&target.statements.delete, &deletes.parameters()).await?;
             applied.deleted += deleted;
             applied.unchanged = tombstones.len() as u64 - deleted;
         }
         windfall_runtime::failpoint!("sink.commit.before");
         Ok(applied)
+    }
+
+    /// Empties the columns under unique indexes in the rows that `upserts` are about to write.
+    async fn vacate(&self, target: &Target, upserts: &[Upsert<'_>]) -> Result<(), StoreError> {
+        let columns = self.unique_columns(target).await?;
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let records = upserts.iter().map(|upsert| (upsert.asset_id, upsert.partition, upsert.offset));
+        let generation = |partition: i32| target.claims.get(&partition).map_or(1, |claim| claim.generation);
+        let rows = Guarded::of(records, generation);
+        self.execute(&vacate(&target.table, &columns), &rows.parameters()).await.map(drop)
     }
 
     /// Writes rows; answers how many were written, and how many of these are deleted, which is asked only where some may be.
@@ -238,6 +261,9 @@ impl Session {
 pub(super) struct Batch<'a> {
     pub(super) folded: Folded<'a>,
     pub(super) spans: &'a [Span],
+    /// Whether rows are written one by one, after the values under unique indexes have been taken out of all of them: then
+    /// values may move among them, and a row that is refused is named.
+    pub(super) one_by_one: bool,
 }
 
 fn count(number: i64) -> u64 {

@@ -19,7 +19,7 @@ struct ServerError {
 pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
     match error.as_db_error() {
         Some(server) => classify_server(server),
-        None if is_unencodable(&error) => StoreError::Record { code: "encode".to_owned(), source: error.into() },
+        None if is_unencodable(&error) => StoreError::record("encode", error),
         None if is_login(&error) => StoreError::environment(Cause::Login, error),
         None => StoreError::environment(Cause::Connection, error),
     }
@@ -32,7 +32,7 @@ fn classify_server(error: &DbError) -> StoreError {
     let verdict = judge(&code);
     let source = Box::new(ServerError { code: code.clone(), message: error.message().to_owned(), where_ });
     match verdict {
-        Verdict::Record => StoreError::Record { code, source },
+        Verdict::Record => StoreError::record(code, source),
         Verdict::Environment(cause) => StoreError::Environment { cause, source },
     }
 }

@@ -5,7 +5,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::asset::Field;
 use crate::store::StoreError;
-use crate::store::fold::{Tombstone, Upsert};
+use crate::store::fold::Upsert;
 use crate::table::{ColumnKind, Name, Table, TableName};
 
 /// Names a table in full, quoted.
@@ -99,14 +99,25 @@ fn upsert(table: &Table) -> String {
 }
 
 fn delete(table: &Table) -> String {
+    let sets = "\"__deleted\" = 'true', \"__generation\" = incoming.generation, \
+        \"__partition\" = incoming.partition, \"__offset\" = incoming.offset_, \"__written_at\" = pg_catalog.now()";
+    format!("{} and (\"kept\".\"__deleted\" operator(pg_catalog.=) 'true') is not true", update(table, sets))
+}
+
+/// Empties columns of the rows that a batch writes, so that no value stands in the way of the row that it moves to.
+pub(super) fn vacate(table: &Table, columns: &[String]) -> String {
+    let sets: Vec<String> = columns.iter().map(|column| format!("\"{column}\" = null")).collect();
+    update(table, &sets.join(", "))
+}
+
+/// Changes the rows that are older than what came in: `$1` assets, `$2` to `$4` guards.
+fn update(table: &Table, sets: &str) -> String {
     format!(
-        "update {table} as \"kept\" set \"__deleted\" = 'true', \"__generation\" = gone.generation, \
-         \"__partition\" = gone.partition, \"__offset\" = gone.offset_, \"__written_at\" = pg_catalog.now() \
-         from unnest($1, $2, $3, $4) as gone(asset_id, generation, partition, offset_) \
-         where \"kept\".\"asset_id\" operator(pg_catalog.=) gone.asset_id \
-         and (\"kept\".\"__deleted\" operator(pg_catalog.=) 'true') is not true and {older}",
+        "update {table} as \"kept\" set {sets} \
+         from unnest($1, $2, $3, $4) as incoming(asset_id, generation, partition, offset_) \
+         where \"kept\".\"asset_id\" operator(pg_catalog.=) incoming.asset_id and {older}",
         table = table_name(&table.name),
-        older = older_than("gone.generation, gone.partition, gone.offset_"),
+        older = older_than("incoming.generation, incoming.partition, incoming.offset_"),
     )
 }
 
@@ -158,8 +169,8 @@ impl<'a> Array<'a> {
             (Self::Boolean(values), Field::Null) => values.push(None),
             (Self::Timestamp(values), Field::Null) => values.push(None),
             (_, field) => {
-                let source = format!("a value does not have its column's type: {}", kind_of(field)).into();
-                return Err(StoreError::Record { code: "type".to_owned(), source });
+                let source = format!("a value does not have its column's type: {}", kind_of(field));
+                return Err(StoreError::record("type", source));
             }
         }
         Ok(())
@@ -207,8 +218,7 @@ impl<'a> Rows<'a> {
             table.columns.iter().map(|column| Array::of(column.kind, upserts.len())).collect();
         for upsert in upserts {
             if upsert.fields.len() != columns.len() {
-                let source = "the record has not as many values as the table has columns".into();
-                return Err(StoreError::Record { code: "type".to_owned(), source });
+                return Err(StoreError::record("type", "the record has not as many values as the table has columns"));
             }
             for (array, field) in columns.iter_mut().zip(upsert.fields) {
                 array.push(field)?;
@@ -231,18 +241,21 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The parameters of [`Statements::delete`].
+/// The parameters of [`Statements::delete`] and [`vacate`].
 #[derive(Debug)]
-pub(super) struct Deletes<'a> {
+pub(super) struct Guarded<'a> {
     asset_ids: Vec<&'a str>,
     guards: Guards,
 }
 
-impl<'a> Deletes<'a> {
-    pub(super) fn of(tombstones: &[Tombstone<'a>], generation: impl Fn(i32) -> i64) -> Self {
-        let origins = tombstones.iter().map(|tombstone| (tombstone.partition, tombstone.offset));
-        let asset_ids = tombstones.iter().map(|tombstone| tombstone.asset_id).collect();
-        Self { asset_ids, guards: Guards::of(origins, generation) }
+impl<'a> Guarded<'a> {
+    /// Takes assets with the places of their records.
+    pub(super) fn of(
+        records: impl Iterator<Item = (&'a str, i32, i64)> + Clone,
+        generation: impl Fn(i32) -> i64,
+    ) -> Self {
+        let asset_ids = records.clone().map(|(asset_id, ..)| asset_id).collect();
+        Self { asset_ids, guards: Guards::of(records.map(|(_, partition, offset)| (partition, offset)), generation) }
     }
 
     pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {

@@ -12,6 +12,7 @@ use super::statements::{moment, sql_type};
 use crate::store::ownership::Owned;
 use crate::store::shape::{Dialect, Existing, Found, Plan};
 use crate::store::{Cause, StoreError};
+use crate::table::Table;
 
 const DIALECT: Dialect = Dialect { qualified: |_, table| format!("\"{table}\""), sql_type };
 
@@ -23,6 +24,20 @@ const KEYED: &str = "select exists (select 1 from pragma_index_list(?1) as list 
 const OWNERS: &str = "select table_name, sink, topic from windfall_sinks where table_name = ?1 or sink = ?2";
 
 const TAKE: &str = "insert into windfall_sinks (table_name, sink, topic, claimed_at) values (?1, ?2, ?3, ?4)";
+
+/// Columns that may be empty and that a unique index rests on.
+const UNIQUE: &str = "select distinct info.name from pragma_index_list(?1) as list, pragma_index_info(list.name) as info \
+    join pragma_table_info(?1) as \"column\" on \"column\".name = info.name \
+    where list.\"unique\" and not \"column\".\"notnull\" and not \"column\".pk";
+
+/// Names the collection's columns that unique indexes of the user's own rest on.
+pub(super) fn unique_columns(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<String>, StoreError> {
+    let mut statement = transaction.prepare(UNIQUE).map_err(classify)?;
+    let names = statement.query_map([table.name.table.as_str()], |row| row.get(0));
+    let names: Vec<String> = names.and_then(Iterator::collect).map_err(classify)?;
+    let ours = |name: &String| table.columns.iter().any(|column| column.name.as_str() == name);
+    Ok(names.into_iter().filter(ours).collect())
+}
 
 /// Takes the write lock at once, so that nothing read in the transaction can be overtaken.
 pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {

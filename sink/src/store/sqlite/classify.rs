@@ -8,11 +8,11 @@ use crate::store::{Cause, StoreError};
 pub(super) fn classify(error: Error) -> StoreError {
     match &error {
         Error::SqliteFailure(failure, _) => match judge(*failure) {
-            None => StoreError::Record { code: format!("sqlite {}", failure.extended_code), source: error.into() },
+            None => StoreError::record(format!("sqlite {}", failure.extended_code), error),
             Some(cause) => StoreError::environment(cause, error),
         },
         Error::ToSqlConversionFailure(_) | Error::NulError(_) | Error::IntegralValueOutOfRange(..) => {
-            StoreError::Record { code: "encode".to_owned(), source: error.into() }
+            StoreError::record("encode", error)
         }
         Error::SqlInputError { .. } => StoreError::environment(Cause::Shape, error),
         Error::InvalidPath(_) => StoreError::environment(Cause::Connection, error),

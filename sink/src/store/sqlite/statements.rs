@@ -40,9 +40,21 @@ pub(super) fn upsert(table: &Table) -> String {
 
 /// Marks a row as deleted that is live and older than the tombstone.
 pub(super) fn delete(table: &Table) -> String {
+    let sets =
+        "\"__deleted\" = 'true', \"__generation\" = ?2, \"__partition\" = ?3, \"__offset\" = ?4, \"__written_at\" = ?5";
+    format!("{} and \"__deleted\" is not 'true'", update(table, sets))
+}
+
+/// Empties columns of a row that a batch writes, so that no value stands in the way of the row that it moves to.
+pub(super) fn vacate(table: &Table, columns: &[String]) -> String {
+    let sets: Vec<String> = columns.iter().map(|column| format!("\"{column}\" = null")).collect();
+    update(table, &sets.join(", "))
+}
+
+/// Changes a row that is older than what came in: `?1` asset, `?2` to `?4` guard.
+fn update(table: &Table, sets: &str) -> String {
     format!(
-        "update {} set \"__deleted\" = 'true', \"__generation\" = ?2, \"__partition\" = ?3, \"__offset\" = ?4, \
-         \"__written_at\" = ?5 where \"asset_id\" = ?1 and \"__deleted\" is not 'true' \
+        "update {} set {sets} where \"asset_id\" = ?1 \
          and ((\"__generation\", \"__partition\", \"__offset\") >= (?2, ?3, ?4)) is not true",
         table.name.table.quoted()
     )

@@ -8,13 +8,16 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::SqliteFile;
-use super::catalogue::{begin, open, preview};
+use super::catalogue::{begin, open, preview, unique_columns};
 use super::classify::classify;
 use super::statements::{self, moment};
 use crate::asset::AssetChange;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
 use crate::store::{Applied, Cause, Claim, Claimed, Identity, Span, StoreError};
 use crate::table::Table;
+
+/// Code of a value that a unique index has already, of the user's own: the key's index is what the upsert turns on.
+const UNIQUE_VIOLATION: &str = "sqlite 2067";
 
 /// What the thread can be asked to do. An `answer` that is dropped half-way is no reason to stop, one that is dropped before is
 /// one not to begin: whoever asked has gone on, and may not own the partitions any more.
@@ -105,12 +108,22 @@ impl Owner {
     }
 
     fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
-        self.in_transaction(|transaction, file, claims| {
-            for span in spans {
-                advance(transaction, &file.identity, claims, span)?;
-            }
-            write(transaction, &file.table, claims, &fold(batch))
-        })
+        let folded = fold(batch);
+        let mut write_all = |vacated: bool| {
+            self.in_transaction(|transaction, file, claims| {
+                for span in spans {
+                    advance(transaction, &file.identity, claims, span)?;
+                }
+                if vacated {
+                    vacate(transaction, &file.table, claims, &folded.upserts)?;
+                }
+                write(transaction, &file.table, claims, &folded)
+            })
+        };
+        match write_all(false) {
+            Err(StoreError::Record { code, .. }) if code == UNIQUE_VIOLATION => write_all(true),
+            outcome => outcome,
+        }
     }
 
     /// Runs `work` in one transaction, on a file that is opened anew after each environment error.
@@ -175,6 +188,25 @@ fn advance(
     }
 }
 
+/// Empties the columns under unique indexes in the rows that `upserts` are about to write: values may move among them.
+fn vacate(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    claims: &BTreeMap<i32, Claim>,
+    upserts: &[Upsert<'_>],
+) -> Result<(), StoreError> {
+    let columns = unique_columns(transaction, table)?;
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let mut vacate = transaction.prepare(&statements::vacate(table, &columns)).map_err(classify)?;
+    for Upsert { asset_id, partition, offset, .. } in upserts {
+        let generation = claims.get(partition).map_or(1, |claim| claim.generation);
+        vacate.execute(params![asset_id, generation, partition, offset]).map_err(classify)?;
+    }
+    Ok(())
+}
+
 fn write(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -186,7 +218,8 @@ fn write(
     let mut applied = Applied { folded: folded.overtaken, ..Applied::default() };
     let mut upsert = transaction.prepare_cached(&statements::upsert(table)).map_err(classify)?;
     for row in &folded.upserts {
-        match write_row(&mut upsert, row, generation(row.partition), &now)? {
+        let written = write_row(&mut upsert, row, generation(row.partition), &now);
+        match written.map_err(|error| error.at(row.partition, row.offset))? {
             0 => applied.stale += 1,
             _ if row.deleted => applied.deleted += 1,
             _ => applied.applied += 1,
