@@ -70,7 +70,7 @@ pub async fn prepare(connection: &Connection, registry: RegistryClient) -> Resul
     let names = Names::new(config.topic_prefix.clone());
     topics::ensure(connection, &names.base_topics(), config.manage_topics).await?;
     let cluster = connect(connection, registry).await?;
-    if config.manage_topics != ManageTopics::None {
+    if config.manage_topics != ManageTopics::Simulated {
         let Cluster { names, codecs, .. } = &cluster;
         let decoder = &codecs.decoder;
         let (devices, servers, scans) = (names.devices(), names.servers(), names.scans());

@@ -33,16 +33,6 @@ pub enum TransformerError {
     /// Topics could not be asked for.
     #[error(transparent)]
     Topics(#[from] TopicError),
-    /// A topic has another number of partitions than the collection's topics.
-    #[error("`{topic}` has {found} partitions, and {expected} are needed: equal keys must lie in equal partitions")]
-    Partitions {
-        /// The topic.
-        topic: String,
-        /// What it has; zero when it does not exist.
-        found: i32,
-        /// What it must have.
-        expected: i32,
-    },
     /// The membership failed.
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
@@ -124,7 +114,6 @@ impl TransformerError {
             Self::Registry(_) => "registry",
             Self::Encode { .. } => "encode",
             Self::Topics(_) => "topics",
-            Self::Partitions { .. } => "partitions",
             Self::Consumer(_) => "consumer",
             Self::Publish(_) => "publish",
             Self::Table(_) => "table",
@@ -146,8 +135,6 @@ impl Diagnose for TransformerError {
             Self::Registry(source) => source.diagnosis(),
             Self::Encode { .. } => Kind::Record.help("look at the record in the log; a value is limited to 256 KiB"),
             Self::Topics(error) => error.diagnosis(),
-            Self::Partitions { .. } => Kind::Refused
-                .help("take another `kafka.topic_prefix`; partitions cannot be changed without moving keys"),
             Self::Consumer(error) => error.diagnosis(),
             // The group decides who goes on: see `fenced`.
             Self::Publish(error) if error.is_fenced() => error.diagnosis().retry(Retry::Backoff),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::health::Status;
-use windfall_runtime::kafka::config::KafkaConfig;
+use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics};
 use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::mock::DemoCluster;
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
@@ -86,14 +86,16 @@ impl Workbench {
     async fn at(collections: Vec<LoadedCollection>, cluster: Option<DemoCluster>, servers: &str) -> Self {
         logs();
         let prefix = if cluster.is_some() { String::new() } else { format!("t{}-{}.", std::process::id(), unique()) };
-        let kafka: KafkaConfig = serde_json::from_value(serde_json::json!({
+        let mut kafka: KafkaConfig = serde_json::from_value(serde_json::json!({
             "bootstrap_servers": [servers],
-            "manage_topics": if cluster.is_some() { "none" } else { "create" },
             "schema_registry": { "embedded": {} },
             "topic_prefix": prefix,
             "replication_factor": 1,
         }))
         .unwrap();
+        if cluster.is_some() {
+            kafka.manage_topics = ManageTopics::Simulated;
+        }
         let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
         let clock = SystemClock::shared();
         let names = Names::new(prefix);

@@ -10,7 +10,7 @@ use windfall_runtime::config::Period;
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::health::Snapshot;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics};
-use windfall_runtime::kafka::topics;
+use windfall_runtime::kafka::topics::{self, TopicReport};
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::topic::value_subject;
@@ -96,27 +96,30 @@ async fn kafka_line(context: &Context) -> Line {
     warned(&context.config.kafka, kafka(context).await)
 }
 
-/// What came of the knock at Kafka, with what its settings are to be warned of.
-fn warned(config: &KafkaConfig, answer: crate::Result<String>) -> Line {
+/// What came of the knock at Kafka, with what its settings and topics are to be warned of.
+fn warned(config: &KafkaConfig, answer: crate::Result<(String, Vec<String>)>) -> Line {
+    let (answer, found) = match answer {
+        Ok((detail, warnings)) => (Ok(detail), warnings),
+        Err(error) => (Err(error), Vec::new()),
+    };
     let line = Line::new(format!("kafka {}", config.bootstrap_servers.join(",")), answer);
-    Line { warnings: config.warnings(), ..line }
+    Line { warnings: config.warnings().into_iter().chain(found).collect(), ..line }
 }
 
-async fn kafka(context: &Context) -> crate::Result<String> {
+async fn kafka(context: &Context) -> crate::Result<(String, Vec<String>)> {
     let connection = context.tool_connection("check");
-    let found = topics::partition_counts(&connection).await?;
-    let declared = context.topics();
-    let (present, missing): (Vec<_>, Vec<_>) = declared.into_iter().partition(|spec| found.contains_key(&spec.name));
-    topics::ensure(&connection, &present, ManageTopics::Verify).await?;
-    let missing: Vec<_> = missing.into_iter().map(|spec| spec.name).collect();
+    let TopicReport { verified, missing, warnings, created: _ } =
+        topics::examine(&connection, &context.topics()).await?;
+    topics::transactions(&connection).await?;
+    let present = verified.len();
     match (missing.is_empty(), context.config.kafka.manage_topics) {
-        (true, _) => Ok(format!("all {} topics are as declared", present.len())),
-        (false, ManageTopics::Create) => Ok(format!(
-            "{} topics are as declared, {} will be created at the first start",
-            present.len(),
-            missing.len()
-        )),
-        (false, ManageTopics::Verify | ManageTopics::None) => {
+        (true, _) => Ok((format!("all {present} topics are as declared"), warnings)),
+        (false, ManageTopics::Create) => {
+            let told =
+                format!("{present} topics are as declared, {} will be created at the first start", missing.len());
+            Ok((told, warnings))
+        }
+        (false, ManageTopics::Verify | ManageTopics::None | ManageTopics::Simulated) => {
             let failure = Failure::new(Kind::NotFound, format!("topics are missing: {}", missing.join(", ")));
             Err(failure.help("make them with `windfall topics create`, or set `kafka.manage_topics: create`").into())
         }
@@ -227,7 +230,9 @@ mod tests {
         let open = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")];
         let mut config = KafkaConfig::new("kafka:9092", SchemaRegistryConfig::embedded(None));
         (config.replication_factor, config.properties) = (1, open.into_iter().map(text).collect());
-        for answer in [Ok("answers".to_owned()), Err(Failure::new(Kind::Unavailable, "does not answer").into())] {
+        for answer in
+            [Ok(("answers".to_owned(), Vec::new())), Err(Failure::new(Kind::Unavailable, "does not answer").into())]
+        {
             let line = warned(&config, answer);
             let told = rows(&line).into_iter().filter(|row| row[2].starts_with("warning: `kafka.")).count();
             assert_eq!(told, 2, "{line:?}");

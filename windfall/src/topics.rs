@@ -24,7 +24,7 @@ pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result
     };
     let report = ensure(&context.connection("topics"), &specs, manage).await?;
     let schemas = schemas(&context, manage == ManageTopics::Create).await?;
-    let TopicReport { created, verified } = &report;
+    let TopicReport { created, verified, .. } = &report;
     let line = |topic: &String, what: &str| vec![topic.clone(), what.to_owned()];
     let rows = created
         .iter()

@@ -169,3 +169,52 @@ fn brokers_that_refuse_the_password_are_authentication_and_the_password_stays_un
         assert!(!said.err().contains("canary-7f3a"), "{}", said.err());
     }
 }
+
+/// A configuration with another's registry, as `settings` describe it.
+fn with_registry(settings: &str) -> Desk {
+    let desk = Desk::with(&config(settings).replace("  schema_registry: { embedded: {} }\n", ""));
+    desk.write("registry", "canary-7f3a");
+    desk
+}
+
+#[test]
+fn a_registry_on_this_machine_is_asked_directly_whatever_proxies_the_environment_names() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let desk = with_registry(&format!(
+        "  schema_registry: {{ url: \"{}\", username: u, password: \"SECRET[files.registry]\" }}\n\
+         secrets: {{ files: {{ type: directory, path: . }} }}\n",
+        windfall_services::registry(),
+    ));
+    let mut command = desk.command(&["check", "transformer"]);
+    for variable in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env(variable, &address);
+    }
+    let said = Said(command.output().unwrap()).ended(0);
+    says(&said, &["schema registry", "answers; the schemas will be registered"]);
+    assert!(proxy.accept().is_err(), "nothing was sent to the proxy");
+}
+
+#[test]
+fn a_proxy_that_is_in_the_way_is_named_with_its_variable() {
+    let registry = "  schema_registry: { url: \"http://registry.invalid:8081\" }\n";
+    for (value, part) in [
+        (
+            "http://u:canary-7f3a@127.0.0.1:1",
+            "the request went through the proxy `http://127.0.0.1:1` of the variable `HTTP_PROXY`",
+        ),
+        (
+            "ftp://u:canary-7f3a@127.0.0.1:1",
+            "the environment variable `HTTP_PROXY` names a proxy by `ftp://`, which is not served",
+        ),
+    ] {
+        let desk = with_registry(registry);
+        let mut command = desk.command(&["check", "transformer"]);
+        let output = command.env("HTTP_PROXY", value).output().unwrap();
+        let said = Said(output);
+        assert_ne!(said.code(), 0);
+        says(&said, &[part]);
+        assert!(!format!("{}{}", said.out(), said.err()).contains("canary-7f3a"));
+    }
+}

@@ -91,6 +91,13 @@ impl Asker {
         }
     }
 
+    /// Lists the brokers.
+    pub(super) fn brokers(&self, limit: Duration) -> KafkaResult<Vec<i32>> {
+        // The metadata of one topic is less than that of all; which one does not matter.
+        let metadata = self.0.fetch_metadata(Some("__transaction_state"), limit)?;
+        Ok(metadata.brokers().iter().map(|broker| broker.id()).collect())
+    }
+
     /// Lets the client say what it has met meanwhile.
     fn hear(&self) -> Option<(Code, String)> {
         for _ in 0..MOST_HEARD {

@@ -51,8 +51,11 @@ pub enum ManageTopics {
     Create,
     /// Verify all; a missing one is an error.
     Verify,
-    /// Leave them alone.
+    /// Verify all, as `verify` does; for clusters whose topics are somebody else's matter.
     None,
+    /// Neither create nor look at them: the demo's cluster knows no settings of topics.
+    #[serde(skip)]
+    Simulated,
 }
 
 /// How records are compressed.

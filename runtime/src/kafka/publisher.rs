@@ -119,7 +119,7 @@ impl Publisher {
     /// Dropping the future gives the start up; the next one of that id in this process waits until that has ended.
     ///
     /// # Errors
-    /// [`PublishError::Start`] when no broker lets it, after retries of a minute.
+    /// [`PublishError::Start`] when no broker lets it, after retries of 15 s.
     pub async fn start(connection: &Connection, transactional_id: &str) -> Result<Self, PublishError> {
         let transactional_id: Arc<str> = transactional_id.into();
         let abandoned = Arc::new(AtomicBool::new(false));

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
-use tracing::info;
+use tracing::{info, warn};
 pub use windfall_schemas::topic::TopicSpec;
-use windfall_schemas::topic::min_insync_replicas;
+use windfall_schemas::topic::{Fit, min_insync_replicas};
 
 use super::asking::{Asker, Unanswered};
 use super::client::{PlainContext, make};
@@ -22,6 +22,11 @@ use crate::retry::Retry;
 /// A controller that has not answered by then is out of reach.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Where brokers keep the state of transactions.
+const TRANSACTIONS: &str = "__transaction_state";
+/// What our clients put into one batch at most, before it is compressed.
+const MAX_BATCH_BYTES: usize = 1_000_000;
+
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What was done and found.
@@ -29,8 +34,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub struct TopicReport {
     /// Topics that were created.
     pub created: Vec<String>,
-    /// Topics that were there as declared.
+    /// Topics that were there as they must be.
     pub verified: Vec<String>,
+    /// Topics that do not exist.
+    pub missing: Vec<String>,
+    /// What differs from the declaration and can stay so, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// How a topic differs from its declaration.
@@ -42,14 +51,23 @@ pub struct Difference {
     pub what: String,
     /// As declared.
     pub declared: String,
-    /// As found.
-    pub found: String,
+    /// As found; `None` when there is no such topic.
+    pub found: Option<String>,
+}
+
+impl Difference {
+    fn new(topic: impl Into<String>, what: &str, declared: impl Into<String>, found: Option<String>) -> Self {
+        Self { topic: topic.into(), what: what.to_owned(), declared: declared.into(), found }
+    }
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, what, declared, found } = self;
-        write!(formatter, "`{topic}`: {what} is {found}, declared {declared}")
+        match found {
+            Some(found) => write!(formatter, "`{topic}`: {what} is {found}, declared {declared}"),
+            None => write!(formatter, "`{topic}` does not exist"),
+        }
     }
 }
 
@@ -76,9 +94,31 @@ pub enum TopicError {
         /// Its code, where it gave one.
         code: Option<RDKafkaErrorCode>,
     },
-    /// Topics differ from their declaration.
-    #[error("{} topics differ from what is declared: {}", count(.0), list(.0))]
+    /// Another topic's name differs in dots and underscores alone.
+    #[error(
+        "topic `{topic}` cannot be created beside the topic `{other}`: Kafka takes `.` and `_` for the same in its metrics' names"
+    )]
+    Collides {
+        /// The topic to be created.
+        topic: String,
+        /// The topic that exists.
+        other: String,
+    },
+    /// Topics are not as they must be.
+    #[error("{} topics are not as they must be: {}", count(.0), list(.0))]
     Different(Vec<Difference>),
+    /// The brokers cannot keep the state of transactions.
+    #[error("brokers cannot keep transactions: `{setting}` is {value}, and there are {most} {of}")]
+    Transactions {
+        /// The broker's setting.
+        setting: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it may be at most.
+        most: usize,
+        /// What that is the number of.
+        of: &'static str,
+    },
 }
 
 impl Diagnose for TopicError {
@@ -88,12 +128,25 @@ impl Diagnose for TopicError {
                 .diagnosis()
                 .retry(Retry::Backoff)
                 .or_help("check `kafka.bootstrap_servers`, and `kafka.properties` for TLS and SASL"),
-            Self::Create { code, .. } => code.map_or(Kind::Refused, of_kafka).help(
-                "check `kafka.replication_factor` against the number of brokers, and that this client may create topics",
-            ).retry(Retry::Never),
+            Self::Create { code, .. } => code.map_or(Kind::Refused, of_kafka).help(match code {
+                Some(RDKafkaErrorCode::InvalidReplicationFactor) => {
+                    "set `kafka.replication_factor` to the number of brokers at most"
+                }
+                Some(RDKafkaErrorCode::InvalidTopic) => {
+                    "Kafka refuses the name: set a shorter `kafka.topic_prefix` of letters, digits, `.`, `_` and `-`"
+                }
+                _ => "see the brokers' log and policy, and that this client may create topics",
+            }).retry(Retry::Never),
+            Self::Collides { other, .. } => Kind::Refused
+                .help(format!("delete or rename `{other}`, or set `kafka.topic_prefix` so that the names differ otherwise")),
+            Self::Different(differences) if differences.iter().all(|difference| difference.found.is_none()) => {
+                Kind::NotFound.help("make them with `windfall topics create`, or set `kafka.manage_topics: create`")
+            }
             Self::Different(_) => Kind::Refused.help(
                 "run `windfall topics create` for what is missing, set settings by `kafka-configs.sh --alter`; partitions cannot be changed, take another `topic_prefix`",
             ),
+            Self::Transactions { .. } => Kind::Refused
+                .help("set it in the brokers' `server.properties` to what the cluster has, and restart the brokers"),
         }
     }
 }
@@ -112,33 +165,100 @@ fn list(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Creates and verifies topics, as `manage` says.
+/// Creates and verifies topics, as `manage` says. The verdict on a topic is the same whoever has made it.
 ///
 /// # Errors
-/// [`TopicError::Different`] lists every difference of every topic.
+/// [`TopicError::Different`] lists everything that a promise rests on, of every topic; what else differs is logged.
 pub async fn ensure(
     connection: &Connection,
     specs: &[TopicSpec],
     manage: ManageTopics,
 ) -> Result<TopicReport, TopicError> {
-    if manage == ManageTopics::None {
+    if manage == ManageTopics::Simulated {
         return Ok(TopicReport::default());
     }
     let admin = Admin::connect(connection)?;
     let mut found = admin.partitions(None).await?;
-    let mut report = TopicReport::default();
+    let mut created = Vec::new();
     if manage == ManageTopics::Create {
-        let missing: Vec<&TopicSpec> = specs.iter().filter(|spec| !found.contains_key(&spec.name)).collect();
-        report.created = admin.create(&missing).await?;
+        let missing = missing(specs, &found)?;
+        created = admin.create(&missing).await?;
         found = admin.shown(&missing, found).await?;
     }
-    let existing: Vec<&TopicSpec> = specs.iter().filter(|spec| !report.created.contains(&spec.name)).collect();
-    let differences = admin.differences(&existing, &found).await?;
-    if !differences.is_empty() {
-        return Err(TopicError::Different(differences));
+    let mut report = admin.judge(specs, &found).await?;
+    if !report.missing.is_empty() {
+        let missing = report.missing.into_iter().map(|topic| Difference::new(topic, "existence", "present", None));
+        return Err(TopicError::Different(missing.collect()));
     }
-    report.verified = existing.iter().map(|spec| spec.name.clone()).collect();
-    Ok(report)
+    for warning in &report.warnings {
+        warn!("{warning}");
+    }
+    report.verified.retain(|topic| !created.contains(topic));
+    Ok(TopicReport { created, ..report })
+}
+
+/// Judges topics without making any; those that are missing could be created.
+///
+/// # Errors
+/// As [`ensure`], but for what is missing.
+pub async fn examine(connection: &Connection, specs: &[TopicSpec]) -> Result<TopicReport, TopicError> {
+    let admin = Admin::connect(connection)?;
+    let found = admin.partitions(None).await?;
+    missing(specs, &found)?;
+    admin.judge(specs, &found).await
+}
+
+/// Says whether the brokers can keep the state of transactions, where that shows without beginning one.
+///
+/// # Errors
+/// [`TopicError::Transactions`] names the setting that is too large for the cluster.
+pub async fn transactions(connection: &Connection) -> Result<(), TopicError> {
+    let admin = Admin::connect(connection)?;
+    // Once it exists the brokers have been able to make it.
+    if admin.partitions(Some(TRANSACTIONS)).await?.contains_key(TRANSACTIONS) {
+        return Ok(());
+    }
+    let brokers = admin.brokers().await?;
+    let Some(broker) = brokers.first() else { return Ok(()) };
+    let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
+    let described = admin.client().describe_configs(&[ResourceSpecifier::Broker(*broker)], &options).await;
+    // Many clusters show their settings to nobody.
+    let Some(Ok(settings)) = described.ok().and_then(|mut described| described.pop()) else { return Ok(()) };
+    let number = |name: &str| settings.get(name).and_then(|entry| entry.value.as_ref()?.parse::<usize>().ok());
+    let (factor, isr) = ("transaction.state.log.replication.factor", "transaction.state.log.min.isr");
+    let too_large = |setting, most, of| {
+        let value = number(setting).filter(|value| *value > most)?;
+        Some(TopicError::Transactions { setting, value, most, of })
+    };
+    let refused = too_large(factor, brokers.len(), "brokers")
+        .or_else(|| too_large(isr, number(factor)?, "copies of each partition"));
+    refused.map_or(Ok(()), Err)
+}
+
+/// Lists the topics that are to be created, and refuses those that the brokers would.
+fn missing<'a>(specs: &'a [TopicSpec], found: &BTreeMap<String, i32>) -> Result<Vec<&'a TopicSpec>, TopicError> {
+    let metric = |name: &str| name.replace('.', "_");
+    let missing: Vec<&TopicSpec> = specs.iter().filter(|spec| !found.contains_key(&spec.name)).collect();
+    for spec in &missing {
+        if let Some(other) = found.keys().find(|other| metric(other) == metric(&spec.name)) {
+            return Err(TopicError::Collides { topic: spec.name.clone(), other: other.clone() });
+        }
+    }
+    Ok(missing)
+}
+
+/// Says what differs in few words: the same difference of many topics is one sentence.
+fn warnings(differences: &[Difference]) -> Vec<String> {
+    let mut grouped: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
+    for Difference { topic, what, declared, found } in differences {
+        let found = found.as_deref().unwrap_or_default();
+        grouped.entry((what, declared, found)).or_default().push(topic);
+    }
+    let sentence = |((what, declared, found), topics): ((&str, &str, &str), Vec<&str>)| match topics[..] {
+        [topic] => format!("`{what}` of topic `{topic}` is {found}, declared is {declared}"),
+        _ => format!("`{what}` of {} topics such as `{}` is {found}, declared is {declared}", topics.len(), topics[0]),
+    };
+    grouped.into_iter().map(sentence).collect()
 }
 
 /// Returns how many partitions each topic of the cluster has.
@@ -252,62 +372,87 @@ impl Admin {
         settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
     }
 
-    async fn differences(
-        &self,
-        specs: &[&TopicSpec],
-        found: &BTreeMap<String, i32>,
-    ) -> Result<Vec<Difference>, TopicError> {
-        let mut differences = Vec::new();
-        let mut existing = Vec::new();
-        for spec in specs {
-            let differs = |what: &str, declared: String, found: String| Difference {
-                topic: spec.name.clone(),
-                what: what.to_owned(),
-                declared,
-                found,
-            };
-            match found.get(&spec.name) {
-                None => differences.push(differs("existence", "present".to_owned(), "missing".to_owned())),
-                Some(partitions) => {
-                    if *partitions != spec.partitions {
-                        differences.push(differs("partitions", spec.partitions.to_string(), partitions.to_string()));
-                    }
-                    existing.push(*spec);
-                }
-            }
-        }
-        differences.extend(self.setting_differences(&existing).await?);
-        differences.sort_by(|a, b| (&a.topic, &a.what).cmp(&(&b.topic, &b.what)));
-        Ok(differences)
+    async fn brokers(&self) -> Result<Vec<i32>, TopicError> {
+        let asker = self.asker.clone().unwrap_or_else(|| unreachable!("the asker is taken by drop alone"));
+        let asked = tokio::task::spawn_blocking(move || asker.brokers(ASK_TIMEOUT)).await;
+        asked.unwrap_or(Err(KafkaError::Canceled)).map_err(|source| self.ask(source))
     }
 
-    async fn setting_differences(&self, specs: &[&TopicSpec]) -> Result<Vec<Difference>, TopicError> {
+    /// Compares the topics that exist with their declarations.
+    async fn judge(&self, specs: &[TopicSpec], found: &BTreeMap<String, i32>) -> Result<TopicReport, TopicError> {
+        let (present, missing): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| found.contains_key(&spec.name));
+        let (mut broken, mut differing) = (Vec::new(), Vec::new());
+        for spec in &present {
+            let partitions = found[&spec.name];
+            if partitions != spec.partitions {
+                let declared = spec.partitions.to_string();
+                broken.push(Difference::new(&spec.name, "partitions", declared, Some(partitions.to_string())));
+            }
+        }
+        for (spec, settings) in present.iter().zip(self.settings_found(&present).await?) {
+            let Some(settings) = settings else {
+                differing.push(Difference::new(
+                    &spec.name,
+                    "settings",
+                    "as listed",
+                    Some("not shown to us".to_owned()),
+                ));
+                continue;
+            };
+            let value = |name: &str| settings.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            for (name, declared) in self.settings(spec) {
+                let found = value(name);
+                match TopicSpec::fit(name, &declared, &found) {
+                    Fit::Fits => {}
+                    Fit::Differs => differing.push(Difference::new(&spec.name, name, declared, Some(found))),
+                    Fit::Breaks => broken.push(Difference::new(&spec.name, name, declared, Some(found))),
+                }
+            }
+            let largest = value("max.message.bytes");
+            if largest.parse::<usize>().is_ok_and(|largest| largest < MAX_BATCH_BYTES) {
+                let declared = format!("at least {MAX_BATCH_BYTES}");
+                broken.push(Difference::new(&spec.name, "max.message.bytes", declared, Some(largest)));
+            }
+        }
+        if !broken.is_empty() {
+            broken.extend(missing.iter().map(|spec| Difference::new(&spec.name, "existence", "present", None)));
+            broken.sort_by(|a, b| (&a.topic, &a.what).cmp(&(&b.topic, &b.what)));
+            return Err(TopicError::Different(broken));
+        }
+        let names = |specs: Vec<&TopicSpec>| specs.into_iter().map(|spec| spec.name.clone()).collect();
+        let (verified, missing) = (names(present), names(missing));
+        Ok(TopicReport { created: Vec::new(), verified, missing, warnings: warnings(&differing) })
+    }
+
+    /// Asks for the settings of topics that exist; `None` where we may not see them.
+    async fn settings_found(&self, specs: &[&TopicSpec]) -> Result<Vec<Option<ConfigResource>>, TopicError> {
         if specs.is_empty() {
             return Ok(Vec::new());
         }
         let resources: Vec<ResourceSpecifier<'_>> =
             specs.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();
         let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
-        let described =
-            self.client().describe_configs(&resources, &options).await.map_err(|source| self.ask(source))?;
-        let mut differences = Vec::new();
-        for (spec, resource) in specs.iter().zip(described) {
-            let resource = resource.map_err(|code| self.ask(KafkaError::AdminOp(code)))?;
-            for (name, declared) in self.settings(spec) {
-                let found = resource.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
-                if !same_setting(&declared, &found) {
-                    let (topic, what) = (spec.name.clone(), name.to_owned());
-                    differences.push(Difference { topic, what, declared, found });
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        loop {
+            let described = self.client().describe_configs(&resources, &options).await;
+            let described: Result<Vec<_>, RDKafkaErrorCode> = described
+                .map_err(|source| self.ask(source))?
+                .into_iter()
+                .map(|resource| match resource {
+                    Err(code) if of_kafka(code) == Kind::Permission => Ok(None),
+                    resource => resource.map(Some),
+                })
+                .collect();
+            match described {
+                Ok(described) => return Ok(described),
+                // A broker that was asked may not have heard yet of a topic that was just created.
+                Err(RDKafkaErrorCode::UnknownTopicOrPartition) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
                 }
+                Err(code) => return Err(self.ask(KafkaError::AdminOp(code))),
             }
         }
-        Ok(differences)
     }
-}
-
-/// Numbers may be written in several ways (`0.1`, `0.10`); everything else is compared as text.
-fn same_setting(declared: &str, found: &str) -> bool {
-    declared == found || matches!((declared.parse::<f64>(), found.parse::<f64>()), (Ok(a), Ok(b)) if a == b)
 }
 
 impl Drop for Admin {

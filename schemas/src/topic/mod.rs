@@ -9,7 +9,7 @@ mod subject;
 mod table;
 
 pub use names::{CollectionTopics, Names};
-pub use spec::{Cleanup, SIGNALS_RETENTION_MS, TopicSpec, WHOLE_MS, min_insync_replicas};
+pub use spec::{Cleanup, Fit, SIGNALS_RETENTION_MS, TopicSpec, WHOLE_MS, min_insync_replicas};
 pub use subject::{SubjectSchema, key_subject, value_subject};
 pub use table::Table;
 

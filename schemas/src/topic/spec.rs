@@ -1,3 +1,5 @@
+use std::cmp::Ordering;
+
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 /// How long a log stays whole, so that a reader that was away as long misses nothing.
@@ -19,6 +21,17 @@ pub enum Cleanup {
         /// How long a record stays.
         retention_ms: u64,
     },
+}
+
+/// What a setting of a topic that exists means for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It is as declared, or as good.
+    Fits,
+    /// It differs, and nothing that is promised rests on it: many clusters own such settings.
+    Differs,
+    /// It differs, and a promise rests on it.
+    Breaks,
 }
 
 /// A topic as it must be.
@@ -61,6 +74,21 @@ impl TopicSpec {
             Cleanup::Deleted { retention_ms } => settings.push(("retention.ms", retention_ms.to_string())),
         }
         settings
+    }
+
+    /// Judges what was found for a setting that is declared otherwise.
+    ///
+    /// Promises rest on what is kept and for how long, and on the broker's own time stamps. A longer compaction lag keeps more.
+    pub fn fit(name: &str, declared: &str, found: &str) -> Fit {
+        // Numbers may be written in several ways, such as `0.1` and `0.10`.
+        let order = declared.parse::<f64>().ok().zip(found.parse::<f64>().ok()).and_then(|(a, b)| b.partial_cmp(&a));
+        match (name, order) {
+            _ if declared == found => Fit::Fits,
+            (_, Some(Ordering::Equal)) => Fit::Fits,
+            ("cleanup.policy" | "message.timestamp.type", _) => Fit::Breaks,
+            ("min.compaction.lag.ms", Some(Ordering::Less) | None) => Fit::Breaks,
+            _ => Fit::Differs,
+        }
     }
 
     /// Tells whether the last record of a key stays for ever.

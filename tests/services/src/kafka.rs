@@ -18,6 +18,8 @@ pub struct KafkaOptions {
     pub proxied: bool,
     /// Cleans and rolls quickly, for tests of compaction and retention.
     pub quick_cleaner: bool,
+    /// Asks for more copies of the state of transactions than there are brokers, so that none can be kept.
+    pub no_transactions: bool,
 }
 
 /// A running broker; it ends when this is dropped.
@@ -127,13 +129,14 @@ impl Ports {
         } else {
             ""
         };
+        let copies = if options.no_transactions { 3 } else { 1 };
         format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners={listeners},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={advertised}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              inter.broker.listener.name=PLAINTEXT\ncontroller.listener.names=CONTROLLER\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
+             transaction.state.log.replication.factor={copies}\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
              group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n{cleaner}",
             data.display()
         )

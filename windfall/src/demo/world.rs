@@ -151,7 +151,7 @@ fn config(rows: &Path) -> Config {
     // The cluster's address is known once it stands.
     let mut kafka = KafkaConfig::new("127.0.0.1:1", SchemaRegistryConfig::embedded(None));
     kafka.replication_factor = 1;
-    kafka.manage_topics = ManageTopics::None;
+    kafka.manage_topics = ManageTopics::Simulated;
     let sink = SinkConfig {
         name: "assets".to_owned(),
         kind: SinkKind::Sqlite,

@@ -108,7 +108,9 @@ impl Diagnose for PublishError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Start { source, .. } => source.diagnosis().retry(Retry::Backoff).or_help(
-                "check `kafka.bootstrap_servers` and that this client may use its transactional id (ACL Write on TransactionalId)",
+                "check that this client may use its transactional id (ACL Write on TransactionalId), and that the brokers can keep \
+                 transactions: `transaction.state.log.replication.factor` and `transaction.state.log.min.isr` must not ask for more \
+                 brokers than there are",
             ),
             Self::TooLarge { .. } => {
                 Kind::Record.help("look at the record in the log of rejects; a broker takes about 1 MB")

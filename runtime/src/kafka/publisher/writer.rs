@@ -26,8 +26,9 @@ use crate::kafka::retire::retire;
 use crate::log_identity::{Beside, Position};
 use crate::telemetry::chain;
 
-/// A broker that just started, or loads its transactions, answers retriably for some seconds.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+/// A broker that just started, or loads its transactions, answers retriably for some seconds. Whoever starts a producer shows
+/// the reason after this time, and tries again.
+const START_DEADLINE: Duration = Duration::from_secs(15);
 /// One try of a call that the deadline lets repeat.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// One try of a start, which takes up where the one before was: short, so that one that was given up ends soon.
