@@ -8,6 +8,9 @@
 pub mod apply_path;
 pub mod asset;
 pub mod config;
+#[cfg(feature = "conformance")]
+#[path = "../tests/conformance/mod.rs"]
+pub mod conformance;
 mod error;
 mod freshness;
 mod letters;

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
 mod adoption;
-mod conformance;
 mod kafka;
 mod laws;
 mod network;
 mod pooler;
 mod postgres;
 mod sqlite;
+mod stores;
 mod subjects;
 mod unique;
+
+use windfall_sink::conformance;

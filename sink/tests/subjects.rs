@@ -13,56 +13,9 @@ use windfall_sink::config::SchemaMode;
 use windfall_sink::store::memory::{Memory, MemoryStore};
 use windfall_sink::store::postgres::{Address, Deadlines, PostgresStore};
 use windfall_sink::store::sqlite::SqliteStore;
-use windfall_sink::store::{AssetStore, Identity};
-use windfall_sink::table::{ColumnKind, Table, TableName};
+use windfall_sink::table::Table;
 
-/// The topic that the tests read.
-pub(crate) const TOPIC: &str = "assets.devices";
-
-/// A row as a test sees it: the colour, whether it is deleted, and the guard.
-pub(crate) type Seen = (Option<String>, bool, (i64, i32, i64));
-
-/// A store that can be opened several times and looked into.
-pub(crate) trait Subject {
-    type Store: AssetStore;
-
-    /// Opens the table for a sink.
-    fn open(&self, sink: &str) -> Self::Store;
-    /// Makes every record with this colour one that the store refuses; the table exists by now.
-    async fn poison(&self, color: &str);
-    /// Returns all rows by asset.
-    async fn rows(&self) -> BTreeMap<String, Seen>;
-}
-
-/// The table of the tests: a colour and a version, and one column of every type.
-pub(crate) fn table(name: &str) -> Table {
-    let fields = [
-        ("collection", ColumnKind::Text),
-        ("asset_id", ColumnKind::Text),
-        ("color", ColumnKind::Text),
-        ("cost", ColumnKind::Double),
-        ("supervised", ColumnKind::Boolean),
-        ("ordered_at", ColumnKind::Timestamp),
-        ("__deleted", ColumnKind::Text),
-        ("__version", ColumnKind::Long),
-    ];
-    Table::of_fields(TableName::parse(name).unwrap(), fields).unwrap()
-}
-
-/// Values for [`table`], all but the colour the same.
-pub(crate) fn fields(color: &str) -> Vec<Field> {
-    vec![
-        Field::Text(color.to_owned()),
-        Field::Double(12.5),
-        Field::Boolean(true),
-        Field::Timestamp("2026-11-21T09:14:03.250Z".parse().unwrap()),
-        Field::Long(7),
-    ]
-}
-
-pub(crate) fn identity(sink: &str) -> Identity {
-    Identity { sink: sink.to_owned(), topic: TOPIC.to_owned() }
-}
+pub(crate) use windfall_sink::conformance::{Seen, Subject, fields, identity, table};
 
 /// Returns a name that no other test of any run has.
 pub(crate) fn unique(prefix: &str) -> String {
@@ -83,11 +36,12 @@ impl Subject for MemorySubject {
     type Store = MemoryStore;
 
     fn open(&self, sink: &str) -> MemoryStore {
-        self.0.open(sink, TOPIC)
+        self.0.open(sink, &identity(sink).topic)
     }
 
-    async fn poison(&self, color: &str) {
+    async fn poison(&self, color: &str) -> bool {
         self.0.poison(Field::Text(color.to_owned()));
+        true
     }
 
     async fn rows(&self) -> BTreeMap<String, Seen> {
@@ -123,7 +77,7 @@ impl Subject for SqliteSubject {
         self.with(sink, table("assets"), SchemaMode::Evolve)
     }
 
-    async fn poison(&self, color: &str) {
+    async fn poison(&self, color: &str) -> bool {
         let connection = rusqlite::Connection::open(&self.path).unwrap();
         connection
             .execute_batch(&format!(
@@ -131,6 +85,7 @@ impl Subject for SqliteSubject {
                  begin select raise(abort, 'poison'); end"
             ))
             .unwrap();
+        true
     }
 
     async fn rows(&self) -> BTreeMap<String, Seen> {
@@ -206,8 +161,9 @@ impl Subject for PostgresSubject {
         self.with(sink, self.table(), SchemaMode::Evolve)
     }
 
-    async fn poison(&self, color: &str) {
+    async fn poison(&self, color: &str) -> bool {
         self.by_hand(&format!("alter table $ add constraint no_poison check (color <> '{color}')")).await;
+        true
     }
 
     async fn rows(&self) -> BTreeMap<String, Seen> {

@@ -62,12 +62,13 @@ pub enum StoreError {
 
 impl StoreError {
     /// Makes an error about some record of the batch.
-    pub(crate) fn record(code: impl Into<String>, source: impl Into<Source>) -> Self {
+    pub fn record(code: impl Into<String>, source: impl Into<Source>) -> Self {
         Self::Record { at: None, code: code.into(), source: source.into() }
     }
 
     /// Names the record that an error is about, if it is about one.
-    pub(crate) fn at(self, partition: i32, offset: i64) -> Self {
+    #[must_use]
+    pub fn at(self, partition: i32, offset: i64) -> Self {
         match self {
             Self::Record { code, source, .. } => Self::Record { at: Some((partition, offset)), code, source },
             other => other,
@@ -75,7 +76,7 @@ impl StoreError {
     }
 
     /// Makes an environment error.
-    pub(crate) fn environment(cause: Cause, source: impl Into<Source>) -> Self {
+    pub fn environment(cause: Cause, source: impl Into<Source>) -> Self {
         Self::Environment { cause, source: source.into() }
     }
 }

@@ -6,31 +6,39 @@ use crate::asset::{AssetChange, Content, Field};
 
 /// What a batch comes to, each part sorted by asset so that two writers never wait for each other in a circle.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Folded<'a> {
+pub struct Folded<'a> {
     /// Rows to write.
-    pub(crate) upserts: Vec<Upsert<'a>>,
+    pub upserts: Vec<Upsert<'a>>,
     /// Assets whose only news is a tombstone.
-    pub(crate) tombstones: Vec<Tombstone<'a>>,
+    pub tombstones: Vec<Tombstone<'a>>,
     /// How many changes were overtaken by later ones.
-    pub(crate) overtaken: u64,
+    pub overtaken: u64,
 }
 
 /// A row to write.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Upsert<'a> {
-    pub(crate) asset_id: &'a str,
-    pub(crate) fields: &'a [Field],
-    pub(crate) deleted: bool,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
+pub struct Upsert<'a> {
+    /// The asset's key.
+    pub asset_id: &'a str,
+    /// One value for each of the table's columns.
+    pub fields: &'a [Field],
+    /// Whether the asset is gone.
+    pub deleted: bool,
+    /// Partition of the record.
+    pub partition: i32,
+    /// Offset of the record.
+    pub offset: i64,
 }
 
 /// A row to mark as deleted, should it be there and live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tombstone<'a> {
-    pub(crate) asset_id: &'a str,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
+pub struct Tombstone<'a> {
+    /// The asset's key.
+    pub asset_id: &'a str,
+    /// Partition of the record.
+    pub partition: i32,
+    /// Offset of the record.
+    pub offset: i64,
 }
 
 #[derive(Clone, Copy)]
@@ -49,7 +57,8 @@ enum Last<'a> {
 /// | deleted record | tombstone | the deleted record: the tombstone adds nothing |
 /// | live record | tombstone | the record's fields, deleted, under the tombstone's guard: its deleted record is missing |
 /// | tombstone | tombstone | the earlier one: it deletes, the later finds nothing left to delete |
-pub(crate) fn fold(batch: &[AssetChange]) -> Folded<'_> {
+#[must_use]
+pub fn fold(batch: &[AssetChange]) -> Folded<'_> {
     let mut last: HashMap<&str, Last<'_>> = HashMap::with_capacity(batch.len());
     let mut overtaken = 0;
     for change in batch {

@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use crate::asset::AssetChange;
 
 pub use error::{Cause, Refusal, Source, StoreError};
+pub use fold::{Folded, Tombstone, Upsert, fold};
 
 /// A store of one collection, written by one sink.
 ///
