@@ -9,11 +9,15 @@ mod file;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
+
+use crate::config::{Reading, SAVE_AS_UTF8};
+use crate::diagnose::{Diagnose, Diagnosis, Kind};
+use file::File;
 
 /// No key, password or URL is longer; a larger file was named by mistake.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -154,6 +158,10 @@ pub struct SecretBackend {
     /// Directory with one file a secret, relative to the configuration file.
     #[serde(default)]
     pub path: Option<PathBuf>,
+    /// Takes files that every user of the machine may read or change, with a warning: for platforms that mount secrets with a
+    /// mode that nobody can set.
+    #[serde(default)]
+    pub allow_exposed: bool,
 }
 
 /// What a backend of secrets is.
@@ -207,6 +215,8 @@ pub enum SecretError {
     /// Everybody may read or change it.
     #[error("the secret `{}` may be {act} by every user of this machine (mode {mode:04o})", path.display())]
     Exposed {
+        /// The backend that it belongs to.
+        backend: String,
         /// The file.
         path: PathBuf,
         /// Read or changed.
@@ -218,33 +228,39 @@ pub enum SecretError {
     #[error("`{}` is larger than {MAX_SECRET_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
     /// Not even text.
-    #[error("the secret `{}` is not a text", .0.display())]
-    NotText(PathBuf),
+    #[error("the secret `{}` {what}", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
 }
 
-impl SecretError {
-    /// Says what to do about it, in one sentence.
-    #[must_use]
-    pub fn help(&self) -> String {
+impl Diagnose for SecretError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Malformed(_) => {
-                "write `SECRET[files.NAME]` for a file or `SECRET[env.NAME]` for a variable".to_owned()
+                Kind::Configuration.help("write `SECRET[files.NAME]` for a file or `SECRET[env.NAME]` for a variable")
             }
             Self::UnknownBackend { known, .. } => {
-                format!("use one of {}, or declare it under `secrets:`", quoted_list(known))
+                Kind::Configuration.help(format!("use one of {}, or declare it under `secrets:`", quoted_list(known)))
             }
-            Self::Unset(name) => format!("set `{name}` in the environment of the process"),
-            Self::Outside(_) => "name a file that lies in the directory itself".to_owned(),
-            Self::Unreadable { path, .. } => {
-                format!("put the secret into `{}`, readable by the user that runs windfall", path.display())
+            Self::Unset(name) => Kind::Configuration.help(format!("set `{name}` in the environment of the process")),
+            Self::Outside(_) => Kind::Configuration.help("name a file that lies in the directory itself"),
+            Self::Unreadable { path, .. } => Kind::Configuration
+                .help(format!("put the secret into `{}`, readable by the user that runs windfall", path.display())),
+            Self::NotRegular { .. } | Self::TooLarge(_) => {
+                Kind::Configuration.help("name the file that holds the secret itself")
             }
-            Self::NotRegular { .. } | Self::TooLarge(_) | Self::NotText(_) => {
-                "name the file that holds the secret itself".to_owned()
-            }
-            Self::LinkOutside(_) => "put the file itself into the directory of secrets".to_owned(),
-            Self::Exposed { path, .. } => {
-                format!("run `chmod 0400 {}`, and replace the secret if others use this machine", path.display())
-            }
+            Self::NotText { .. } => Kind::Configuration.help(SAVE_AS_UTF8),
+            Self::LinkOutside(_) => Kind::Configuration.help("put the file itself into the directory of secrets"),
+            Self::Exposed { backend, path, .. } => Kind::Configuration.help(format!(
+                "run `chmod 0400 {}`, and replace the secret if others use this machine; where a platform mounts it, set the mode \
+                 there (Kubernetes: `defaultMode: 0440` with `fsGroup`; Docker Swarm: `mode: 0400` with `uid`); where no mode can be \
+                 set, as on Docker Desktop, write `allow_exposed: true` under `secrets.{backend}`",
+                path.display()
+            )),
         }
     }
 }
@@ -253,48 +269,59 @@ fn quoted_list(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Where a secret lies.
-pub(crate) enum Location<'a> {
-    Variable(&'a str),
-    File { directory: &'a Path, name: &'a str },
+/// The directory of one backend.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) allow_exposed: bool,
 }
 
-/// The backends of one configuration.
-#[derive(Debug, Clone)]
-pub struct SecretBackends {
-    directories: BTreeMap<String, PathBuf>,
-}
+/// The backends of one configuration, by name; `env` is always there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SecretBackends(pub(crate) BTreeMap<String, Directory>);
 
 impl SecretBackends {
-    /// Makes the backends from directories by name; `env` is always there.
-    #[must_use]
-    pub fn new(directories: BTreeMap<String, PathBuf>) -> Self {
-        Self { directories }
-    }
-
-    /// Reads the secret that `reference` (`files.abm.pem`, `env.NAME`) names; one line end at its end is dropped.
+    /// Reads the secret that `reference` (`files.abm.pem`, `env.NAME`) names; one line end at the end of a file is dropped.
     ///
-    /// # Errors
-    /// When the reference cannot be resolved.
-    pub fn read(&self, reference: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, SecretError> {
-        match self.locate(reference)? {
-            Location::Variable(name) => env(name).ok_or_else(|| SecretError::Unset(name.to_owned())),
-            Location::File { directory, name } => file::read(directory, name),
-        }
-    }
-
-    /// Finds where the secret that `reference` names lies, without looking there.
-    pub(crate) fn locate<'a>(&'a self, reference: &'a str) -> Result<Location<'a>, SecretError> {
+    /// Returns none where it is not read. A file that is open to others without need leaves a warning.
+    pub(crate) fn read(
+        &self,
+        reference: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        reading: Reading,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<String>, SecretError> {
         let Some((backend, name)) = reference.split_once('.').filter(|(b, n)| !b.is_empty() && !n.is_empty()) else {
             return Err(SecretError::Malformed(reference.to_owned()));
         };
-        if backend == "env" {
-            return Ok(Location::Variable(name));
-        }
-        let Some(directory) = self.directories.get(backend) else {
-            let known = self.directories.keys().cloned().chain(["env".to_owned()]).collect();
-            return Err(SecretError::UnknownBackend { backend: backend.to_owned(), known });
+        let directory = match self.0.get(backend) {
+            Some(directory) => directory,
+            None if backend == "env" => {
+                let value = (reading != Reading::Never).then(|| env(name)).flatten();
+                if value.is_none() && reading == Reading::Needed {
+                    return Err(SecretError::Unset(name.to_owned()));
+                }
+                return Ok(value);
+            }
+            None => {
+                let known = self.0.keys().cloned().chain(["env".to_owned()]).collect();
+                return Err(SecretError::UnknownBackend { backend: backend.to_owned(), known });
+            }
         };
-        Ok(Location::File { directory, name })
+        if reading == Reading::Never {
+            return Ok(None);
+        }
+        match file::read(backend, directory, name) {
+            Ok(File { text, warning }) => {
+                warnings.extend(warning);
+                Ok(Some(text))
+            }
+            Err(SecretError::Unreadable { source, .. })
+                if reading == Reading::IfThere && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

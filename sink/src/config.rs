@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn paths(config: &SinkConfig) -> Vec<String> {
-        config.violations().into_iter().map(|violation| violation.path).collect()
+        config.violations().into_iter().map(|violation| violation.path.unwrap_or_default()).collect()
     }
 
     #[test]
@@ -252,8 +252,8 @@ mod tests {
             "postgres://u:can#ary@h/d",
         ] {
             let config = sink(&format!(r#""type": "postgres", "url": "{url}""#));
-            let violations = config.violations().into_vec();
-            assert_eq!(violations[0].path, "url");
+            let violations: Vec<_> = config.violations().into_iter().collect();
+            assert_eq!(violations[0].path.as_deref(), Some("url"));
             assert!(violations[0].help.as_ref().unwrap().contains("SECRET[env.DATABASE_URL]"));
             assert!(!format!("{violations:?} {config:?}").contains("canary"));
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use windfall_runtime::config::{SAVE_AS_UTF8, text_of};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Table};
 
 use crate::collection::{self, CompiledCollection};
@@ -95,21 +96,23 @@ impl Source {
     fn read(base: &Path, path: &Path) -> Result<Self, Problems> {
         let shown = path.display().to_string();
         let path = base.join(path);
-        match std::fs::read_to_string(&path) {
+        match read(&path) {
             Ok(text) => Ok(Self { shown, text, path: Some(path) }),
-            Err(error) => {
-                let mut problems = Problems::default();
-                problems.push(&shown, Place::default(), format!("cannot be read: {error}"));
-                Err(problems)
-            }
+            Err(what) => Err(one(&shown, what)),
         }
     }
 
     fn beside(&self, name: &str) -> Result<String, String> {
         let folder =
             self.path.as_ref().and_then(|path| path.parent()).ok_or("a shipped mapping has no files beside it")?;
-        std::fs::read_to_string(folder.join(name)).map_err(|error| error.to_string())
+        read(&folder.join(name))
     }
+}
+
+/// Reads a text file; the error is the end of a sentence that begins with the file's name.
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    text_of(bytes).map_err(|what| format!("{what}; {SAVE_AS_UTF8}"))
 }
 
 fn load_one(base: &Path, config: &CollectionConfig, tables: &[Arc<SourceTable>]) -> Result<LoadedCollection, Problems> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use windfall_runtime::config::Violations;
 
 use crate::catalog::DEFAULT_COLLECTION;
 
@@ -29,23 +30,13 @@ impl CollectionConfig {
     }
 }
 
-/// A fault of the configuration: a field and what it must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Path of the field, as in `collections[0].name`.
-    pub field: String,
-    /// What it must be.
-    pub constraint: String,
-}
-
 /// Checks the configured collections without reading their files.
 #[must_use]
-pub fn violations(collections: &[CollectionConfig]) -> Vec<Violation> {
-    let mut violations = Vec::new();
+pub fn violations(collections: &[CollectionConfig]) -> Violations {
+    let mut violations = Violations::new();
     for (index, collection) in collections.iter().enumerate() {
-        let mut push = |field: &str, constraint: String| {
-            violations.push(Violation { field: format!("collections[{index}].{field}"), constraint });
-        };
+        let mut push =
+            |field: &str, constraint: String| violations.push(format!("collections[{index}].{field}"), constraint);
         let name = &collection.name;
         if windfall_schemas::identifiers::Org::parse(name).is_err() {
             push("name", format!("must match [a-z][a-z0-9_]*, `{name}` does not"));

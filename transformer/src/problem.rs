@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use windfall_runtime::config::{self, Fault};
+
 /// A place in a file; line and column count from one, a line of zero means the file as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Place {
@@ -93,6 +95,24 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        let Problem { file, place: Place { line, column }, message: what } = problem;
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let place = (line > 0).then(|| config::Place { line: number(line), column: number(column) });
+        Self { file, place, what, ..Self::default() }
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
 
 /// The least similarity (Jaro-Winkler) at which a name is offered in place of an unknown one.
 const NEAR: f64 = 0.75;

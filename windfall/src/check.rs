@@ -76,7 +76,9 @@ pub(crate) async fn run(global: &Global, args: &StageArgs) -> crate::Result<Exit
         futures_util::future::join_all(sources),
         futures_util::future::join_all(sinks),
     );
-    let lines: Vec<Line> = [kafka, registry].into_iter().chain(sources).chain(sinks).collect();
+    let file = Line::new(format!("configuration {}", global.config.display()), Ok("can be used".to_owned()));
+    let file = Line { warnings: context.warnings.clone(), ..file };
+    let lines: Vec<Line> = [file, kafka, registry].into_iter().chain(sources).chain(sinks).collect();
     let worst = lines.iter().fold(Exit::Success, |worst, line| worst.worse(line.exit));
     let rows = lines.iter().flat_map(rows).collect();
     Output::new(global.output).answer(&lines, &["", "WHAT", "ANSWER"], rows)?;

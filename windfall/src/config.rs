@@ -84,9 +84,7 @@ impl Config {
         }
         unique(&mut all, "sources", self.sources.iter().map(|source| source.name.as_str()));
         self.account_violations(&mut all);
-        for violation in windfall_transformer::config::violations(&self.collections) {
-            all.push(violation.field, violation.constraint);
-        }
+        all.extend(windfall_transformer::config::violations(&self.collections));
         self.sink_violations(&mut all);
         all
     }
@@ -109,7 +107,7 @@ impl Config {
     fn secret_violations(&self, all: &mut Violations) {
         for (name, backend) in &self.secrets {
             let path = format!("secrets.{name}");
-            let SecretBackend { kind, path: folder } = backend;
+            let SecretBackend { kind, path: folder, allow_exposed: _ } = backend;
             all.require(plain_name(name), &path, format!("must match [a-z][a-z0-9_]*, `{name}` does not"));
             all.require(name != "env", &path, "must not be called `env`: that is the environment");
             match kind {

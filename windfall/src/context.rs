@@ -1,8 +1,9 @@
 //! What a command begins with: the configuration that was loaded and checked, and the names that follow from it.
 
+use std::cell::RefCell;
 use std::path::Path;
 
-use windfall_runtime::config::{Loaded, load};
+use windfall_runtime::config::{Loaded, Rules, Violations, folder_of, load};
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::registry::RegistryClient;
@@ -23,6 +24,10 @@ pub(crate) struct Context {
     pub(crate) listen: Option<String>,
     pub(crate) collections: Vec<LoadedCollection>,
     pub(crate) names: Names,
+    /// Paths of the values whose secrets were not read.
+    pub(crate) withheld: Vec<String>,
+    /// What the configuration is to be warned of.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Looks a variable up for the configuration that names it.
@@ -32,25 +37,33 @@ fn variable(name: &str) -> Option<String> {
 
 /// Reads the configuration's file with the secrets of `part`, and refuses what cannot stand, before anything else is looked at.
 pub(crate) fn load_config(file: &Path, part: &Part) -> crate::Result<Loaded<Config>> {
-    let mut loaded = load::<Config>(file, &variable, &|places, path| part.needs(places, path))?;
-    loaded.refuse(loaded.config.violations())?;
-    let folder = loaded.folder().to_owned();
-    for sink in &mut loaded.config.sinks {
-        sink.resolve_paths(&folder);
-    }
-    Ok(loaded)
+    load_checked(file, part, &Config::violations)
+}
+
+fn load_checked(file: &Path, part: &Part, check: &dyn Fn(&Config) -> Violations) -> crate::Result<Loaded<Config>> {
+    let secrets = |places: &_, path: &str| part.reading(places, path);
+    Ok(load(file, &Rules { env: &variable, secrets: &secrets, check })?)
 }
 
 impl Context {
     /// Loads what `global` names, collections and mappings included, and of the secrets those of `part`.
     pub(crate) fn load(global: &Global, part: &Part) -> crate::Result<Self> {
-        let loaded = load_config(&global.config, part)?;
-        let folder = loaded.folder().to_owned();
-        let collections = load_collections(&folder, &loaded.config.collections).map_err(|problems| {
-            let failure = Failure::new(Kind::Configuration, "the collections cannot be used").faults(problems.iter());
-            failure.help("correct the files at the places named; nothing is read or written before they fit")
-        })?;
-        Self::of(loaded.config, collections, global)
+        let file = &global.config;
+        let collections = RefCell::new(Vec::new());
+        let check = |config: &Config| {
+            let mut all = config.violations();
+            match load_collections(folder_of(file), &config.collections) {
+                Ok(loaded) => *collections.borrow_mut() = loaded,
+                Err(problems) => all.extend(problems.into_iter().map(Into::into)),
+            }
+            all
+        };
+        let Loaded { mut config, withheld, warnings, .. } = load_checked(file, part, &check)?;
+        for sink in &mut config.sinks {
+            sink.resolve_paths(folder_of(file));
+        }
+        let context = Self::of(config, collections.into_inner(), global)?;
+        Ok(Self { withheld, warnings, ..context })
     }
 
     /// Makes a context of parts that were not read from a file, as the demo does.
@@ -58,7 +71,8 @@ impl Context {
         let instance = instance(global, &config)?;
         let listen = listen(global, &config)?;
         let names = Names::new(config.kafka.topic_prefix.clone());
-        Ok(Self { config, instance, listen, collections, names })
+        let (withheld, warnings) = (Vec::new(), Vec::new());
+        Ok(Self { config, instance, listen, collections, names, withheld, warnings })
     }
 
     /// Describes the cluster to `stage`.

@@ -139,8 +139,10 @@ fn plain_or_quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+    use windfall_runtime::config::{Reading, Rules, Violations, parse};
+
+    use super::*;
 
     #[test]
     fn yaml_says_the_same_as_json() {
@@ -148,8 +150,8 @@ mod tests {
             "name": "acme", "empty": {}, "none": null, "list": [1, "no", { "a": "x: y" }, []], "version": "1.0", "deep": { "b": true }
         });
         let text = yaml(&value);
-        let back: Value =
-            windfall_runtime::config::parse(&text, std::path::Path::new("x"), &|_| None, &|_, _| true).unwrap().config;
+        let rules = Rules::<Value> { env: &|_| None, secrets: &|_, _| Reading::Needed, check: &|_| Violations::new() };
+        let back = parse(&text, std::path::Path::new("x"), &rules).unwrap().config;
         assert_eq!(back, value, "{text}");
     }
 

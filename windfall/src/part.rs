@@ -1,6 +1,6 @@
 //! Which part of the configuration a command works with: the secrets of the others are not read.
 
-use windfall_runtime::config::Places;
+use windfall_runtime::config::{Places, Reading};
 use windfall_runtime::diagnose::Kind;
 
 use crate::cli::{StageArgs, StageName};
@@ -11,6 +11,8 @@ use crate::exit::Failure;
 pub(crate) enum Part {
     /// Everything.
     All,
+    /// Everything, secrets only as far as they are there.
+    IfThere,
     /// The sources.
     Producer,
     /// What the stages share: Kafka and the registry. The transformer needs no more.
@@ -39,10 +41,11 @@ impl Part {
         })
     }
 
-    /// Whether the secrets of the value at `path` are needed.
-    pub(crate) fn needs(&self, places: &Places, path: &str) -> bool {
+    /// Says whether the secrets of the value at `path` are read.
+    pub(crate) fn reading(&self, places: &Places, path: &str) -> Reading {
         let (list, rest) = path.split_once('[').unwrap_or((path, ""));
-        match (self, list) {
+        let needed = match (self, list) {
+            (Self::IfThere, _) => return Reading::IfThere,
             (Self::All, _) => true,
             (Self::Nothing, _) => false,
             (Self::Producer, list) => list != "sinks",
@@ -53,18 +56,19 @@ impl Part {
                 found.is_none_or(|found| found == name || found.contains("${"))
             }
             (Self::Shared | Self::Sink(_), list) => list != "sources" && list != "sinks",
-        }
+        };
+        if needed { Reading::Needed } else { Reading::Never }
     }
 
     /// Whether the producer belongs to it.
     pub(crate) fn producer(&self) -> bool {
-        matches!(self, Self::All | Self::Producer)
+        matches!(self, Self::All | Self::IfThere | Self::Producer)
     }
 
     /// Whether a sink belongs to it.
     pub(crate) fn sink(&self, name: &str) -> bool {
         match self {
-            Self::All | Self::Sinks => true,
+            Self::All | Self::IfThere | Self::Sinks => true,
             Self::Sink(wanted) => wanted == name,
             Self::Producer | Self::Shared | Self::Nothing => false,
         }
@@ -73,7 +77,9 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
-    use windfall_runtime::config::parse;
+    use std::cell::RefCell;
+
+    use windfall_runtime::config::{Rules, Violations, parse};
 
     use super::*;
 
@@ -88,9 +94,15 @@ mod tests {
 
     fn needed(part: &Part) -> Vec<&'static str> {
         let text = "sinks: [{ name: a }, { name: b }, { name: \"${ENV:x}\" }]\n";
-        let file = std::path::Path::new("w.yaml");
-        let loaded = parse::<serde_json::Value>(text, file, &|_| None, &|_, _| true).unwrap();
-        PATHS.into_iter().filter(|path| part.needs(&loaded.places, path)).collect()
+        let found = RefCell::new(None);
+        let secrets = |places: &Places, _: &str| {
+            *found.borrow_mut() = Some(places.clone());
+            Reading::Never
+        };
+        let rules = Rules::<serde_json::Value> { env: &|_| None, secrets: &secrets, check: &|_| Violations::new() };
+        parse(text, std::path::Path::new("w.yaml"), &rules).unwrap();
+        let places = found.take().unwrap();
+        PATHS.into_iter().filter(|path| part.reading(&places, path) == Reading::Needed).collect()
     }
 
     #[test]
@@ -101,6 +113,7 @@ mod tests {
         assert_eq!(needed(&Part::Sinks), [PATHS[0], PATHS[3], PATHS[4], PATHS[5]]);
         assert_eq!(needed(&Part::Sink("b".to_owned())), [PATHS[0], PATHS[4], PATHS[5]]);
         assert_eq!(needed(&Part::Nothing), [""; 0]);
+        assert_eq!(needed(&Part::IfThere), [""; 0]);
     }
 
     #[test]

@@ -36,6 +36,9 @@ struct Plan {
 /// Runs what is asked for.
 pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::of(&args.what)?)?;
+    for warning in &context.warnings {
+        warn!(configuration = %global.config.display(), "{warning}");
+    }
     let plan = plan(&context, &args.what)?;
     let stop = shutdown::on_signal()?;
     let begun = tokio::select! {

@@ -36,7 +36,11 @@ impl Desk {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         // Secrets that others may read are refused.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        self.mode(name, 0o600);
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        std::fs::set_permissions(self.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
     fn path(&self) -> &Path {

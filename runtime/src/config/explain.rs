@@ -40,21 +40,32 @@ pub fn suggestion(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// Turns an error of the reader into a fault; `translate` maps a place in the text read to one in the file.
-pub(crate) fn explain(error: &Error, places: &Places, translate: impl Fn(Place) -> Place) -> Fault {
+/// What is said of a file that breaks a limit; reading it again without a part would take as long.
+pub(crate) const TOO_MUCH: &str = "the file asks for more than a configuration needs (nesting, aliases or size)";
+
+/// Turns an error of the reader into a fault of the text that has these places.
+pub(crate) fn explain(error: &Error, places: &Places) -> Fault {
     let error = error.without_snippet();
     let place = error.location().filter(|location| location.line() > 0).map(|location| {
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        translate(Place { line: number(location.line()), column: number(location.column()) })
+        Place { line: number(location.line()), column: number(location.column()) }
     });
     let path = place
-        .and_then(|place| match error {
-            Error::SerdeMissingField { .. } => places.mapping_at(place),
-            _ => places.path_at(place).or_else(|| places.path_before(place)),
+        .and_then(|place| match missing(error) {
+            Some(_) => places.mapping_at(place),
+            None => places.path_at(place).or_else(|| places.path_before(place)),
         })
         .map(str::to_owned);
     let (what, help) = describe(error);
     Fault { place, path, what, help, ..Fault::default() }
+}
+
+/// Returns the key that is missing, where the error is about one.
+pub(crate) fn missing(error: &Error) -> Option<&str> {
+    match error.without_snippet() {
+        Error::SerdeMissingField { field, .. } => Some(field),
+        _ => None,
+    }
 }
 
 fn describe(error: &Error) -> (String, Option<String>) {
@@ -85,11 +96,14 @@ fn describe(error: &Error) -> (String, Option<String>) {
             Some((what, help)) => (what.to_owned(), Some(help.to_owned())),
             None => (msg.clone(), None),
         },
-        Error::Budget { .. } => (
-            "the file asks for more than a configuration needs (nesting, aliases or size)".to_owned(),
-            Some("write it without anchors that refer to anchors".to_owned()),
-        ),
-        other => (UserMessageFormatter.format_message(other).into_owned(), None),
+        other => {
+            let text = UserMessageFormatter.format_message(other);
+            // A limit that an alias breaks comes wrapped in the error of the alias.
+            if text.starts_with("YAML document too large") {
+                return (TOO_MUCH.to_owned(), Some("write it without anchors that refer to anchors".to_owned()));
+            }
+            (text.into_owned(), None)
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! The file is read in three steps. It is parsed once for the places of its values; `${NAME}`, `${NAME:default}` and
 //! `SECRET[backend.name]` are replaced inside string values only, so that a value can never add a key; then the structs
-//! are filled. Nothing else is taken from the environment. `$${` stands for a plain `${`.
+//! are filled. Nothing else is taken from the environment. `$${` stands for a plain `${`. Faults of all three steps are told
+//! together: a key or value that cannot be read is left out, and the rest is read and checked without it.
 
+mod encoding;
 mod explain;
 mod load;
 mod place;
@@ -13,11 +15,13 @@ mod tests;
 mod units;
 mod violation;
 
+pub use encoding::{SAVE_AS_UTF8, text_of};
 pub use explain::{nearest, suggestion};
-pub use load::{ConfigError, Fault, Loaded, MAX_CONFIG_BYTES, load, parse};
+pub use load::{ConfigError, Fault, Loaded, MAX_CONFIG_BYTES, Rules, folder_of, load, parse};
 pub use place::{Place, Places};
+pub use substitute::Reading;
 pub use units::{Period, Size, UnitError};
-pub use violation::{Violation, Violations};
+pub use violation::Violations;
 
 /// Generates the JSON Schema of a configuration, as it is checked in and as editors read it.
 #[must_use]

@@ -55,12 +55,13 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn all(_: &Places, _: &str) -> bool {
-    true
+/// Rules under which every secret is needed and nothing else is asked.
+fn rules<T>() -> Rules<'static, T> {
+    Rules { env: &env, secrets: &|_, _| Reading::Needed, check: &|_| Violations::new() }
 }
 
 fn read(text: &str) -> Result<Root, String> {
-    parse::<Root>(text, Path::new("windfall.yaml"), &env, &all).map(|loaded| loaded.config).map_err(|error| {
+    parse::<Root>(text, Path::new("windfall.yaml"), &rules()).map(|loaded| loaded.config).map_err(|error| {
         let line = |fault: &Fault| {
             let place = fault.place.map_or_else(|| "?".to_owned(), |place| place.to_string());
             let path = fault.path.as_deref().unwrap_or("?");
@@ -157,10 +158,10 @@ fn a_secret_is_read_from_a_file_beside_the_configuration() {
         "secrets: { files: { type: directory, path: ./keys } }\nsources:\n  - name: a\n    private_key: SECRET[files.abm.pem]\n",
     )
     .unwrap();
-    let loaded = load::<Root>(&file, &env, &all).unwrap();
+    let loaded = load::<Root>(&file, &rules()).unwrap();
     let key = loaded.config.sources[0].private_key.as_ref().unwrap();
     assert_eq!(key.expose(), "-----BEGIN\nabc\n-----END");
-    assert!(!format!("{:?} {loaded:?}", loaded.config).contains("abc"));
+    assert!(!format!("{:?}", loaded.config).contains("abc"));
 }
 
 fn write_secret(path: &Path, text: &str, mode: u32) {
@@ -180,7 +181,7 @@ fn a_secret_that_everybody_may_read_or_change_is_refused_with_the_remedy() {
     .unwrap();
     for (mode, act) in [(0o644, "read"), (0o602, "changed")] {
         write_secret(&folder.path().join("k"), "hunter2", mode);
-        let error = load::<Root>(&file, &env, &all).unwrap_err();
+        let error = load::<Root>(&file, &rules()).map(drop).unwrap_err();
         let fault = &error.faults()[0];
         assert!(fault.what.contains(&format!("may be {act} by every user")), "{}", fault.what);
         assert!(fault.help.as_ref().unwrap().contains("chmod 0400"));
@@ -188,7 +189,7 @@ fn a_secret_that_everybody_may_read_or_change_is_refused_with_the_remedy() {
     for mode in [0o600, 0o400, 0o440] {
         std::fs::remove_file(folder.path().join("k")).unwrap();
         write_secret(&folder.path().join("k"), "hunter2", mode);
-        assert!(load::<Root>(&file, &env, &all).is_ok(), "{mode:o}");
+        assert!(load::<Root>(&file, &rules()).is_ok(), "{mode:o}");
     }
 }
 
@@ -205,11 +206,11 @@ fn a_link_is_followed_inside_the_folder_of_secrets_only() {
     write_secret(&elsewhere.path().join("k"), "hunter2", 0o600);
     write_secret(&folder.path().join("keys/real"), "hunter2", 0o600);
     std::os::unix::fs::symlink(elsewhere.path().join("k"), folder.path().join("keys/k")).unwrap();
-    let error = load::<Root>(&file, &env, &all).unwrap_err();
+    let error = load::<Root>(&file, &rules()).map(drop).unwrap_err();
     assert!(error.faults()[0].what.contains("leads out of its directory"), "{}", error.faults()[0].what);
     std::fs::remove_file(folder.path().join("keys/k")).unwrap();
     std::os::unix::fs::symlink("real", folder.path().join("keys/k")).unwrap();
-    assert!(load::<Root>(&file, &env, &all).is_ok());
+    assert!(load::<Root>(&file, &rules()).is_ok());
 }
 
 #[test]
@@ -268,7 +269,7 @@ fn aliases_that_grow_without_end_are_refused() {
         text.push_str(&format!("{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]\n"));
     }
     let started = std::time::Instant::now();
-    assert!(parse::<serde_json::Value>(&text, Path::new("x.yaml"), &env, &all).is_err());
+    assert!(parse::<serde_json::Value>(&text, Path::new("x.yaml"), &rules()).is_err());
     assert!(started.elapsed().as_secs() < 5);
 }
 
@@ -276,25 +277,100 @@ fn aliases_that_grow_without_end_are_refused() {
 fn a_file_that_is_missing_or_too_large_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("windfall.yaml");
-    assert!(matches!(load::<Root>(&file, &env, &all), Err(ConfigError::Unreadable { .. })));
+    assert!(matches!(load::<Root>(&file, &rules()), Err(ConfigError::Unreadable { .. })));
     std::fs::write(&file, "#".repeat(1024 * 1024 + 1)).unwrap();
-    assert!(matches!(load::<Root>(&file, &env, &all), Err(ConfigError::TooLarge { .. })));
+    assert!(matches!(load::<Root>(&file, &rules()), Err(ConfigError::TooLarge { .. })));
+}
+
+/// Reads, and refuses a rule about each of these paths.
+fn broken(text: &str, paths: &'static [&'static str], secrets: &dyn Fn(&Places, &str) -> Reading) -> Vec<Fault> {
+    let check = |_: &Root| {
+        let mut all = Violations::new();
+        paths.iter().for_each(|path| all.push_with_help(*path, "must be another", "leave it out"));
+        all
+    };
+    let read = parse(text, Path::new("w.yaml"), &Rules { env: &env, secrets, check: &check });
+    read.map(drop).map_or_else(|error| error.faults().to_vec(), |()| Vec::new())
 }
 
 #[test]
 fn a_violation_is_shown_at_the_place_of_its_field() {
-    let loaded = parse::<Root>("sources:\n  - name: a\n    page_size: 0\n", Path::new("w.yaml"), &env, &all).unwrap();
-    let mut part = Violations::new();
-    part.push_with_help("page_size", "must be at least 1", "leave it out for 1000");
-    let mut all = Violations::new();
-    all.within("sources[0]", part);
-    let error = loaded.refuse(all).unwrap_err();
-    let fault = &error.faults()[0];
+    let text = "sources:\n  - name: a\n    page_size: 0\n";
+    let faults = broken(text, &["sources[0].page_size"], &|_, _| Reading::Needed);
+    assert_eq!(faults[0].to_string(), "w.yaml:3:5 `sources[0].page_size`: must be another");
+}
+
+#[test]
+fn faults_of_every_kind_are_told_together_with_their_places_in_the_file() {
+    let text = "kind: postgress\nspare: { naem: x, page_size: two }\nsources:\n  - name: \"${NOPE}\"\n    intervall: 1h\n  - { page_size: 5, url: [x], name: b }\n  - interval: 90\n    name: ${ORG}\nsurces: []\n";
+    let faults = broken(text, &["sources[1].page_size", "sources[2].name", "sources[0].name"], &|_, _| Reading::Needed);
+    let told: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    let parts = [
+        "w.yaml:1:7 `kind`: `postgress` is not",
+        "w.yaml:2:10 `spare.naem`: the key `naem` is not known",
+        "w.yaml:2:30 `spare.page_size`: ",
+        "w.yaml:4:11 `sources[0].name`: the variable `NOPE` is not set",
+        "w.yaml:5:5 `sources[0].intervall`: the key",
+        "w.yaml:6:7 `sources[1].page_size`: must be another",
+        "w.yaml:6:26 `sources[1].url`: ",
+        "w.yaml:7:15 `sources[2].interval`: `90` is not a length",
+        "w.yaml:8:5 `sources[2].name`: must be another",
+        "w.yaml:9:1 `surces`: the key `surces` is not known",
+    ];
+    assert_eq!(told.len(), parts.len(), "{told:#?}");
+    for (told, part) in told.iter().zip(parts) {
+        assert!(told.starts_with(part), "{told}, and not {part}");
+    }
+}
+
+#[test]
+fn what_follows_from_a_fault_is_not_told_as_another() {
+    // The item has no name because its name could not be read, and the list is empty because its one key was unknown.
+    let text = "sources:\n  - { name: [x] }\nspare:\n  name: { deep: 1 }\n";
+    let faults = broken(text, &["sources[0].name", "spare.name"], &|_, _| Reading::Needed);
+    let paths: Vec<_> = faults.iter().map(|fault| fault.path.clone().unwrap()).collect();
+    assert_eq!(paths, ["sources[0].name", "spare.name"], "{faults:#?}");
+}
+
+#[test]
+fn a_file_of_another_tool_is_named_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("windfall.yaml");
+    let wide =
+        |mark: &[u8]| [mark, &"kind: sqlite\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()].concat();
+    for bytes in [wide(b"\xff\xfe"), wide(b"")] {
+        std::fs::write(&file, bytes).unwrap();
+        let error = load::<Root>(&file, &rules()).map(drop).unwrap_err();
+        assert!(error.to_string().contains("UTF-16") && error.help().unwrap().contains("UTF-8"), "{error}");
+    }
+    std::fs::write(&file, "\u{feff}kind: sqlite\r\n").unwrap();
+    assert!(load::<Root>(&file, &rules()).is_ok(), "a mark and Windows line ends are no fault");
+}
+
+#[test]
+fn a_control_character_at_the_end_of_a_value_is_named_and_the_value_is_not() {
+    let env = |name: &str| Some(if name == "KEY" { "hunter2\r" } else { "acme\n" }.to_owned());
+    let text = "sources:\n  - name: ${ORG}\n    url: \"postgres://u:SECRET[env.KEY]\"\n  - name: \"b\\t\"\n";
+    let rules = Rules { env: &env, ..rules::<Root>() };
+    let error = parse(text, Path::new("w.yaml"), &rules).map(drop).unwrap_err();
+    let told: Vec<_> = error.faults().iter().map(ToString::to_string).collect();
     assert_eq!(
-        (fault.place, fault.path.as_deref()),
-        (Some(Place { line: 3, column: 5 }), Some("sources[0].page_size"))
+        told,
+        [
+            "w.yaml:2:11 `sources[0].name`: the value begins or ends with a line feed (`\\n`)",
+            "w.yaml:3:10 `sources[0].url`: the value begins or ends with a carriage return (`\\r`)",
+            "w.yaml:4:11 `sources[1].name`: the value begins or ends with a tab (`\\t`)",
+        ]
     );
-    assert!(loaded.refuse(Violations::new()).is_ok());
+}
+
+#[test]
+fn a_secret_is_looked_at_where_it_is_there_and_not_missed_where_it_is_not() {
+    let if_there = Rules { secrets: &|_, _| Reading::IfThere, ..rules::<Root>() };
+    let text = "secrets: { files: { type: directory, path: nowhere } }\nsources:\n  - { name: a, private_key: \"SECRET[env.UNSET]\", url: \"SECRET[env.KEY]\" }\nspare: { name: x, private_key: \"SECRET[files.k]\" }\n";
+    let loaded = parse(text, Path::new("w.yaml"), &if_there).unwrap();
+    assert_eq!(loaded.config.sources[0].url.as_ref().unwrap().expose(), "hunter2hunter2");
+    assert_eq!(loaded.withheld, ["sources[0].private_key", "spare.private_key"]);
 }
 
 #[test]
@@ -305,7 +381,11 @@ fn a_syntax_error_is_said_with_its_place() {
 
 /// Reads with the secrets of sources alone.
 fn sources_alone(text: &str) -> Result<Loaded<Root>, ConfigError> {
-    parse(text, Path::new("w.yaml"), &env, &|_, path| path.starts_with("sources["))
+    parse(text, Path::new("w.yaml"), &Rules { secrets: &of_sources, ..rules() })
+}
+
+fn of_sources(_: &Places, path: &str) -> Reading {
+    if path.starts_with("sources[") { Reading::Needed } else { Reading::Never }
 }
 
 #[test]
@@ -316,7 +396,7 @@ fn a_secret_that_is_not_needed_is_not_looked_for() {
     let spare = loaded.config.spare.unwrap();
     assert_eq!(spare.private_key.unwrap().expose(), "SECRET[env.UNSET]", "the reference, which opens nothing");
     assert!(spare.url.unwrap().secret());
-    let error = parse::<Root>(text, Path::new("w.yaml"), &env, &all).unwrap_err();
+    let error = parse::<Root>(text, Path::new("w.yaml"), &rules()).map(drop).unwrap_err();
     assert_eq!(error.faults()[0].what, "the variable `UNSET` is not set");
 }
 
@@ -330,15 +410,9 @@ fn a_reference_that_can_stand_for_nothing_is_refused_even_where_it_is_not_needed
 
 #[test]
 fn a_rule_about_a_value_that_was_not_read_is_left_to_whoever_needs_it() {
-    let loaded = sources_alone("spare: { name: x, private_key: \"SECRET[env.UNSET]\" }\n").unwrap();
-    let violation =
-        |path: &str| [Violation { path: path.to_owned(), constraint: "must be another".to_owned(), help: None }];
-    for path in ["spare.private_key", "spare"] {
-        assert!(loaded.refuse(violation(path)).is_ok(), "{path}");
-    }
-    for path in ["spare.name", "spare.private", "kind"] {
-        assert!(loaded.refuse(violation(path)).is_err(), "{path}");
-    }
+    let text = "spare: { name: x, private_key: \"SECRET[env.UNSET]\" }\n";
+    assert_eq!(broken(text, &["spare.private_key", "spare"], &of_sources), []);
+    assert_eq!(broken(text, &["spare.name", "spare.private", "kind"], &of_sources).len(), 3);
 }
 
 #[test]

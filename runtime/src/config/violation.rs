@@ -1,29 +1,11 @@
 //! What a configuration breaks although every field could be read.
 
-use std::fmt;
-
+use super::load::Fault;
 use crate::diagnose::Diagnose;
 
-/// One broken rule: where, what must hold, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Path of the field, `sources[0].rate_limit.share`.
-    pub path: String,
-    /// What must hold, `must lie between 0 and 1`.
-    pub constraint: String,
-    /// What to do, in one sentence.
-    pub help: Option<String>,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.path, self.constraint)
-    }
-}
-
-/// Collects violations, so that all are shown at once.
+/// Collects broken rules, so that all are shown at once; the path of each finds its place in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations(Vec<Fault>);
 
 impl Violations {
     /// Makes an empty collection.
@@ -32,20 +14,22 @@ impl Violations {
         Self::default()
     }
 
-    /// Adds one.
+    /// Adds one: where, and what must hold, as in `must lie between 0 and 1`.
     pub fn push(&mut self, path: impl Into<String>, constraint: impl Into<String>) {
-        self.0.push(Violation { path: path.into(), constraint: constraint.into(), help: None });
+        self.0.push(Fault { path: Some(path.into()), what: constraint.into(), ..Fault::default() });
     }
 
     /// Adds one with its remedy.
     pub fn push_with_help(&mut self, path: impl Into<String>, constraint: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Violation { path: path.into(), constraint: constraint.into(), help: Some(help.into()) });
+        let (path, what, help) = (Some(path.into()), constraint.into(), Some(help.into()));
+        self.0.push(Fault { path, what, help, ..Fault::default() });
     }
 
     /// Adds one that an error found, with its remedy.
     pub fn refused(&mut self, path: &str, constraint: &str, error: &impl Diagnose) {
-        let (constraint, help) = (format!("{constraint}: {error}"), error.help().map(Into::into));
-        self.0.push(Violation { path: path.to_owned(), constraint, help });
+        let (path, what, help) =
+            (Some(path.to_owned()), format!("{constraint}: {error}"), error.help().map(Into::into));
+        self.0.push(Fault { path, what, help, ..Fault::default() });
     }
 
     /// Adds one unless `holds`.
@@ -55,11 +39,16 @@ impl Violations {
         }
     }
 
+    /// Adds faults of other files, which have their places already.
+    pub fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.0.extend(faults);
+    }
+
     /// Takes over the violations of a part of the configuration that stands at `path`.
-    pub fn within(&mut self, path: &str, part: impl IntoIterator<Item = Violation>) {
-        self.0.extend(part.into_iter().map(|violation| Violation {
-            path: if violation.path.is_empty() { path.to_owned() } else { format!("{path}.{}", violation.path) },
-            ..violation
+    pub fn within(&mut self, path: &str, part: Self) {
+        self.0.extend(part.into_iter().map(|fault| {
+            let inner = fault.path.as_deref().filter(|inner| !inner.is_empty());
+            Fault { path: Some(inner.map_or_else(|| path.to_owned(), |inner| format!("{path}.{inner}"))), ..fault }
         }));
     }
 
@@ -68,17 +57,11 @@ impl Violations {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// Returns them in the order they were found.
-    #[must_use]
-    pub fn into_vec(self) -> Vec<Violation> {
-        self.0
-    }
 }
 
 impl IntoIterator for Violations {
-    type Item = Violation;
-    type IntoIter = std::vec::IntoIter<Violation>;
+    type Item = Fault;
+    type IntoIter = std::vec::IntoIter<Fault>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()

@@ -388,7 +388,8 @@ mod tests {
         config.replication_factor = 0;
         config.schema_registry.embedded = Some(EmbeddedRegistryConfig::default());
         config.schema_registry.username = Some("u".into());
-        let found: Vec<String> = config.violations().into_iter().map(|violation| violation.path).collect();
+        let found: Vec<String> =
+            config.violations().into_iter().map(|violation| violation.path.unwrap_or_default()).collect();
         let expected = [
             "bootstrap_servers[0]",
             "bootstrap_servers[1]",
