@@ -227,21 +227,43 @@ impl SourceConfig {
         }
         self.account_violations(&mut all);
         let api = self.api_url.as_deref().unwrap_or(self.kind.api_url());
-        if let Some(api) = checked_url(&mut all, "api_url", api)
-            && (api.path() != "/" || api.query().is_some())
-        {
-            all.push_with_help(
-                "api_url",
-                "must be an origin without a path",
-                format!("write `{}`", api.origin().ascii_serialization()),
-            );
+        if let Some(api) = checked_url(&mut all, "api_url", api) {
+            if api.path() != "/" || api.query().is_some() {
+                let help = format!("write `{}`", api.origin().ascii_serialization());
+                all.push_with_help("api_url", "must be an origin without a path", help);
+            }
+            self.check_host(&mut all, "api_url", &api, self.kind.api_url());
         }
-        checked_url(&mut all, "token_url", &self.token_url);
+        if let Some(token) = checked_url(&mut all, "token_url", &self.token_url) {
+            self.check_host(&mut all, "token_url", &token, DEFAULT_TOKEN_URL);
+        }
         self.rate_limit.violations(&mut all);
         self.scan.violations(&mut all);
         let share = "must be a percentage from `0%` to `100%`";
         all.require(self.breaker.percent().is_some(), "breaker.share", share);
         all
+    }
+
+    /// Refuses a host of Apple's that does something else than what `ours` is for; other hosts may be proxies or simulators.
+    fn check_host(&self, all: &mut Violations, path: &str, url: &Url, ours: &str) {
+        let host = url.host_str().unwrap_or_default();
+        let apple = host == "apple.com" || host.ends_with(".apple.com");
+        if apple && Url::parse(ours).ok().as_ref().and_then(Url::host_str) != Some(host) {
+            let known = [
+                ("appleid.apple.com", "signs people in, and gives out no tokens for this API"),
+                ("account.apple.com", "gives out tokens, and has no API"),
+                ("api-business.apple.com", "is the API of Apple Business"),
+                ("api-school.apple.com", "is the API of Apple School Manager"),
+            ];
+            let found = known.iter().find(|(name, _)| *name == host);
+            let does = found.map_or("is none that is known for this", |(_, does)| does);
+            let what = format!("does not fit an account of {}: `{host}` {does}", self.kind.portal());
+            all.push_with_help(
+                path,
+                what,
+                format!("leave `{path}` out, or write `{ours}`; compare `type` with the portal"),
+            );
+        }
     }
 
     fn account_violations(&self, all: &mut Violations) {

@@ -54,7 +54,8 @@ fn every_field_of_the_shipped_collection_has_a_source() {
 fn a_collection_that_is_not_shipped_needs_its_files() {
     let phones = CollectionConfig { name: "phones".into(), file: None, mappings: Vec::new() };
     let twice = [CollectionConfig::shipped(), CollectionConfig::shipped(), phones];
-    let found: Vec<String> = violations(&twice).into_iter().map(|violation| violation.path.unwrap_or_default()).collect();
+    let found: Vec<String> =
+        violations(&twice).into_iter().map(|violation| violation.path.unwrap_or_default()).collect();
     assert_eq!(found, ["collections[1].name", "collections[2].file", "collections[2].mappings"]);
 }
 

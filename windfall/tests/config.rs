@@ -19,6 +19,10 @@ fn source(extra: &str) -> String {
     )
 }
 
+fn postgres(url: &str) -> String {
+    format!("{KAFKA}sinks: [{{ name: a, type: postgres, url: \"{url}\", collection: devices }}]\n")
+}
+
 /// Another organization with the account of [`source`], its token endpoint written in another way.
 const SECOND: &str = "  - name: globex\n    type: abm\n    client_id: BUSINESSAPI.x\n    key_id: z\n    \
      token_url: HTTPS://account.apple.com:443/auth/oauth2/token\n    private_key: \"SECRET[files.abm.pem]\"\n";
@@ -54,6 +58,13 @@ fn each_fault_is_said_with_its_place_and_its_remedy() {
         ("a property that is ours", format!("{KAFKA}  properties: {{ acks: \"1\" }}\n")),
         ("a strange kind of source", source("").replace("type: abm", "type: amb")),
         ("a client id of the other portal", source("").replace("BUSINESSAPI.x", "SCHOOLAPI.x")),
+        ("the host where people sign in", source("    token_url: https://appleid.apple.com/auth/oauth2/token\n")),
+        ("the API of schools for a business", source("    api_url: https://api-school.apple.com\n")),
+        (
+            "a login without a mechanism, and in Java's words",
+            format!("{KAFKA}  properties: {{ sasl.username: app, sasl.jaas.config: \"password={CANARY}\" }}\n"),
+        ),
+        ("two hosts", postgres("postgres://app@db1,db2/fleet")),
         ("plain http to the world", source("    api_url: http://apple.example\n")),
         ("two sources of one account", source(SECOND)),
         (
@@ -137,6 +148,19 @@ fn a_secret_that_a_platform_mounts_for_all_to_read_is_taken_by_word_alone_and_wi
     desk.run(&["validate"]).ended(0);
     let said = desk.run(&["check", "producer"]);
     assert!(said.out().contains("warning: the secret `./secrets/abm.pem` may be read by every user"), "{}", said.out());
+}
+
+#[test]
+fn a_password_with_signs_that_a_url_takes_apart_is_named_as_that() {
+    let desk = Desk::with(&postgres("SECRET[env.DATABASE_URL]"));
+    for password in ["12/34canary", "12#canary", "12?canary", "1@canary", "canary%zz"] {
+        let url = format!("postgres://app:{password}@db/fleet");
+        let output = desk.command(&["validate"]).env("DATABASE_URL", url).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{password}");
+        assert!(said.contains("that is not encoded") && said.contains("%2F"), "{said}");
+        assert!(!said.contains("canary"), "{said}");
+    }
 }
 
 #[test]

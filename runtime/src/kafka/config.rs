@@ -173,6 +173,24 @@ const SECRET: [&str; 7] = [
     "sasl.oauthbearer.assertion.private.key.pem",
 ];
 
+/// Names that Java's clients know and librdkafka does not, with what to write instead.
+const JAVA: [(&str, &str); 13] = [
+    ("sasl.jaas.config", "write `sasl.username` and `sasl.password`"),
+    ("sasl.login.callback.handler.class", "write `sasl.oauthbearer.method: oidc` and its settings"),
+    ("sasl.client.callback.handler.class", "write `sasl.oauthbearer.method: oidc` and its settings"),
+    ("sasl.login.class", "leave it out"),
+    ("ssl.truststore.location", PEM_ROOTS),
+    ("ssl.truststore.password", "leave it out: `ssl.ca.location` names a PEM file, which has no password"),
+    ("ssl.truststore.type", "leave it out: `ssl.ca.location` names a PEM file"),
+    ("ssl.truststore.certificates", "write `ssl.ca.pem`"),
+    ("ssl.keystore.type", "leave it out: `ssl.keystore.location` names a PKCS#12 file"),
+    ("ssl.keystore.key", "write `ssl.key.pem`"),
+    ("ssl.keystore.certificate.chain", "write `ssl.certificate.pem`"),
+    ("client.dns.lookup", "leave it out: all addresses of a name are tried"),
+    ("request.timeout.ms", "write `socket.timeout.ms`"),
+];
+const PEM_ROOTS: &str = "write `ssl.ca.location` with a PEM file of the roots (`keytool -exportcert -rfc` writes one from a Java truststore)";
+
 const CORRECTNESS: &str = "Windfall sets it, its guarantees rest on it";
 
 impl KafkaConfig {
@@ -229,10 +247,35 @@ impl KafkaConfig {
             let path = format!("properties.{name}");
             if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| owned == name) {
                 violations.push(path, format!("must be left out: {instead}"));
+            } else if let Some((_, instead)) = JAVA.iter().find(|(java, _)| java == name) {
+                let what = "is a setting of Java's clients, and Windfall's client is librdkafka";
+                violations.push_with_help(path, what, *instead);
+            } else if name == "ssl.keystore.location" && value.expose().ends_with(".jks") {
+                let help = "convert it to PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) and name that file";
+                violations.push_with_help(path, "must name a PKCS#12 file: librdkafka reads no Java keystore", help);
             } else if SECRET.contains(&name.as_str()) && !value.secret() {
                 let help = "write `SECRET[files.NAME]` or `SECRET[env.NAME]` and keep the value there";
                 violations.push_with_help(path, "must be a reference to a secret", help);
             }
+        }
+        self.check_login(violations);
+    }
+
+    /// Refuses a login that librdkafka would never send: it takes the settings, and the broker closes the connection.
+    fn check_login(&self, violations: &mut Violations) {
+        let set = |name: &str| self.properties.get(name).map(|value| value.expose().to_ascii_uppercase());
+        let Some(login) = ["sasl.username", "sasl.password"].into_iter().find(|name| set(name).is_some()) else {
+            return;
+        };
+        let protocol = set("security.protocol").unwrap_or_else(|| "PLAINTEXT".to_owned());
+        if set("sasl.mechanisms").or_else(|| set("sasl.mechanism")).is_none() {
+            let help = "add `sasl.mechanisms: SCRAM-SHA-512`, or `PLAIN`, as the cluster has it";
+            violations.push_with_help(format!("properties.{login}"), "is sent only with `sasl.mechanisms`", help);
+        }
+        if !protocol.starts_with("SASL_") {
+            let what =
+                format!("is sent only with `security.protocol: SASL_SSL` or `SASL_PLAINTEXT`, not with `{protocol}`");
+            violations.push_with_help(format!("properties.{login}"), what, "add `security.protocol: SASL_SSL`");
         }
     }
 }
@@ -361,9 +404,37 @@ mod tests {
     #[test]
     fn a_password_must_come_from_a_reference() {
         let found = violations(&with_property("sasl.password", text("hunter2")));
-        assert_eq!(found, ["`properties.sasl.password` must be a reference to a secret"]);
+        assert_eq!(found[0], "`properties.sasl.password` must be a reference to a secret");
         let secret = TextOrSecret::Secret(Secret::new("hunter2"));
-        assert_eq!(violations(&with_property("sasl.password", secret)), Vec::<String>::new());
+        assert_eq!(violations(&with_property("ssl.key.password", secret)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_login_that_would_never_be_sent_is_refused() {
+        let mut config = with_property("sasl.username", text("app"));
+        let found = violations(&config);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("`properties.sasl.username` is sent only with `sasl.mechanisms`"), "{found:?}");
+        assert!(found[1].contains("security.protocol: SASL_SSL"), "{found:?}");
+        config.properties.insert("sasl.mechanism".to_owned(), text("PLAIN"));
+        config.properties.insert("security.protocol".to_owned(), text("sasl_ssl"));
+        assert_eq!(violations(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_name_that_only_java_knows_is_told_with_ours_and_its_value_is_not() {
+        let jaas =
+            "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"u\" password=\"hunter2\";";
+        for (name, value, ours) in [
+            ("sasl.jaas.config", jaas, "sasl.username"),
+            ("ssl.truststore.location", "/etc/roots.jks", "ssl.ca.location"),
+            ("ssl.keystore.location", "/etc/key.jks", "PKCS#12"),
+        ] {
+            let faults: Vec<_> = with_property(name, text(value)).violations().into_iter().collect();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].help.as_ref().unwrap().contains(ours), "{faults:?}");
+            assert!(!format!("{faults:?}").contains("hunter2"), "{faults:?}");
+        }
     }
 
     #[test]
