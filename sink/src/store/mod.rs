@@ -16,6 +16,7 @@ use crate::asset::AssetChange;
 
 pub use error::{Cause, Refusal, Source, StoreError};
 pub use fold::{Folded, Tombstone, Upsert, fold};
+pub use ownership::{Owned, may_take};
 
 /// A store of one collection, written by one sink.
 ///

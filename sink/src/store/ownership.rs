@@ -2,17 +2,23 @@
 
 use super::{Identity, Refusal};
 
-/// A row of `windfall_sinks`.
+/// A row of `windfall_sinks`, or what stands for it in another store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owned {
-    pub(crate) table: String,
-    pub(crate) sink: String,
-    pub(crate) topic: String,
+pub struct Owned {
+    /// The table.
+    pub table: String,
+    /// The sink that fills it.
+    pub sink: String,
+    /// The topic that it is filled from.
+    pub topic: String,
 }
 
 /// Decides whether a sink may have `table`, given the rows that name the table or the sink: true when it has it already,
 /// false when nobody has. A table has one sink and one topic, and a sink one table: its positions stand for that one.
-pub(crate) fn may_take(rows: &[Owned], identity: &Identity, table: &str) -> Result<bool, Refusal> {
+///
+/// # Errors
+/// When another sink has the table, or this sink another table or topic.
+pub fn may_take(rows: &[Owned], identity: &Identity, table: &str) -> Result<bool, Refusal> {
     let Identity { sink, topic } = identity;
     let asked = table.to_owned();
     match rows.iter().find(|row| row.table == table) {
