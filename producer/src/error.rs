@@ -1,36 +1,33 @@
 //! Why a producer ends.
 
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+use windfall_runtime::kafka::consumer::ConsumerError;
 use windfall_runtime::kafka::topics::TopicError;
 use windfall_runtime::retry::Retry;
 
 use crate::apple::DirectoryError;
 use crate::apple::client::ConnectError;
-use crate::checkpoint::{Scans, at_work};
 use crate::ledger::LedgerError;
 
 /// Why a producer ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
-    /// Another process has taken the source over.
-    #[error("source `{source_name}` was taken over by {}", other(instance, by.as_deref()))]
-    Fenced {
+    /// The group that shares the source out does not take this process.
+    #[error("source `{source_name}` cannot be shared with other processes")]
+    Membership {
         /// Name of the source.
         source_name: String,
-        /// Name of this instance.
-        instance: String,
-        /// Name of the other one, where it could be read.
-        by: Option<String>,
+        /// What happened.
+        #[source]
+        source: ConsumerError,
     },
-    /// A process is at work on this source.
-    #[error("another instance (`{instance}`) is at work on source `{source_name}`: it moved {seconds}s ago")]
+    /// The group of the source has a living member, so a single run leaves the source to it.
+    #[error("another instance is at work on source `{source_name}`: {members}")]
     AtWork {
         /// Name of the source.
         source_name: String,
-        /// The other instance.
-        instance: String,
-        /// How long ago its scan moved.
-        seconds: i64,
+        /// The members of the group, by client id and host.
+        members: String,
     },
     /// A topic is missing or other than declared.
     #[error("topics of the producer are not as declared")]
@@ -93,12 +90,6 @@ pub enum ProducerError {
 }
 
 impl ProducerError {
-    /// Refuses a source on which another instance is at work.
-    pub(crate) fn when_at_work(scans: &Scans, source_name: &str, instance: &str, now: i64) -> Result<(), Self> {
-        let Some((instance, ago)) = at_work(scans, instance, now) else { return Ok(()) };
-        Err(ProducerError::AtWork { source_name: source_name.to_owned(), instance, seconds: ago / 1000 })
-    }
-
     /// Returns the worse of two: who does not know us outweighs who does not let us, and both any other.
     #[must_use]
     pub(crate) fn worse(self, other: Self) -> Self {
@@ -114,11 +105,9 @@ impl ProducerError {
 impl Diagnose for ProducerError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            ProducerError::Fenced { .. } => Kind::Superseded.help(
-                "run one process for each source; give each process of a host its own `instance` in the configuration, or by --instance",
-            ),
+            ProducerError::Membership { source, .. } => source.diagnosis(),
             ProducerError::AtWork { .. } => Kind::Superseded
-                .help("wait for its scan to end, or stop it; a scan that does not move is free after 60 s"),
+                .help("leave the work to it, or stop it first; one that was killed is out of its group after 10 s"),
             ProducerError::Stalled { .. } => Kind::Unavailable
                 .help("check that the brokers and the schema registry can be reached, then run it again")
                 .retry(Retry::Never),
@@ -131,14 +120,5 @@ impl Diagnose for ProducerError {
             ProducerError::Connect { source, .. } => source.diagnosis(),
             ProducerError::Task { .. } => Kind::Unavailable.into(),
         }
-    }
-}
-
-/// Names the process that took over from `instance`.
-fn other(instance: &str, by: Option<&str>) -> String {
-    match by {
-        Some(by) if by == instance => format!("another process, which is configured with the same `instance` (`{by}`)"),
-        Some(by) => format!("another process, of `instance` `{by}`"),
-        None => format!("another process, which is configured with the same `instance` (`{instance}`) or source"),
     }
 }

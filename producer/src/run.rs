@@ -2,25 +2,24 @@
 
 use std::sync::Arc;
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::Status;
-use windfall_runtime::kafka::Connection;
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::topics;
+use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::device::DeviceKey;
 use windfall_schemas::scan::ScanKey;
 use windfall_schemas::server::ServerKey;
-use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION, source_member};
 
 use crate::apple::DeviceDirectory;
 use crate::apple::client::AppleDirectory;
-use crate::checkpoint::Writer;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
@@ -43,6 +42,8 @@ pub struct Setup {
     pub clock: SharedClock,
     /// The board on which each source shows how it is.
     pub status: Status,
+    /// Whether this process is the only producer by construction, as the demo's is: it joins no group.
+    pub alone: bool,
 }
 
 /// A source to be run: its settings, and how its reader is made once it is known what the limiter remembers.
@@ -95,30 +96,16 @@ pub async fn connect(connection: &Connection, registry: RegistryClient) -> Resul
     Ok(Cluster { connection: connection.clone(), names, codecs: Arc::new(codecs) })
 }
 
-/// Serves every source until the token is cancelled; the first that must end ends them all.
+/// Serves every source until the token is cancelled; what ends one of them ends no other.
 ///
 /// # Errors
-/// The first error that no other try can heal: see [`ProducerError`].
+/// The worst error of a source by its exit code, when all have ended: see [`ProducerError`].
 pub async fn serve<D: DeviceDirectory + 'static>(
     setup: &Setup,
     jobs: Vec<Job<D>>,
     shutdown: CancellationToken,
 ) -> Result<(), ProducerError> {
-    let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
-    let stop = shutdown.child_token();
-    let mut tasks = JoinSet::new();
-    for job in jobs {
-        let source = source(setup, &cluster, job, stop.clone());
-        tasks.spawn(source.run());
-    }
-    let mut first_error = None;
-    while let Some(joined) = tasks.join_next().await {
-        if let Err(error) = ended(joined) {
-            stop.cancel();
-            first_error.get_or_insert(error);
-        }
-    }
-    first_error.map_or(Ok(()), Err)
+    each(setup, jobs, shutdown, Source::run).await.map(drop)
 }
 
 /// Scans every source once, one beside the other, and returns the worst outcome; what one of them meets stops no other.
@@ -130,18 +117,39 @@ pub async fn serve_once<D: DeviceDirectory + 'static>(
     jobs: Vec<Job<D>>,
     shutdown: CancellationToken,
 ) -> Result<OnceOutcome, ProducerError> {
+    let outcomes = each(setup, jobs, shutdown, Source::run_once).await?;
+    // A source that was stopped before its end has left something out.
+    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(OnceOutcome::Incomplete));
+    Ok(outcomes.max().unwrap_or(OnceOutcome::Complete))
+}
+
+/// Works on each source in a task of its own, and waits for all of them.
+async fn each<D, T, F>(
+    setup: &Setup,
+    jobs: Vec<Job<D>>,
+    shutdown: CancellationToken,
+    work: fn(Source<D>) -> F,
+) -> Result<Vec<T>, ProducerError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ProducerError>> + Send + 'static,
+{
     let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
     let mut tasks = JoinSet::new();
     for job in jobs {
-        tasks.spawn(source(setup, &cluster, job, shutdown.clone()).run_once());
+        let source = source(setup, &cluster, job, shutdown.clone());
+        let part = source.part.clone();
+        let work = work(source);
+        tasks.spawn(async move { work.await.inspect_err(|error| part.failed(chain(error).to_string())) });
     }
-    let mut outcomes = Vec::new();
+    let mut done = Vec::new();
     let mut worst: Option<ProducerError> = None;
     while let Some(joined) = tasks.join_next().await {
-        match ended(joined) {
-            // A source that was stopped before its end has left something out.
-            Ok(outcome) => outcomes.push(outcome.unwrap_or(OnceOutcome::Incomplete)),
+        let failed = |error| ProducerError::Task { source_name: "producer".to_owned(), source: Box::new(error) };
+        match joined.map_err(failed).flatten() {
+            Ok(outcome) => done.push(outcome),
             Err(error) => {
+                error!(error = %chain(&error), help = error.help().as_deref(), "source ended");
                 worst = Some(match worst.take() {
                     Some(worst) => worst.worse(error),
                     None => error,
@@ -149,7 +157,7 @@ pub async fn serve_once<D: DeviceDirectory + 'static>(
             }
         }
     }
-    worst.map_or(Ok(outcomes.into_iter().max().unwrap_or(OnceOutcome::Complete)), Err)
+    worst.map_or(Ok(done), Err)
 }
 
 fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: CancellationToken) -> Source<D> {
@@ -158,16 +166,6 @@ fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: Cancellati
     let clock = Arc::clone(&setup.clock);
     let stall = Arc::new(Stall::new(&clock));
     Source { settings, cluster: cluster.clone(), clock, part, shutdown, connect, stall }
-}
-
-/// Says what has become of a task, and tells the error of one that has failed.
-fn ended<T>(joined: Result<Result<T, ProducerError>, JoinError>) -> Result<T, ProducerError> {
-    let failed = |error| ProducerError::Task { source_name: "producer".to_owned(), source: Box::new(error) };
-    let ended = joined.map_err(failed).flatten();
-    if let Err(error) = &ended {
-        error!(error = %chain(error), help = error.help().as_deref(), "source ended");
-    }
-    ended
 }
 
 /// Serves the configured sources until the token is cancelled: [`serve`] with Apple's API.
@@ -205,7 +203,11 @@ fn apple_jobs(setup: &Setup, sources: &[SourceConfig], once: bool) -> Vec<Job<Ap
 }
 
 fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> SourceSettings {
-    let transactional_id = names.producer_transactional_id(&config.name);
+    let membership = match (setup.alone, once) {
+        (true, _) => None,
+        (false, true) => Some(Membership::Dynamic),
+        (false, false) => Some(Membership::Static { instance: source_member(&config.name, &setup.instance) }),
+    };
     SourceSettings {
         origin: Origin {
             org: config.name.clone(),
@@ -216,9 +218,6 @@ fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> 
         resume_within: config.scan.resume_within.get(),
         breaker: config.breaker.limits(),
         instance: setup.instance.clone(),
-        process: uuid::Uuid::new_v4().to_string(),
-        writer: if once { Writer::SingleRun } else { Writer::Serving },
-        // A single run must not fence a process that serves: it looks for one and refuses instead.
-        transactional_id: if once { format!("{transactional_id}-once") } else { transactional_id },
+        membership,
     }
 }

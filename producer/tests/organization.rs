@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
-use windfall_producer::error::ProducerError;
 use windfall_producer::scans::{self, Approval};
 use windfall_producer::source::OnceOutcome;
-use windfall_runtime::config::Period;
 use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::sender::Sender;
 use windfall_runtime::kafka::{Outgoing, table};
@@ -278,6 +276,7 @@ async fn a_scan_that_is_killed_goes_on_where_it_stopped_and_is_complete() {
     let header = rig.header().await;
     assert_eq!((header.state.as_deref(), header.page), (Some("running"), Some(3)));
     let asked = rig.requests().len();
+    rig.nobody_at_work().await;
 
     assert_eq!(rig.once().await, OnceOutcome::Complete);
     let header = rig.header().await;
@@ -325,6 +324,7 @@ async fn a_scan_that_is_resumed_with_an_expired_cursor_begins_anew_and_is_comple
         () = until("the third page is asked for", hangs) => {}
     }
     rig.command(Command::ExpireCursors);
+    rig.nobody_at_work().await;
     assert_eq!(rig.once().await, OnceOutcome::Complete);
     let header = rig.header().await;
     assert_eq!((header.scan_number, header.page, header.devices), (Some(2), Some(4), Some(40)));
@@ -472,26 +472,6 @@ async fn an_attribute_whose_type_changed_for_the_whole_fleet_costs_no_device_and
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_whose_source_is_taken_over_ends_and_names_the_setting() {
-    let mut rig = Rig::new(still(20, 1), 10).await;
-    rig.source.scan.interval = Period::from_secs(1);
-    rig.once().await;
-    let (first_stop, second_stop) = (CancellationToken::new(), CancellationToken::new());
-    let first = rig.serve(&first_stop);
-    let asked = rig.requests().len();
-    until("it scans", async || rig.requests().len() > asked + 3).await;
-    let second = rig.serve(&second_stop);
-    let error = first.await.unwrap().unwrap_err();
-    assert!(matches!(&error, ProducerError::Fenced { .. }), "{error:?}");
-    assert!(error.to_string().contains("`instance`") && error.help().unwrap().contains("--instance"), "{error}");
-    assert!(!second.is_finished(), "the one that took over goes on");
-    second_stop.cancel();
-    second.await.unwrap().unwrap();
-    let events = rig.events().await;
-    assert_eq!(events.len(), 20, "nothing is published twice");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_writer_whose_commit_is_in_doubt_is_thrown_away_and_the_scan_goes_on() {
     let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
     let proxy = Proxy::start(kafka.proxy_port(), kafka.proxied_port()).unwrap();
@@ -502,9 +482,7 @@ async fn a_writer_whose_commit_is_in_doubt_is_thrown_away_and_the_scan_goes_on()
         let fifth = async || rig.requests().iter().any(|asked| asked.route == "devices" && asked.page == Some(5));
         until("the fifth page is asked for", fifth).await;
         proxy.deaf(Some(Direction::Up));
-        let reason =
-            |part: &str| rig.setup.status.snapshot().parts[part].details.get("reason").map(ToString::to_string);
-        let thrown_away = async || reason("producer acme").is_some_and(|reason| reason.contains("taking over again"));
+        let thrown_away = async || rig.setup.status.snapshot().parts["producer acme"].details.contains_key("reason");
         until("the writer is thrown away", thrown_away).await;
         proxy.deaf(None);
         proxy.cut();

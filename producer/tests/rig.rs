@@ -1,10 +1,12 @@
 //! The producer on real parts: the simulator as Apple, a real Kafka, a registry in this process.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,12 +15,12 @@ use windfall_producer::error::ProducerError;
 use windfall_producer::ledger::Cluster;
 use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
-use windfall_runtime::clock::{ScaledClock, SharedClock, SystemClock};
+use windfall_runtime::clock::{Clock, ScaledClock, SharedClock, SystemClock};
 use windfall_runtime::config::Period;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::{KafkaConfig, SchemaRegistryConfig};
 use windfall_runtime::kafka::table::{self, FoldRequest};
-use windfall_runtime::kafka::{Connection, Headers};
+use windfall_runtime::kafka::{Connection, Headers, groups};
 use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
@@ -32,6 +34,32 @@ use windfall_schemas::server::{ServerKey, ServerValue};
 use windfall_schemas::topic::{Names, value_subject};
 use windfall_simulator::journal::{Record, Response};
 use windfall_simulator::{Builder, Command, Handle, JournalMode, Running, Simulator};
+
+/// A wall clock that can be wrong, in milliseconds.
+pub(crate) struct Wrong {
+    right: SystemClock,
+    pub(crate) by: AtomicI64,
+}
+
+impl Wrong {
+    pub(crate) fn by(by: i64) -> Arc<Self> {
+        Arc::new(Self { right: SystemClock::new(), by: AtomicI64::new(by) })
+    }
+}
+
+impl Clock for Wrong {
+    fn now(&self) -> DateTime<Utc> {
+        self.right.now() + chrono::Duration::milliseconds(self.by.load(Ordering::Relaxed))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.right.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.right.sleep(duration)
+    }
+}
 
 /// One organization, one producer, and everything around them.
 pub(crate) struct Rig {
@@ -110,6 +138,7 @@ impl Rig {
             connection: Connection::new(&kafka, "producer", "a"),
             registry: RegistryClient::embedded(EmbeddedRegistry::in_memory(), true),
             status: Status::new("a", Arc::clone(&clock)),
+            alone: false,
             clock,
         };
         Self { sim, setup, source, names: Names::new(prefix) }
@@ -177,6 +206,13 @@ impl Rig {
         }
     }
 
+    /// Waits until every process has left the group of the organization, as one does that is killed, after its session time-out.
+    pub(crate) async fn nobody_at_work(&self) {
+        let group = self.names.producer_group(&self.source.name);
+        let left = async || groups::members(&self.setup.connection, &group).await.unwrap().is_empty();
+        until("the group is empty", left).await;
+    }
+
     pub(crate) async fn cluster(&self) -> Cluster {
         run::connect(&self.setup.connection, self.setup.registry.clone()).await.unwrap()
     }
@@ -238,13 +274,24 @@ impl Rig {
 
     /// The parts of the scan state that are not tombstoned, by name.
     pub(crate) async fn parts(&self) -> BTreeMap<String, ScanValue> {
+        let parts = self.all_parts().await.into_iter().filter(|(key, _)| key.org == self.source.name);
+        parts.map(|(key, value)| (key.part, value)).collect()
+    }
+
+    /// The headers of the devices' newest scans, by organization.
+    pub(crate) async fn scans(&self) -> BTreeMap<String, ScanValue> {
+        let headers = self.all_parts().await.into_iter().filter(|(key, _)| key.part.is_empty());
+        headers.map(|(key, value)| (key.org, value)).collect()
+    }
+
+    async fn all_parts(&self) -> BTreeMap<ScanKey, ScanValue> {
         let mut parts = BTreeMap::new();
         for Read { key, value, .. } in self.read::<ScanKey, ScanValue>(self.names.scans(), 1).await {
             let key = key.unwrap();
             if key.table == "devices" {
                 match value {
-                    Some(value) => parts.insert(key.part, value),
-                    None => parts.remove(&key.part),
+                    Some(value) => parts.insert(key, value),
+                    None => parts.remove(&key),
                 };
             }
         }
@@ -266,7 +313,7 @@ impl Rig {
     }
 }
 
-/// Waits until `met` says so, and fails the test when it does not in half a minute.
+/// Waits until `met` says so, and fails the test when it does not in two minutes.
 pub(crate) async fn until(what: &str, mut met: impl AsyncFnMut() -> bool) {
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     let waiting = async {
@@ -274,7 +321,7 @@ pub(crate) async fn until(what: &str, mut met: impl AsyncFnMut() -> bool) {
             pace.tick().await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "{what} within 30 s");
+    assert!(tokio::time::timeout(Duration::from_secs(120), waiting).await.is_ok(), "{what} within two minutes");
 }
 
 /// `kind` and id of each event, sorted.

@@ -1,19 +1,23 @@
-//! Several processes and one organization: who writes, and who ends.
+//! Several processes and one organization: who works, who stands by, and who goes on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use windfall_producer::config::RateLimitConfig;
 use windfall_producer::error::ProducerError;
 use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
-use windfall_runtime::diagnose::Diagnose as _;
+use windfall_runtime::diagnose::{Diagnose as _, Kind};
+use windfall_runtime::health::State;
+use windfall_runtime::kafka::consumer::ConsumerError;
+use windfall_schemas::topic::source_member;
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
 use windfall_simulator::Command;
 
-use crate::rig::{Rig, still, until};
+use crate::rig::{Rig, Wrong, still, until};
+
+const HOUR: i64 = 3_600_000;
 
 /// A broker that one process reaches through a proxy, and every other one directly.
 struct Cut {
@@ -38,8 +42,7 @@ impl Cut {
     /// Swallows what the process sends, until it has thrown its writer away.
     async fn off(&self, setup: &Setup) {
         self.proxy.deaf(Some(Direction::Up));
-        let thrown_away = async || reason(setup).is_some_and(|reason| reason.contains("taking over again"));
-        until("the writer is thrown away", thrown_away).await;
+        until("the writer is thrown away", async || reason(setup).is_some()).await;
     }
 
     fn mend(&self) {
@@ -52,6 +55,10 @@ fn reason(setup: &Setup) -> Option<String> {
     setup.status.snapshot().parts.get("producer acme")?.details.get("reason").map(ToString::to_string)
 }
 
+fn state(setup: &Setup, org: &str) -> Option<State> {
+    Some(setup.status.snapshot().parts.get(&format!("producer {org}"))?.state)
+}
+
 /// Waits for scans to begin and end after this moment, read in the way of `setup`.
 async fn scans_on(rig: &mut Rig, setup: &Setup) {
     let reader = std::mem::replace(&mut rig.setup, setup.clone());
@@ -61,37 +68,49 @@ async fn scans_on(rig: &mut Rig, setup: &Setup) {
     rig.setup = reader;
 }
 
+/// Tells that each device was published, and nothing twice.
+async fn published_once(rig: &Rig, devices: usize) {
+    let events = rig.events().await;
+    let ids: BTreeSet<_> = events.iter().map(|event| event.event_id.clone().unwrap()).collect();
+    let known: BTreeSet<_> = events.iter().map(|event| event.after.as_ref().unwrap().device_id.clone()).collect();
+    assert_eq!((events.len(), ids.len(), known.len()), (devices, devices, devices));
+}
+
+/// Two names of processes, of which the first is the one that holds `acme` when both are there.
+fn instances() -> [String; 2] {
+    let mut names = ["p".to_owned(), "q".to_owned()];
+    names.sort_by_key(|name| source_member("acme", name));
+    names
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_was_cut_off_ends_when_another_has_taken_over_and_never_fences_it() {
+async fn a_process_that_was_cut_off_gives_the_source_up_and_stands_by_when_it_is_back() {
     let cut = Cut::start();
-    for (instance, named) in [("b", "of `instance` `b`"), ("a", "the same `instance` (`a`)")] {
-        let mut rig = cut.rig().await;
-        let stop = CancellationToken::new();
-        let first = rig.serve(&stop);
-        until("it scans", async || rig.requests().len() > 10).await;
-        cut.off(&rig.setup).await;
+    let mut rig = cut.rig().await;
+    let [holder, heir] = instances();
+    rig.setup = rig.peer(&format!("127.0.0.1:{}", cut.proxy.port()), &holder);
+    let ours = rig.setup.clone();
+    let stop = CancellationToken::new();
+    let first = rig.serve(&stop);
+    until("it scans", async || rig.requests().len() > 10).await;
+    let other = rig.peer(cut.kafka.bootstrap(), &heir);
+    let second = rig.serve_as(other.clone(), &stop);
+    until("the other one stands by", async || state(&other, "acme") == Some(State::Standby)).await;
+    assert!(other.status.snapshot().ready, "whoever stands by is ready");
 
-        let other = rig.peer(cut.kafka.bootstrap(), instance);
-        let second = rig.serve_as(other.clone(), &stop);
-        scans_on(&mut rig, &other).await;
-        rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
-        cut.mend();
-
-        let ended = tokio::time::timeout(Duration::from_secs(60), first).await;
-        let error = ended.expect("it ends instead of fencing").unwrap().unwrap_err();
-        assert!(matches!(&error, ProducerError::Fenced { .. }), "{error:?}");
-        assert!(error.to_string().contains(named), "{error}");
-        assert!(error.help().unwrap().contains("--instance"), "{:?}", error.help());
-        scans_on(&mut rig, &other).await;
-        assert!(!second.is_finished(), "the one that took over was never fenced");
-        assert_eq!(reason(&other), None, "nor did it ever lose its writer");
-        stop.cancel();
-        second.await.unwrap().unwrap();
-        rig.setup = other;
-        let events = rig.events().await;
-        let devices: BTreeSet<_> = events.iter().map(|event| event.after.as_ref().unwrap().device_id.clone()).collect();
-        assert_eq!((events.len(), devices.len()), (61, 61), "nothing is lost and nothing comes twice");
-    }
+    cut.off(&ours).await;
+    scans_on(&mut rig, &other).await;
+    rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
+    cut.mend();
+    let back = async || matches!(state(&ours, "acme"), Some(State::Running | State::Standby));
+    until("the first one is back in the group", back).await;
+    scans_on(&mut rig, &other).await;
+    assert!(!first.is_finished() && !second.is_finished(), "neither ends");
+    stop.cancel();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    rig.setup = other;
+    published_once(&rig, 61).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +136,7 @@ async fn a_process_that_was_cut_off_alone_goes_on_whoever_served_before_it() {
     assert!(!serving.is_finished());
     stop.cancel();
     serving.await.unwrap().unwrap();
-    assert_eq!(rig.events().await.len(), 61);
+    published_once(&rig, 61).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,117 +159,180 @@ async fn requests_go_on_counting_over_a_take_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_single_run_keeps_away_from_another_instance_that_reads_its_servers_or_waits() {
-    let mut rig = Rig::scaled(still(20, 2), 10, 50.0).await;
-    rig.source.scan.interval = Period::from_secs(600);
-    rig.faults("servers hang x1");
-    let stop = CancellationToken::new();
-    let serving = rig.serve(&stop);
-    let handle = rig.handle();
-    let hangs = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
-    until("it reads its servers", hangs).await;
-    let other = rig.peer(windfall_services::kafka(), "b");
-    let refused = async || {
-        let ended = run::run_once(&other, std::slice::from_ref(&rig.source), CancellationToken::new()).await;
-        match ended {
-            Err(ProducerError::AtWork { instance, .. }) => Some(instance),
-            _ => None,
-        }
-    };
-    assert_eq!(refused().await.as_deref(), Some("a"), "no page has shown its scan yet");
-    assert!(!rig.parts().await.contains_key(""));
-
-    // It waits for so long that its take-over is forgotten.
-    let taken_at = rig.parts().await["owner"].updated_at;
-    let shown = async || rig.parts().await["owner"].updated_at > taken_at.map(|at| at + 90_000);
-    until("it shows that it still waits", shown).await;
-    assert_eq!(refused().await.as_deref(), Some("a"));
-    stop.cancel();
-    serving.await.unwrap().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_single_run_elsewhere_has_published_is_not_published_again_by_the_process_that_serves() {
-    let mut rig = Rig::scaled(still(20, 2), 10, 50.0).await;
-    rig.source.scan.interval = Period::from_secs(600);
+async fn a_single_run_leaves_the_source_to_the_process_that_serves_it_whatever_its_clock_says() {
+    let mut rig = Rig::new(still(60, 2), 10).await;
+    rig.source.scan.interval = Period::from_secs(1);
     let stop = CancellationToken::new();
     let serving = rig.serve(&stop);
     until("it scans", async || !rig.requests().is_empty()).await;
-    let ended = async |number| {
-        let header = rig.parts().await.remove("");
-        header.is_some_and(|header| header.scan_number >= Some(number) && header.state.as_deref() == Some("complete"))
-    };
-    until("its scan ends", async || ended(1).await).await;
+    for by in [0, HOUR, -HOUR] {
+        let other = Setup { clock: Wrong::by(by), ..rig.peer(windfall_services::kafka(), "b") };
+        let ended = run::run_once(&other, std::slice::from_ref(&rig.source), CancellationToken::new()).await;
+        let error = ended.unwrap_err();
+        assert!(matches!(&error, ProducerError::AtWork { .. }), "{error:?}");
+        assert!(error.to_string().contains("`windfall-producer-a` at "), "it is named: {error}");
+        assert_eq!(error.kind(), Kind::Superseded, "exit code 1");
+    }
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    published_once(&rig, 60).await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_clock_is_wrong_stands_by_and_goes_on_when_the_other_is_killed() {
+    for by in [HOUR, -HOUR] {
+        let mut rig = Rig::new(still(60, 2), 10).await;
+        rig.source.scan.interval = Period::from_secs(1);
+        let [holder, heir] = instances();
+        rig.setup = rig.peer(windfall_services::kafka(), &holder);
+        let stop = CancellationToken::new();
+        let first = rig.serve(&stop);
+        until("it scans", async || rig.requests().len() > 10).await;
+        let other = Setup { clock: Wrong::by(by), ..rig.peer(windfall_services::kafka(), &heir) };
+        let second = rig.serve_as(other.clone(), &stop);
+        until("the other one stands by", async || state(&other, "acme") == Some(State::Standby)).await;
+        rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
+
+        first.abort();
+        let heir_scans = async || {
+            let header = rig.parts().await.remove("").unwrap_or_default();
+            header.detail.is_some_and(|detail| detail.contains(&format!(r#""instance":"{heir}""#)))
+        };
+        until("the other one scans", heir_scans).await;
+        let asked = rig.requests().len();
+        until("it asks on", async || rig.requests().len() > asked + 20).await;
+        stop.cancel();
+        second.await.unwrap().unwrap();
+        published_once(&rig, 61).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebalance_in_the_middle_of_a_page_repeats_at_most_that_page() {
+    let rig = Rig::new(still(60, 2), 10).await;
+    let handle = rig.handle();
+    let stop = CancellationToken::new();
+    let [heir, holder] = instances();
+    // The heir comes first in the order of the members, so the group gives it the source when it joins.
+    let first = rig.serve_as(rig.peer(windfall_services::kafka(), &holder), &stop);
+    rig.faults("devices page=4 hang x1");
+    let hangs = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
+    until("the fourth page is asked for", hangs).await;
+    let second = rig.serve_as(rig.peer(windfall_services::kafka(), &heir), &stop);
+    let header = async || rig.parts().await.remove("").unwrap_or_default();
+    until("the scan ends", async || header().await.state.as_deref() == Some("complete")).await;
+    let header = header().await;
+    assert_eq!((header.scan_number, header.page), (Some(1), Some(6)), "the same scan went on");
+    assert!(header.detail.unwrap().contains(&format!(r#""instance":"{heir}""#)));
+    let pages =
+        |page| rig.requests().iter().filter(|asked| asked.route == "devices" && asked.page == Some(page)).count();
+    assert_eq!([1, 2, 3, 4, 5, 6].map(pages), [1, 1, 1, 2, 1, 1]);
+    assert!(!first.is_finished(), "it stands by");
+    stop.cancel();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    published_once(&rig, 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_sources_spread_over_two_processes() {
+    const ORGS: [&str; 3] = ["acme", "globex", "initech"];
+    let rig = Rig::new(still(30, 1).orgs(ORGS), 10).await;
+    let sources = ORGS.map(|org| rig.account(org));
+    // Of most pairs of names each comes first for some source.
+    let first = |org: &str, peer: &str| source_member(org, "p") < source_member(org, peer);
+    let spreads = |peer: &String| ORGS.iter().any(|org| first(org, peer)) && !ORGS.iter().all(|org| first(org, peer));
+    let peer = (0..).map(|number| format!("q{number}")).find(spreads).unwrap();
+    let setups = ["p", &peer].map(|instance| rig.peer(windfall_services::kafka(), instance));
+    let stop = CancellationToken::new();
+    let serving = setups.clone().map(|setup| {
+        let (sources, stop) = (sources.clone(), stop.clone());
+        tokio::spawn(async move { run::run(&setup, &sources, stop).await })
+    });
+    let spread = async || {
+        ORGS.iter().all(|org| {
+            let [ours, theirs] = if first(org, &peer) { [0, 1] } else { [1, 0] };
+            state(&setups[ours], org) == Some(State::Running) && state(&setups[theirs], org) == Some(State::Standby)
+        })
+    };
+    until("each source is held by the first in its order", spread).await;
+    let scans = async || rig.scans().await.values().filter(|it| it.state.as_deref() == Some("complete")).count();
+    until("all are scanned", async || scans().await == 3).await;
+    stop.cancel();
+    for serving in serving {
+        serving.await.unwrap().unwrap();
+    }
+    published_once(&rig, 90).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_of_the_same_instance_ends_the_first_which_names_the_setting() {
+    let mut rig = Rig::new(still(20, 1), 10).await;
+    rig.source.scan.interval = Period::from_secs(1);
+    let (first_stop, second_stop) = (CancellationToken::new(), CancellationToken::new());
+    let first = rig.serve(&first_stop);
+    until("it scans", async || rig.requests().len() > 3).await;
+    let second = rig.serve(&second_stop);
+    let error = first.await.unwrap().unwrap_err();
+    let fenced = |source: &ConsumerError| matches!(source, ConsumerError::Fenced { .. });
+    assert!(matches!(&error, ProducerError::Membership { source, .. } if fenced(source)), "{error:?}");
+    assert!(error.help().unwrap().contains("--instance"), "{error}");
+    assert!(!second.is_finished(), "the one that took over goes on");
+    second_stop.cancel();
+    second.await.unwrap().unwrap();
+    published_once(&rig, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_a_transaction_for_taking_too_long_ends_no_source() {
+    let cut = Cut::start();
+    let mut rig = cut.rig().await;
+    let stop = CancellationToken::new();
+    let serving = rig.serve(&stop);
+    rig.setup = rig.peer(cut.kafka.bootstrap(), "reader");
+    until("it scans", async || rig.requests().len() > 10).await;
+    cut.proxy.stall_ends("windfall-producer-acme");
     rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
-    let other = rig.peer(windfall_services::kafka(), "b");
-    let outcome = run::run_once(&other, std::slice::from_ref(&rig.source), CancellationToken::new()).await;
-    assert_eq!(outcome.unwrap(), OnceOutcome::Complete);
-    assert_eq!(rig.events().await.len(), 21);
-    until("the next scan of the one that serves ends", async || ended(3).await).await;
-    assert!(rig.header().await.detail.unwrap().contains(r#""instance":"a""#));
+    assert!(cut.proxy.wait_stalled(Duration::from_secs(60)), "a commit is on its way");
+    // Reading committed records to the end of the topic takes until the broker has ended the transaction by itself.
+    assert!(!rig.scans().await.is_empty());
+    cut.proxy.release();
+    let added = async || rig.events().await.len() == 61;
+    until("the change is published", added).await;
     assert!(!serving.is_finished());
     stop.cancel();
     serving.await.unwrap().unwrap();
-    assert_eq!(rig.events().await.len(), 21, "it has read what the other one had written");
+    published_once(&rig, 61).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_serves_waits_for_a_single_run_elsewhere_and_goes_on_where_it_died() {
-    let mut rig = Rig::scaled(still(20, 2), 10, 50.0).await;
-    rig.source.scan.interval = Period::from_secs(400);
-    let stop = CancellationToken::new();
-    let serving = rig.serve(&stop);
-    until("it scans", async || !rig.requests().is_empty()).await;
-    let header = async || {
-        let header = rig.parts().await.remove("").unwrap_or_default();
-        (header.scan_number.unwrap_or(0), header.state.unwrap_or_default())
-    };
-    until("its scan ends", async || header().await == (1, "complete".to_owned())).await;
-
-    rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
-    rig.faults("devices page=2 hang x1");
-    let (other, source) = (rig.peer(windfall_services::kafka(), "b"), rig.source.clone());
-    let single = tokio::spawn(async move { run::run_once(&other, &[source], CancellationToken::new()).await });
-    let handle = rig.handle();
-    let hangs = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
-    until("the single run is in the middle of its scan", hangs).await;
-    let asked = rig.requests().len();
-    until("the other waits for it", async || {
-        reason(&rig.setup).is_some_and(|it| it.contains("single run of instance `b`"))
-    })
-    .await;
-    assert_eq!((rig.requests().len(), header().await), (asked, (2, "running".to_owned())));
-
-    single.abort();
-    until("the scan ends that was begun", async || header().await == (2, "complete".to_owned())).await;
-    assert!(rig.header().await.detail.unwrap().contains(r#""instance":"a""#));
-    stop.cancel();
-    serving.await.unwrap().unwrap();
-    assert_eq!(rig.events().await.len(), 21);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_was_overtaken_between_two_lists_asks_apple_for_nothing_more() {
-    let mut rig = Rig::new(still(60, 150), 10).await;
-    rig.source.rate_limit = RateLimitConfig { requests: 100, per: Period::from_secs(60), share: 1.0 };
+async fn a_wait_that_another_process_was_told_is_kept_by_the_one_that_takes_over_again() {
+    let cut = Cut::start();
+    let mut rig = cut.rig().await;
+    let [holder, heir] = instances();
+    rig.setup = rig.peer(&format!("127.0.0.1:{}", cut.proxy.port()), &holder);
+    let ours = rig.setup.clone();
     let stop = CancellationToken::new();
     let first = rig.serve(&stop);
-    until("it reads its linkage lists", async || rig.requests().iter().any(|asked| asked.route == "linkage")).await;
-    // Whatever comes after the one request that the second process can make is of the first one.
-    rig.faults("servers hang x1");
-    let second = rig.serve_as(rig.peer(windfall_services::kafka(), "b"), &stop);
-    let handle = rig.handle();
-    let asks = async || handle.faults_played().iter().any(|(_, times)| *times > 0);
-    until("the second one asks", asks).await;
-    let asked = rig.requests().len();
-    let error = tokio::time::timeout(Duration::from_secs(60), first).await.expect("the first one ends").unwrap();
-    assert!(matches!(error, Err(ProducerError::Fenced { .. })), "{error:?}");
-
+    until("it scans", async || rig.requests().len() > 10).await;
+    let other = rig.peer(cut.kafka.bootstrap(), &heir);
+    let second = rig.serve_as(other.clone(), &stop);
+    until("the other one stands by", async || state(&other, "acme") == Some(State::Standby)).await;
+    cut.off(&ours).await;
+    scans_on(&mut rig, &other).await;
+    rig.setup = other;
+    rig.faults("devices 429 retry-after=45 x1");
+    let refused = || rig.requests().iter().position(|asked| asked.status == Some(429));
+    until("the other one is told to wait", async || refused().is_some()).await;
+    let kept = async || rig.parts().await["limiter"].detail.as_ref().is_some_and(|it| it.contains("45000"));
+    until("that is durable", kept).await;
+    second.abort();
+    cut.mend();
+    let at = refused().unwrap();
+    until("the first one has the source again, and asks", async || rig.requests().len() > at + 1).await;
     let requests = rig.requests();
-    let later: Vec<_> = requests[asked..].iter().map(|asked| asked.target.as_str()).collect();
-    assert!(later.len() <= 1, "one was in flight at most: {later:?}");
-    assert!((1..100).contains(&asked), "it was in the middle of its lists: {asked}");
+    let waited = requests[at + 1].at_wall - requests[at].at_wall;
+    assert!(waited >= chrono::Duration::seconds(45), "it came after {waited}");
     stop.cancel();
-    second.await.unwrap().unwrap();
+    first.await.unwrap().unwrap();
 }

@@ -1,50 +1,21 @@
 //! Trouble that lasts: what the board shows of it, how a single run ends, and what a wrong clock leaves behind.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use windfall_producer::config::{RateLimitConfig, SourceConfig};
 use windfall_producer::error::ProducerError;
 use windfall_producer::run;
 use windfall_producer::source::OnceOutcome;
-use windfall_runtime::clock::{Clock, SharedClock, SystemClock};
+use windfall_runtime::clock::SharedClock;
 use windfall_runtime::config::Period;
 use windfall_runtime::diagnose::Diagnose as _;
-use windfall_runtime::health::PartStatus;
+use windfall_runtime::health::{PartStatus, State};
 use windfall_simulator::journal::Record;
 use windfall_simulator::{Command, ReleaseAnswer};
 
-use crate::rig::{Rig, still, told, until};
-
-/// A wall clock that can be wrong, in milliseconds.
-struct Wrong {
-    right: SystemClock,
-    by: AtomicI64,
-}
-
-impl Wrong {
-    fn by(by: i64) -> Arc<Self> {
-        Arc::new(Self { right: SystemClock::new(), by: AtomicI64::new(by) })
-    }
-}
-
-impl Clock for Wrong {
-    fn now(&self) -> DateTime<Utc> {
-        self.right.now() + chrono::Duration::milliseconds(self.by.load(Ordering::Relaxed))
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.right.elapsed()
-    }
-
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.right.sleep(duration)
-    }
-}
+use crate::rig::{Rig, Wrong, still, told, until};
 
 fn shown(rig: &Rig) -> Option<PartStatus> {
     rig.setup.status.snapshot().parts.remove("producer acme")
@@ -86,6 +57,26 @@ async fn a_single_run_that_is_refused_for_one_source_reads_the_others() {
     assert_eq!(rig.header().await.state.as_deref(), Some("complete"));
     stop.cancel();
     serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_one_source_ends_neither_the_others_nor_the_process() {
+    let rig = Rig::new(still(25, 1).orgs(["acme", "globex"]), 10).await;
+    let broken = SourceConfig { token_url: "no url".into(), ..rig.account("globex") };
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn({
+        let (setup, sources, stop) = (rig.setup.clone(), [broken, rig.source.clone()], stop.clone());
+        async move { run::run(&setup, &sources, stop).await }
+    });
+    let part = |name: &str| rig.setup.status.snapshot().parts.remove(name);
+    let failed = async || part("producer globex").is_some_and(|part| part.state == State::Failed);
+    until("the broken one has ended", failed).await;
+    let scanned = async || rig.parts().await.get("").is_some_and(|it| it.state.as_deref() == Some("complete"));
+    until("the other one is scanned", scanned).await;
+    assert!(!serving.is_finished() && part("producer acme").is_some_and(|part| part.ready));
+    stop.cancel();
+    let error = serving.await.unwrap().unwrap_err();
+    assert!(matches!(&error, ProducerError::Connect { source_name, .. } if source_name == "globex"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,8 @@ pub enum State {
     Starting,
     /// It works, or waits for work.
     Running,
+    /// Another process does this work; this one takes over when that one is gone.
+    Standby,
     /// It waits for something to heal; the detail `reason` says for what.
     Paused,
     /// It did what it was asked to do once.
@@ -186,7 +188,7 @@ fn show(entry: &PartEntry, now: Duration) -> PartStatus {
     let silent = now.saturating_sub(entry.since.max(entry.quiet_until));
     let ready = match entry.state {
         State::Running => silent <= entry.limit,
-        State::Finished => true,
+        State::Standby | State::Finished => true,
         State::Starting | State::Paused | State::Failed => false,
     };
     PartStatus {

@@ -36,8 +36,3 @@ pub fn for_key(framed_key: &[u8], partitions: i32) -> i32 {
     assert!(partitions > 0, "a topic has at least one partition");
     (murmur2(framed_key) & 0x7fff_ffff) % partitions
 }
-
-/// Returns the partition of a source in `windfall.sources`: by its name as bare text.
-pub fn for_source(name: &str) -> i32 {
-    for_key(name.as_bytes(), crate::topic::SOURCES_PARTITIONS)
-}

@@ -74,10 +74,6 @@ pub enum ScanPart {
     Audit,
     /// Position in `windfall.signals`.
     Signals,
-    /// The process that serves the organization, as it took over and while it works.
-    Owner,
-    /// The same of a single run.
-    SingleRun,
     /// A part that this version does not know.
     Other(String),
 }
@@ -91,10 +87,8 @@ impl ScanPart {
                 "limiter" => Some(Self::Limiter),
                 "audit" => Some(Self::Audit),
                 "signals" => Some(Self::Signals),
-                "owner" => Some(Self::Owner),
                 _ => None,
             },
-            Some(("owner", "once")) => Some(Self::SingleRun),
             Some(("seen", page)) => page.parse().ok().map(Self::Seen),
             Some(("suspect", device)) => Some(Self::Suspect(device.to_owned())),
             Some(("held", rest)) => rest
@@ -116,8 +110,6 @@ impl std::fmt::Display for ScanPart {
             Self::Limiter => f.write_str("limiter"),
             Self::Audit => f.write_str("audit"),
             Self::Signals => f.write_str("signals"),
-            Self::Owner => f.write_str("owner"),
-            Self::SingleRun => f.write_str("owner:once"),
             Self::Other(text) => f.write_str(text),
         }
     }

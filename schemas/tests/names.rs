@@ -1,7 +1,10 @@
 //! Names, partitions and settings are those of the contract.
 
+use std::collections::BTreeSet;
+
 use windfall_schemas::topic::{
-    CollectionTopics, Names, Table, TopicSpec, client_id, key_subject, min_insync_replicas, value_subject,
+    CollectionTopics, Names, Table, TopicSpec, client_id, key_subject, min_insync_replicas, source_member,
+    value_subject,
 };
 
 use crate::samples;
@@ -16,7 +19,7 @@ fn declared(prefix: &str) -> Vec<TopicSpec> {
 fn the_declared_topics_are_those_of_the_contract() {
     let lines: Vec<String> = declared("")
         .into_iter()
-        .chain([Names::default().registry_topic(), Names::default().sources_topic()])
+        .chain([Names::default().registry_topic()])
         .map(|spec| {
             let settings: Vec<String> =
                 spec.settings().iter().skip(2).map(|(name, value)| format!("{name}={value}")).collect();
@@ -62,7 +65,7 @@ fn groups_and_ids_are_those_of_the_contract() {
     assert_eq!(names.map_group("devices"), "apple.windfall-map-devices");
     assert_eq!(names.merge_group("devices"), "apple.windfall-merge-devices");
     assert_eq!(names.sink_group("assets"), "apple.windfall-sink-assets");
-    assert_eq!(names.producer_transactional_id("acme"), "apple.windfall-producer-acme");
+    assert_eq!(names.producer_group("acme"), "apple.windfall-producer-acme");
     assert_eq!(names.map_transactional_id("devices", "i1"), "apple.windfall-map-devices-i1");
     assert_eq!(names.merge_transactional_id("devices", "i1"), "apple.windfall-merge-devices-i1");
     assert_eq!(client_id("map", "i1"), "windfall-map-i1");
@@ -101,4 +104,16 @@ fn a_table_is_found_by_its_topic() {
 #[test]
 fn one_replica_may_be_away() {
     assert_eq!([1, 2, 3, 5].map(min_insync_replicas), [1, 1, 2, 4]);
+}
+
+#[test]
+fn the_order_of_members_differs_from_source_to_source() {
+    let first = |source: &str| {
+        let members = ["a", "b", "c"].map(|instance| source_member(source, instance));
+        members.into_iter().min().unwrap()
+    };
+    let firsts: BTreeSet<String> = (0..20).map(|number| first(&format!("org-{number}")).split_off(9)).collect();
+    assert_eq!(firsts.into_iter().collect::<Vec<_>>(), ["a", "b", "c"], "each is first for some source");
+    assert_eq!(source_member("acme", "host-1.example"), source_member("acme", "host-1.example"));
+    assert!(source_member("acme", "host-1.example").ends_with("-host-1.example"));
 }

@@ -1,9 +1,6 @@
 //! The partitioner agrees with other clients, key by key.
 
-use windfall_schemas::{
-    partition::{for_key, for_source, murmur2},
-    topic::SOURCES_PARTITIONS,
-};
+use windfall_schemas::partition::{for_key, murmur2};
 
 /// Made by `murmur2.py` with another implementation.
 const TABLE: &str = include_str!("murmur2.tsv");
@@ -23,12 +20,4 @@ fn a_thousand_keys_have_the_partition_that_other_clients_give_them() {
         keys += 1;
     }
     assert_eq!(keys, 1000);
-}
-
-#[test]
-fn a_source_has_one_of_the_shared_partitions() {
-    for name in ["acme", "acme_school", "a"] {
-        assert_eq!(for_source(name), for_key(name.as_bytes(), SOURCES_PARTITIONS));
-        assert!((0..SOURCES_PARTITIONS).contains(&for_source(name)));
-    }
 }

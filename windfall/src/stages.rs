@@ -35,7 +35,8 @@ pub(crate) struct Stages {
 impl Stages {
     /// Reads the organizations until it is told to stop.
     pub(crate) async fn producer(self) -> crate::Result<Exit> {
-        let setup = self.producer_setup();
+        // Only the demo serves with dynamic members, and its producer is the only one.
+        let setup = windfall_producer::run::Setup { alone: self.dynamic, ..self.producer_setup() };
         windfall_producer::run::run(&setup, &self.context.config.sources, self.stop.clone()).await?;
         Ok(Exit::Success)
     }
@@ -58,6 +59,7 @@ impl Stages {
             registry: self.registry.clone(),
             clock: self.clock.clone(),
             status: self.status.clone(),
+            alone: false,
         }
     }
 

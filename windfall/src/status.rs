@@ -71,6 +71,7 @@ fn row(name: &str, part: &PartStatus) -> Vec<String> {
     let state = match part.state {
         State::Starting => "starting",
         State::Running => "running",
+        State::Standby => "standby",
         State::Paused => "paused",
         State::Finished => "finished",
         State::Failed => "failed",

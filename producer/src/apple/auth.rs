@@ -175,6 +175,12 @@ impl Tokens {
         })
     }
 
+    /// Begins to count anew with what `state` says; the token at hand stays good.
+    pub fn take_over_again(&self, state: &LimiterState) {
+        let budget = TokenBudget::take_over(state, &self.account.fingerprint(&self.key), self.clock.now());
+        self.lock().budget = budget;
+    }
+
     /// Counts the next token request ahead, if one is due and allowed; tells whether the state has changed by it.
     pub fn reserve(&self) -> bool {
         let (now, wall) = (self.clock.elapsed(), self.clock.now());

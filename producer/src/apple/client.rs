@@ -388,6 +388,13 @@ impl DeviceDirectory for AppleDirectory {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone_from(state);
     }
 
+    fn merge(&self, state: &LimiterState) {
+        let merged = self.state().merge(state);
+        self.limiter.take_over_again(&merged);
+        self.tokens.take_over_again(&merged);
+        self.saved(state);
+    }
+
     fn pace(&self) -> Pace {
         self.limiter.pace()
     }

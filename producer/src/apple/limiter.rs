@@ -81,6 +81,12 @@ impl Limiter {
         }
     }
 
+    /// Begins anew with what `state` says, as [`Limiter::take_over`] does: others may have used the budget up to this moment.
+    pub fn take_over_again(&self, state: &LimiterState) {
+        self.lock().take_over_again(state, self.now(), self.clock.now());
+        self.changed.notify_waiters();
+    }
+
     fn now(&self) -> Duration {
         self.clock.elapsed() + HEAD_START
     }

@@ -63,6 +63,11 @@ pub trait DeviceDirectory: Send + Sync {
     /// Notes that `state` is durable.
     fn saved(&self, _state: &LimiterState) {}
 
+    /// Heeds what another process may have written since this one last worked: its waits, its pace and its token requests.
+    ///
+    /// Called at each take-over but the first. Nothing is sent within one period from now.
+    fn merge(&self, _state: &LimiterState) {}
+
     /// Tells how fast requests are let through now, and what the next one waits for.
     fn pace(&self) -> Pace {
         Pace::default()

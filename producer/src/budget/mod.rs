@@ -17,7 +17,7 @@ mod turns;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -47,6 +47,30 @@ pub struct LimiterState {
     pub account: Option<String>,
     /// No token request before this: the token endpoint's `Retry-After`.
     pub tokens_not_before: Option<DateTime<Utc>>,
+}
+
+impl LimiterState {
+    /// Joins what two processes know: the longer waits, the slower pace, the token requests of both.
+    #[must_use]
+    pub fn merge(self, other: &Self) -> Self {
+        let Self { not_before, retry_after_ms, requests, tokens, refusals, account, tokens_not_before } = other;
+        let (not_before, retry_after_ms) = (self.not_before, self.retry_after_ms).max((*not_before, *retry_after_ms));
+        // Whoever asked last knows how the endpoint answers now.
+        let (refusals, account) = match tokens.last() >= self.tokens.last() {
+            true => (*refusals, account.clone()),
+            false => (self.refusals, self.account),
+        };
+        let tokens: BTreeSet<_> = self.tokens.into_iter().chain(tokens.iter().copied()).collect();
+        Self {
+            not_before,
+            retry_after_ms,
+            requests: self.requests.into_iter().chain(*requests).reduce(f64::min),
+            tokens: tokens.into_iter().collect(),
+            refusals,
+            account,
+            tokens_not_before: self.tokens_not_before.max(*tokens_not_before),
+        }
+    }
 }
 
 /// How fast requests are let through.
@@ -164,6 +188,12 @@ impl Budget {
             retry_after: retry_after.filter(|_| !left.is_zero()),
             turns: Turns::default(),
         }
+    }
+
+    /// Takes the source over again, after others may have used its budget; whoever waits keeps its place.
+    pub fn take_over_again(&mut self, state: &LimiterState, now: Duration, wall: DateTime<Utc>) {
+        let turns = std::mem::take(&mut self.turns);
+        *self = Self { turns, ..Self::take_over(self.limit, state, now, wall) };
     }
 
     /// Enters somebody who waits; [`Budget::leave`] must follow if no [`Turn::Go`] does.

@@ -6,7 +6,6 @@
 
 mod approving;
 mod header;
-mod owner;
 mod plan;
 mod suspect;
 
@@ -16,7 +15,6 @@ use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 
 pub use approving::Approving;
 pub use header::{Header, Missing, Reason, Scope, State};
-pub use owner::{Claim, Owner, Writer, at_work, overtaken_by, single_run};
 pub use plan::{First, Origin as PlanOrigin, Plan};
 pub use suspect::Suspect;
 
@@ -82,8 +80,6 @@ pub struct Scans {
     pub signals: Option<i64>,
     /// The approval that is published piece by piece, as far as it has come.
     pub approving: Option<Approving>,
-    serving: Option<Owner>,
-    single_run: Option<Owner>,
 }
 
 impl Scans {
@@ -118,15 +114,8 @@ impl Scans {
                 self.signals = value.as_ref().and_then(|value| value.detail.as_deref()?.parse().ok());
             }
             part if part == Approving::place() => self.approving = value.as_ref().and_then(Approving::read),
-            ScanPart::Owner => self.serving = value.as_ref().and_then(Owner::read),
-            ScanPart::SingleRun => self.single_run = value.as_ref().and_then(Owner::read),
             _ => {}
         }
-    }
-
-    /// Lists who last took the organization over, to serve it or for a single run.
-    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
-        self.serving.iter().chain(&self.single_run)
     }
 
     fn apply_chunk(&mut self, name: String, chunk: u32, value: Option<&ScanValue>) {

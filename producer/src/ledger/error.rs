@@ -18,15 +18,6 @@ pub enum LedgerError {
     /// A topic was not read to its end.
     #[error("own topic was not read")]
     Fold(#[source] Box<TableError>),
-    /// It could not be told in time whether somebody else has taken over.
-    #[error("could not tell within {seconds}s whether another process has taken over")]
-    Unseen {
-        /// How long it was tried.
-        seconds: u64,
-    },
-    /// Somebody else has written of the organization, so what is known of it is behind.
-    #[error("another process has written of this organization meanwhile")]
-    Outrun,
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
@@ -56,29 +47,15 @@ impl From<TableError> for LedgerError {
     }
 }
 
-impl LedgerError {
-    /// Returns whether another process has taken over.
-    #[must_use]
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, LedgerError::Publish(error) if error.is_fenced())
-    }
-}
-
 impl Diagnose for LedgerError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            LedgerError::Publish(error) if error.is_fenced() => error.diagnosis(),
+            // Also when the writer is fenced: the group tells whether another process has taken over.
             LedgerError::Publish(error) => error.diagnosis().retry(Retry::Backoff),
             LedgerError::Fold(error) => match &**error {
                 TableError::KeySchema { .. } | TableError::Schema { .. } => error.diagnosis(),
                 error => error.diagnosis().retry(Retry::Backoff),
             },
-            LedgerError::Unseen { .. } => Kind::Unavailable.help(
-                "check that the brokers can be reached, and that no transaction hangs in `abm.scans` (kafka-transactions.sh find-hanging)",
-            ),
-            LedgerError::Outrun => Kind::Superseded
-                .help("run `--once` where nothing serves the source, or leave the work to the process that does")
-                .retry(Retry::Backoff),
             LedgerError::Encode(error) => error.diagnosis(),
             LedgerError::Unwritable(found) => {
                 found.first().map_or(Kind::Record.into(), |found| found.error.diagnosis())

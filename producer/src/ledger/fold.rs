@@ -10,39 +10,27 @@ use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryError;
 use windfall_schemas::device::{DeviceKey, DeviceValue};
 use windfall_schemas::envelope::Envelope;
-use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
+use windfall_schemas::scan::{ScanKey, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
 
 use super::hidden::{self, Hidden, Place};
-use super::{Cluster, LedgerError};
-use crate::checkpoint::{Claim, Owner, Part, Scans, Writer};
+use super::{Cluster, Found, LedgerError};
+use crate::checkpoint::{Part, Scans};
 use crate::fleet::{Event, Fleet, Known, Servers};
 use crate::memory::Memory;
 
-/// What a take-over has read.
-pub(super) struct Read {
-    pub(super) memory: Memory,
-    pub(super) hidden: Hidden,
-    /// When the newest record of `abm.scans` was written, by the broker's clock.
-    pub(super) newest_at: Option<i64>,
-    /// The ends of the devices' topic.
-    pub(super) ends: BTreeMap<i32, i64>,
-    /// Up to where `abm.scans` was read.
-    pub(super) read_to: i64,
-}
-
-/// Reads the fleet, the servers and the scan state of one organization.
+/// Reads the fleet, the servers and the scan state of one organization; returns the ends of the devices' topic with it.
 pub(super) async fn memory(
     cluster: &Cluster,
     org: &str,
     report: impl Fn(&FoldProgress) + Send + Sync + Clone + 'static,
-) -> Result<Read, LedgerError> {
+) -> Result<(Found, BTreeMap<i32, i64>), LedgerError> {
     let names = &cluster.names;
     let (devices, device_ends) =
         read::<Fleet>(cluster, Some(org), &names.devices(), CHANGE_PARTITIONS, report.clone()).await?;
     let (servers, _) = read::<Servers>(cluster, Some(org), &names.servers(), SINGLE_PARTITION, report.clone()).await?;
-    let (scans, scan_ends) = read::<OneScans>(cluster, Some(org), &names.scans(), SINGLE_PARTITION, report).await?;
+    let (scans, _) = read::<OneScans>(cluster, Some(org), &names.scans(), SINGLE_PARTITION, report).await?;
     let hidden = Hidden {
         devices: devices.hidden,
         servers: servers.hidden,
@@ -50,14 +38,7 @@ pub(super) async fn memory(
         passed_over: devices.passed_over + servers.passed_over + scans.passed_over,
     };
     let memory = Memory { fleet: devices.state, servers: servers.state, scans: scans.state.0 };
-    let read_to = scan_ends.get(&0).copied().unwrap_or(0);
-    Ok(Read { memory, hidden, newest_at: scans.newest_at, ends: device_ends, read_to })
-}
-
-/// Reads the scan state of one organization.
-pub(crate) async fn scans(cluster: &Cluster, org: &str) -> Result<Scans, LedgerError> {
-    let read = read::<OneScans>(cluster, Some(org), &cluster.names.scans(), SINGLE_PARTITION, |_| ()).await;
-    Ok(read?.0.state.0)
+    Ok((Found { memory, hidden }, device_ends))
 }
 
 /// Reads the scan state of every organization.
@@ -159,62 +140,17 @@ impl Folds for AllScans {
     }
 }
 
-/// Reads the take-overs of one organization by its writers of one kind, in the order of their offsets; of committed ones
-/// alone, which may have to be waited for, or of all that were ever begun.
-pub(super) async fn claims(
-    cluster: &Cluster,
-    org: &str,
-    writer: Writer,
-    committed: bool,
-) -> Result<Vec<Claim>, LedgerError> {
-    let request = FoldRequest::whole(cluster.names.scans(), 0..SINGLE_PARTITION);
-    let request = if committed { request } else { request.uncommitted() };
-    let decoder = cluster.codecs.decoder.clone();
-    let owner_of = org.to_owned();
-    let folded = table::fold(&cluster.connection, request, Vec::new(), move |claims, record: Record| {
-        decoder.learn_blocking(&record)?;
-        // What cannot be read may never have been committed, and is no take-over.
-        let Ok(key) = decoder.key::<ScanKey>(&record) else { return Ok(()) };
-        if key.org != owner_of || ScanPart::parse(&key.part) != writer.part() {
-            return Ok(());
-        }
-        let value = decoder.value::<ScanValue>(&record).ok().flatten();
-        if let Some(owner) = value.as_ref().and_then(Owner::read) {
-            claims.push(Claim { offset: record.offset, owner });
-        }
-        Ok(())
-    });
-    Ok(folded.await?.state)
-}
-
-/// Lists the offsets of one organization's records from `from` on, committed or not, and tells where the topic ends.
-pub(super) async fn written(cluster: &Cluster, org: String, from: i64) -> Result<(Vec<i64>, i64), LedgerError> {
-    let request = FoldRequest::tail(cluster.names.scans(), &BTreeMap::from([(0, from)])).uncommitted();
-    let decoder = cluster.codecs.decoder.clone();
-    let folded = table::fold(&cluster.connection, request, Vec::new(), move |written, record: Record| {
-        decoder.learn_blocking(&record)?;
-        if decoder.key::<ScanKey>(&record).is_ok_and(|key| key.org == org) {
-            written.push(record.offset);
-        }
-        Ok(())
-    });
-    let folded = folded.await?;
-    Ok((folded.state, folded.next_offsets.get(&0).copied().unwrap_or(from)))
-}
-
 /// What was folded, and what could not be.
 #[derive(Default)]
 struct Taken<S> {
     state: S,
     hidden: BTreeMap<String, Place>,
     passed_over: u64,
-    newest_at: Option<i64>,
 }
 
 impl<S: Folds> Taken<S> {
     /// Folds a record of `org`, or of any organization; see [`super::hidden`] for what becomes of one that cannot be read.
     fn take(&mut self, decoder: &Decoder, org: Option<&str>, record: &Record) -> Result<(), RegistryError> {
-        self.newest_at = record.timestamp_ms.max(self.newest_at);
         decoder.learn_blocking(record)?;
         let Ok(key) = decoder.key::<S::Key>(record) else {
             self.passed_over += 1;

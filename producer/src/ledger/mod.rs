@@ -1,8 +1,9 @@
 //! The Kafka side of one organization: its topics are read into memory at the take-over and written in transactions.
 //!
-//! The order of a take-over is fixed: fence the writer before us and say so in `abm.scans`, ask the ends of our own output,
-//! read it to there, and only then compute. A ledger whose commit has failed is dead: it is dropped and the take-over runs
-//! again, unless another process has taken over meanwhile ([`Ledger::overtaken_by`]).
+//! The order of a take-over is fixed: fence the writer before us, ask the ends of our own output, read it to there, and only
+//! then compute. Each transaction carries the membership by which this process holds the source, so that one that does not
+//! hold it any more cannot commit. A ledger whose commit has failed is dead: it is dropped, and the source is taken over again
+//! when its group assigns it again.
 
 mod codecs;
 mod error;
@@ -10,32 +11,29 @@ mod fold;
 mod hidden;
 mod keys;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use metrics::histogram;
-use windfall_runtime::kafka::publisher::{Publisher, Timing, Transaction};
+use windfall_runtime::kafka::publisher::{Input, Publisher, Timing, Transaction};
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::table::FoldProgress;
-use windfall_runtime::kafka::{Connection, Headers, Outgoing, table};
+use windfall_runtime::kafka::{Connection, Headers, Outgoing};
 use windfall_runtime::metrics::{TRANSACTION_SECONDS, label};
 use windfall_schemas::topic::Names;
 use windfall_schemas::wire::WireError;
 
 pub use codecs::Codecs;
 pub use error::LedgerError;
-pub(crate) use fold::{all_scans, describe, scans};
+pub(crate) use fold::{all_scans, describe};
 pub use hidden::{Hidden, Place};
 pub(crate) use keys::check as check_keys;
 
-use crate::checkpoint::{Owner, Part, Writer, overtaken_by};
+use crate::checkpoint::Part;
 use crate::event::{self, Recorded};
 use crate::memory::Memory;
 use crate::step::{Step, Unwritable};
-
-/// A broker ends an open transaction 15 s after it was left, and looks every 10 s: a look beyond that is in vain.
-const LOOK_WITHIN: Duration = Duration::from_secs(30);
 
 /// What all organizations of a process share of Kafka.
 #[derive(Clone)]
@@ -48,13 +46,6 @@ pub struct Cluster {
     pub codecs: Arc<Codecs>,
 }
 
-/// What stands in `abm.scans` of one organization since the last look.
-#[derive(Debug)]
-pub struct Surroundings {
-    written: Vec<i64>,
-    end: i64,
-}
-
 /// What a take-over has found.
 #[derive(Debug)]
 pub struct Found {
@@ -62,8 +53,6 @@ pub struct Found {
     pub memory: Memory,
     /// What could not be read.
     pub hidden: Hidden,
-    /// When the claim of the take-over was written, by the broker's clock in epoch milliseconds.
-    pub newest_at: Option<i64>,
 }
 
 /// The writer of one organization.
@@ -71,113 +60,51 @@ pub struct Ledger {
     cluster: Cluster,
     publisher: Publisher,
     ends: BTreeMap<i32, i64>,
-    /// Up to where nobody but us has written of the organization into `abm.scans`, as far as we know.
-    alone_to: i64,
-    /// Where our own records stand from there on.
-    own: BTreeSet<i64>,
+    /// What each transaction carries: the membership, and where it stands. None where no group shares the source out.
+    input: Option<Input>,
 }
 
 impl Ledger {
-    /// Takes an organization over: fences whoever wrote before, says so at once by `claim`, then reads what is known.
+    /// Takes an organization over: fences whoever wrote before, then reads what is known.
     ///
     /// # Errors
-    /// See [`LedgerError`]; nothing is left behind but the fence and the claim.
+    /// See [`LedgerError`]; nothing is left behind but the fence.
     pub async fn take_over(
         cluster: &Cluster,
-        transactional_id: &str,
         org: &str,
-        claim: Part,
+        input: Option<Input>,
         report: impl Fn(&FoldProgress) + Send + Sync + Clone + 'static,
     ) -> Result<(Self, Found), LedgerError> {
-        let publisher = Publisher::start(&cluster.connection, transactional_id).await?;
-        let (ends, own) = (BTreeMap::new(), BTreeSet::new());
-        let mut ledger = Self { cluster: cluster.clone(), publisher, ends, alone_to: 0, own };
-        ledger.commit(&Step { parts: vec![claim], ..Step::default() }).await?;
-        let fold::Read { memory, hidden, newest_at, ends, read_to } = fold::memory(cluster, org, report).await?;
-        (ledger.ends, ledger.alone_to) = (ends, read_to);
-        Ok((ledger, Found { memory, hidden, newest_at }))
+        let transactional_id = cluster.names.producer_group(org);
+        let publisher = Publisher::start(&cluster.connection, &transactional_id).await?;
+        let (found, ends) = fold::memory(cluster, org, report).await?;
+        Ok((Self { cluster: cluster.clone(), publisher, ends, input }, found))
     }
 
-    /// Returns where the take-overs that a process has not seen begin: the end of `abm.scans`, asked before it fences anybody.
-    ///
-    /// # Errors
-    /// When no broker answers.
-    pub async fn standpoint(cluster: &Cluster) -> Result<i64, LedgerError> {
-        let ends = table::ends(&cluster.connection, &cluster.names.scans(), [0]).await?;
-        Ok(ends.get(&0).map_or(0, |extent| extent.end))
+    /// Returns whether this process was paused at some time since `moment`, so that it may hold the source no more.
+    #[must_use]
+    pub fn paused_since(&self, moment: Instant) -> bool {
+        self.input.as_ref().is_some_and(|input| input.group.paused_since(moment))
     }
 
-    /// Looks, without fencing anybody, who but `process` has taken an organization over since `standpoint`.
-    ///
-    /// As long as nobody else has even begun to, nothing is waited for: what our own writer left open hides nothing then. Else
-    /// it counts only when it was committed, which is waited for.
-    ///
-    /// # Errors
-    /// When `abm.scans` cannot be read to its end in time.
-    pub async fn overtaken_by(
-        cluster: &Cluster,
-        org: &str,
-        writer: Writer,
-        process: &str,
-        standpoint: i64,
-    ) -> Result<Option<Owner>, LedgerError> {
-        let look = async {
-            let begun = fold::claims(cluster, org, writer, false).await?;
-            if begun.iter().all(|claim| claim.offset < standpoint || claim.owner.process == process) {
-                return Ok(None);
-            }
-            let committed = fold::claims(cluster, org, writer, true).await?;
-            Ok(overtaken_by(&committed, standpoint, process).cloned())
-        };
-        let unseen = LedgerError::Unseen { seconds: LOOK_WITHIN.as_secs() };
-        tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or(Err(unseen))
-    }
-
-    /// Writes a step and commits it; `Ok` means that all of it is durable.
+    /// Writes a step and commits it; `Ok` means that all of it is durable, and that this process held the source when it began.
+    /// An empty step tells just that. Returns when a broker appended the last record, by its clock in epoch milliseconds.
     ///
     /// # Errors
     /// [`LedgerError::Unwritable`] names the events that cannot be encoded, all of them; the ledger goes on. After any other
     /// error it is dead.
-    pub async fn commit(&mut self, step: &Step) -> Result<(), LedgerError> {
-        let transaction = self.transaction(step)?;
+    pub async fn commit(&mut self, step: &Step) -> Result<Option<i64>, LedgerError> {
+        let transaction = Transaction { input: self.input.clone(), ..self.transaction(step)? };
         let committed = self.publisher.commit(transaction).await?;
         let Timing { delivery, offsets, commit } = committed.timing;
         histogram!(TRANSACTION_SECONDS, label::STAGE => "producer").record((delivery + offsets + commit).as_secs_f64());
-        let (devices, scans) = (self.cluster.names.devices(), self.cluster.names.scans());
-        let kept = committed.follow_up.iter().chain(&committed.checkpoint);
-        self.own.extend(kept.filter(|delivered| *delivered.topic == *scans).map(|delivered| delivered.offset));
-        for Delivered { topic, partition, offset } in committed.derived {
+        let devices = self.cluster.names.devices();
+        for Delivered { topic, partition, offset, .. } in committed.derived {
             if *topic == *devices {
                 self.ends.insert(partition, offset + 1);
             }
         }
-        Ok(())
-    }
-
-    /// Looks for what anybody else has written of the organization since the take-over, or since the last look.
-    ///
-    /// The future holds nothing of the ledger: hand what it says to [`Ledger::is_alone`].
-    pub fn look_around(&self, org: &str) -> impl Future<Output = Result<Surroundings, LedgerError>> + use<> {
-        let (cluster, org, from) = (self.cluster.clone(), org.to_owned(), self.alone_to);
-        async move {
-            let unseen = LedgerError::Unseen { seconds: LOOK_WITHIN.as_secs() };
-            let written = tokio::time::timeout(LOOK_WITHIN, fold::written(&cluster, org, from)).await;
-            let (written, end) = written.unwrap_or(Err(unseen))?;
-            Ok(Surroundings { written, end })
-        }
-    }
-
-    /// Tells whether all that was seen is our own.
-    ///
-    /// # Errors
-    /// [`LedgerError::Outrun`] when it is not: memory is behind, and only a new take-over helps.
-    pub fn is_alone(&mut self, Surroundings { written, end }: Surroundings) -> Result<(), LedgerError> {
-        if written.iter().any(|offset| !self.own.contains(offset)) {
-            return Err(LedgerError::Outrun);
-        }
-        self.alone_to = end;
-        self.own = self.own.split_off(&end);
-        Ok(())
+        Ok(committed.checkpoint.last().or(committed.follow_up.last()).and_then(|last| last.timestamp_ms))
     }
 
     /// Returns the end of each partition of the devices, as far as this ledger has read or written it.

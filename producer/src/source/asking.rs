@@ -11,22 +11,17 @@ use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
 
 use super::Interruption;
-use super::tenure::Tenure;
+use super::session::Session;
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::Scans;
 use crate::step::Step;
 
 /// Tries of a request before the scan is put off: with doubling waits about half a minute.
 pub(super) const TRIES: u32 = 6;
-/// A commit of so long ago says enough at any limit: what a process that was overtaken asks for in this time, the room
-/// between pace and limit holds.
-const SURELY_OURS: Duration = Duration::from_millis(500);
-/// After this long without a commit nobody knows whether the source is still ours.
-const LONGEST_UNSURE: Duration = Duration::from_secs(5);
 /// Tries of a look-up: its suspicion has a back-off of its own.
 pub(super) const LOOK_UP_TRIES: u32 = 2;
 
-impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
+impl<D: DeviceDirectory + 'static> Session<'_, D> {
     /// Sends a request until it is answered, `tries` times at most; waits that Apple asks for are no tries.
     pub(super) async fn ask<T, F>(&mut self, tries: u32, call: impl Fn(Arc<D>) -> F) -> Result<T, Interruption>
     where
@@ -36,7 +31,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         loop {
             self.save_limiter().await?;
             self.wait_for_turn().await?;
-            self.see_that_it_is_ours().await?;
+            self.confirm_after_a_pause().await?;
             let answer = self.waiting(call(Arc::clone(&self.directory))).await?;
             // A `Retry-After` outlives a crash only when it is written before it is waited for.
             self.save_limiter().await?;
@@ -72,8 +67,8 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         }
     }
 
-    /// Waits here, and not where the request is sent, until the limiter lets it through: between the sign and the request
-    /// there must be no long wait.
+    /// Waits here, and not where the request is sent, until the limiter lets it through: between the confirmed membership and
+    /// the request there must be no long wait.
     async fn wait_for_turn(&mut self) -> Result<(), Interruption> {
         loop {
             let wait = self.directory.pace().wait;
@@ -85,12 +80,11 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
         }
     }
 
-    /// Commits a sign before a request when nothing was committed within the period of the limit: a process that was fenced
-    /// ends here, so that Apple hears no more than one request of it beside those of its successor.
-    async fn see_that_it_is_ours(&mut self) -> Result<(), Interruption> {
-        let age = self.source.clock.elapsed().saturating_sub(self.committed_at);
-        if age > self.directory.pace().period.clamp(SURELY_OURS, LONGEST_UNSURE) || !self.has_shown_work() {
-            self.sign().await?;
+    /// Has the coordinator confirm that this process still holds the source, if it was paused since it last knew: the group may
+    /// have given the source to another one, whose requests ours would come on top of.
+    async fn confirm_after_a_pause(&mut self) -> Result<(), Interruption> {
+        if self.ledger.paused_since(self.confirmed_at) {
+            self.write(&Step::default()).await?;
         }
         Ok(())
     }
@@ -99,7 +93,7 @@ impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
     async fn save_limiter(&mut self) -> Result<(), Interruption> {
         let Some(state) = self.directory.unsaved() else { return Ok(()) };
         let part = Scans::limiter_part(&self.source.settings.origin.org, &state, self.now());
-        self.commit_sign(&Step { parts: vec![part], ..Step::default() }).await?;
+        self.write(&Step { parts: vec![part], ..Step::default() }).await?;
         self.directory.saved(&state);
         Ok(())
     }

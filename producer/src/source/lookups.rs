@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Interruption;
 use super::asking::LOOK_UP_TRIES;
-use super::tenure::{Tenure, millis};
+use super::session::{Session, millis};
 use crate::apple::{Answer, DeviceDirectory, DirectoryError, Lookup};
 use crate::fields::keep_in_device;
 use crate::ledger::LedgerError;
@@ -26,7 +26,7 @@ const CONTROLS: usize = 3;
 /// Look-ups that are made although a scan is due: a scan that takes longer than its interval must not starve them.
 const FEWEST_LOOK_UPS: usize = 20;
 
-impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
+impl<D: DeviceDirectory + 'static> Session<'_, D> {
     /// Looks up every suspect whose time has come, `most` of them, until `enough` says that the next scan is due; what is
     /// left stays due.
     ///

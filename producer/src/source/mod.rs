@@ -1,35 +1,51 @@
-//! One organization's task: take over, scan by schedule, look up what is missing, obey signals; and when a commit is in
-//! doubt, throw everything away and take over again, unless another process has done so meanwhile.
+//! One organization's task: stand by until its group assigns the source, take it over, scan by schedule, look up what is
+//! missing, obey signals.
+//!
+//! ```text
+//! join ──▶ stand by ──assigned──▶ take over ──▶ session ──revoked──▶ stand by
+//!   ▲                                              │
+//!   └──────── leave ◀── a commit is in doubt ──────┘
+//! ```
+//!
+//! A session ends with its assignment, and with the first commit whose outcome is not certain. Its writer is thrown away, and
+//! another one is initialised only from another assignment.
 
-mod alone;
 mod asking;
 mod lookups;
+mod membership;
 mod scanning;
+mod session;
 mod stall;
 mod taking;
 mod telling;
-mod tenure;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::{Part, State};
+use windfall_runtime::kafka::Membership;
+use windfall_runtime::kafka::consumer::ConsumerError;
+use windfall_runtime::kafka::publisher::Input;
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
 
 use crate::apple::{DeviceDirectory, DirectoryError};
 use crate::breaker::Limits;
 use crate::budget::LimiterState;
-use crate::checkpoint::Writer;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{self, Cluster, LedgerError};
+use crate::ledger::{Cluster, LedgerError};
+use membership::{JOINED_WITHIN, Member};
 pub(crate) use stall::Stall;
-use taking::{Lasting, TakeOver};
+use taking::Lasting;
+
+/// After a doubt the group has this long to tell that another process has the source: a member hears of it every second.
+const VERDICT_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a source needs to know of its configuration.
 #[derive(Debug, Clone)]
@@ -44,12 +60,8 @@ pub struct SourceSettings {
     pub breaker: Limits,
     /// Name of this process among its peers.
     pub instance: String,
-    /// What tells this process from another one of the same name.
-    pub process: String,
-    /// Which of the source's writers this is.
-    pub writer: Writer,
-    /// The id under which its writer is fenced.
-    pub transactional_id: String,
+    /// How this process belongs to the group of the source; `None` where it is the only one by construction.
+    pub membership: Option<Membership>,
 }
 
 /// Makes the reader of an organization, with what its limiter remembers.
@@ -90,7 +102,7 @@ impl OnceOutcome {
     }
 }
 
-/// What is done between a take-over and its end.
+/// What is done in a session.
 #[derive(Debug, Clone, Copy)]
 enum Duty {
     Serve,
@@ -104,6 +116,10 @@ pub(crate) enum Interruption {
     Stopped,
     /// The ledger is dead.
     Ledger(LedgerError),
+    /// The membership has failed.
+    Membership(ConsumerError),
+    /// The source cannot go on.
+    Fatal(ProducerError),
     /// Apple did not answer, or not as hoped.
     Directory(DirectoryError),
 }
@@ -117,7 +133,7 @@ impl From<LedgerError> for Interruption {
 impl<D: DeviceDirectory + 'static> Source<D> {
     /// Serves the organization until the token is cancelled.
     pub(crate) async fn run(self) -> Result<(), ProducerError> {
-        self.tenures(Duty::Serve).await.map(|_| ())
+        self.share(Duty::Serve).await.map(|_| ())
     }
 
     /// Scans once, looks up what is missing, and says how it ended; `None` when it was stopped.
@@ -126,11 +142,8 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     /// over, and failed where it was not.
     pub(crate) async fn run_once(self) -> Result<Option<OnceOutcome>, ProducerError> {
         let work = async {
-            let looked = ledger::scans(&self.cluster, self.org()).await;
-            let scans =
-                looked.map_err(|source| ProducerError::Ledger { source_name: self.org().to_owned(), source })?;
-            self.refuse_when_at_work(&scans)?;
-            self.tenures(Duty::Once).await
+            self.refuse_when_at_work().await?;
+            self.share(Duty::Once).await
         };
         tokio::select! {
             ended = work => ended,
@@ -146,67 +159,108 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         }
     }
 
-    /// Takes the source over and works, again and again while a commit fails that another try can heal.
-    async fn tenures(&self, duty: Duty) -> Result<Option<OnceOutcome>, ProducerError> {
-        let backoff = Backoff::default();
-        let mut lasting = Lasting::default();
-        let mut failures = 0;
+    /// Shares the source with other processes: joins its group and works whenever the group assigns it, again and again
+    /// while something fails that another try can heal.
+    async fn share(&self, duty: Duty) -> Result<Option<OnceOutcome>, ProducerError> {
+        let lasting = Lasting::default();
         loop {
-            if self.shutdown.is_cancelled() {
-                return Ok(None);
+            let mut member = self.join().map_err(|source| self.no_member(source))?;
+            let mut ended = self.as_member(&mut member, duty, &lasting).await.map(Some);
+            if let Err(Interruption::Ledger(error)) = &ended
+                && error.may_pass()
+            {
+                ended = self.rest(&mut member, error, &lasting).await.map(|()| None);
             }
-            let ended = match self.take_over(&mut lasting).await {
-                Ok(mut tenure) => {
-                    self.stall.at_work(true);
-                    let ended = match duty {
-                        Duty::Serve => tenure.serve().await,
-                        Duty::Once => tenure.once().await,
-                    };
-                    lasting.newest_request = tenure.newest_request;
-                    if tenure.has_committed {
-                        failures = 0;
-                    }
-                    ended
-                }
-                Err(TakeOver::Fatal(error)) => return Err(error),
-                Err(TakeOver::Ledger(error)) => Err(Interruption::Ledger(error)),
-                Err(TakeOver::Stopped) => return Ok(None),
-            };
-            let error = match ended {
-                Ok(done) => {
+            member.close().await;
+            match ended {
+                Ok(Some(done)) => {
                     self.part.state(State::Finished);
                     return Ok(Some(done));
                 }
+                Ok(None) => {}
                 Err(Interruption::Stopped) => return Ok(None),
-                Err(Interruption::Directory(source)) => return Err(self.refused(source)),
-                Err(Interruption::Ledger(error)) => error,
+                Err(Interruption::Membership(error)) if error.may_pass() => {
+                    warn!(source = self.org(), error = %chain(&error), "membership has failed, joining again");
+                }
+                Err(Interruption::Membership(error)) => return Err(self.no_member(error)),
+                Err(Interruption::Fatal(error)) => return Err(error),
+                Err(Interruption::Ledger(source)) => {
+                    return Err(ProducerError::Ledger { source_name: self.org().to_owned(), source });
+                }
+                Err(Interruption::Directory(source)) => {
+                    let source_name = self.org().to_owned();
+                    return Err(ProducerError::Directory { source_name, source: Box::new(source) });
+                }
+            }
+        }
+    }
+
+    /// Works in each assignment of one membership.
+    async fn as_member(
+        &self,
+        member: &mut Member,
+        duty: Duty,
+        lasting: &Lasting<D>,
+    ) -> Result<OnceOutcome, Interruption> {
+        loop {
+            let input = self.stand_by(member, duty).await?;
+            let lost = tokio::select! {
+                biased;
+                lost = member.lost() => lost,
+                ended = self.session(input, duty, lasting) => return ended,
             };
-            if !error.may_pass() {
-                return Err(self.given_up(error, &lasting).await);
-            }
-            failures += 1;
+            // The session is gone with its writer; when this is dropped, the group goes on.
+            let revoked = lost.map_err(Interruption::Membership)?;
+            info!(source = self.org(), lost = revoked.lost, "source given up, standing by");
             self.stall.at_work(false);
-            self.stall.met(chain(&error));
-            warn!(source = self.org(), error = %chain(&error), failures, "writer thrown away, taking over again");
-            self.part.paused(format!("taking over again: {}", chain(&error)));
-            tokio::select! {
-                () = self.shutdown.cancelled() => return Ok(None),
-                () = tokio::time::sleep(backoff.wait(failures, 0.5)) => {}
+            self.part.paused("its group has taken the source from this process, which waits for another assignment");
+        }
+    }
+
+    async fn stand_by(&self, member: &mut Member, duty: Duty) -> Result<Option<Input>, Interruption> {
+        let joined_within = match duty {
+            Duty::Serve => Duration::MAX,
+            Duty::Once => JOINED_WITHIN,
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Err(Interruption::Stopped),
+            assigned = member.assigned(&self.part) => assigned.map_err(Interruption::Membership),
+            () = tokio::time::sleep(joined_within) => {
+                let members = format!("its group has not given it to this run within {}s", joined_within.as_secs());
+                Err(Interruption::Fatal(self.at_work(members)))
             }
         }
     }
 
-    fn refused(&self, source: DirectoryError) -> ProducerError {
-        error!(source = self.org(), error = %chain(&source), help = source.help().as_deref(), "source cannot be read");
-        ProducerError::Directory { source_name: self.org().to_owned(), source: Box::new(source) }
+    async fn session(
+        &self,
+        input: Option<Input>,
+        duty: Duty,
+        lasting: &Lasting<D>,
+    ) -> Result<OnceOutcome, Interruption> {
+        let mut session = self.take_over(input, lasting).await?;
+        self.stall.at_work(true);
+        match duty {
+            Duty::Serve => session.serve().await,
+            Duty::Once => session.once().await,
+        }
     }
 
-    async fn given_up(&self, source: LedgerError, lasting: &Lasting<D>) -> ProducerError {
-        self.part.failed(chain(&source).to_string());
-        if source.is_fenced() {
-            return self.fenced_by_somebody(lasting).await;
+    /// Waits after a doubt before the group is joined again, and listens whether another process has the source now.
+    async fn rest(&self, member: &mut Member, error: &LedgerError, lasting: &Lasting<D>) -> Result<(), Interruption> {
+        let failures = lasting.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        self.stall.at_work(false);
+        self.stall.met(chain(error));
+        warn!(source = self.org(), error = %chain(error), failures, "writer thrown away, taking over again");
+        self.part.paused(format!("taking over again: {}", chain(error)));
+        let wait = Backoff::default().wait(failures, 0.5).max(VERDICT_WITHIN);
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Err(Interruption::Stopped),
+            lost = member.lost() => lost.map(drop).map_err(Interruption::Membership),
+            () = tokio::time::sleep(wait) => Ok(()),
         }
-        ProducerError::Ledger { source_name: self.org().to_owned(), source }
     }
 }
 

@@ -14,8 +14,8 @@ use windfall_schemas::server::ServerValue;
 
 use super::Interruption;
 use super::asking::TRIES;
+use super::session::{Session, millis};
 use super::telling;
-use super::tenure::{Tenure, millis};
 use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
 use crate::assignment::Assignments;
 use crate::checkpoint::Header;
@@ -52,7 +52,7 @@ enum Pass {
     CursorExpired(Header, String),
 }
 
-impl<D: DeviceDirectory + 'static> Tenure<'_, D> {
+impl<D: DeviceDirectory + 'static> Session<'_, D> {
     /// Reads everything once, from where an interrupted scan stopped or from the beginning, and ends the scan.
     pub(super) async fn scan(&mut self) -> Result<Header, Interruption> {
         let mut header = self.resume_or_begin();

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod consumer;
 pub mod dead_letters;
+pub mod groups;
 pub mod log;
 pub mod mock;
 pub mod publisher;

@@ -214,6 +214,8 @@ pub struct Delivered {
     pub partition: i32,
     /// The offset there.
     pub offset: i64,
+    /// When a broker appended it, by that broker's clock, in epoch milliseconds.
+    pub timestamp_ms: Option<i64>,
 }
 
 fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> usize {

@@ -82,7 +82,13 @@ async fn deliver(producer: &FutureProducer<PlainContext>, record: &Outgoing) -> 
     };
     match producer.send(native, Timeout::After(MESSAGE_TIMEOUT)).await {
         Ok(delivery) => {
-            Ok(Delivered { topic: Arc::clone(topic), partition: delivery.partition, offset: delivery.offset })
+            let timestamp_ms = delivery.timestamp.to_millis();
+            Ok(Delivered {
+                topic: Arc::clone(topic),
+                partition: delivery.partition,
+                offset: delivery.offset,
+                timestamp_ms,
+            })
         }
         Err((source, _)) => Err(SendError::Delivery { topic: topic.to_string(), source }),
     }

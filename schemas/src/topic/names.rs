@@ -1,6 +1,6 @@
 use super::{
-    CHANGE_PARTITIONS, Cleanup, REJECT_PARTITIONS, SIGNALS_RETENTION_MS, SINGLE_PARTITION, SOURCES_PARTITIONS,
-    SubjectSchema, Table, TopicSpec, WHOLE_MS, subject::pair, value_subject,
+    CHANGE_PARTITIONS, Cleanup, REJECT_PARTITIONS, SIGNALS_RETENTION_MS, SINGLE_PARTITION, SubjectSchema, Table,
+    TopicSpec, WHOLE_MS, subject::pair, value_subject,
 };
 use crate::asset::Collection;
 
@@ -90,7 +90,7 @@ impl Names {
         self.topic("windfall.notifications")
     }
 
-    /// `windfall.sources`.
+    /// `windfall.sources`: whoever holds its partition in a source's group polls that source. It stays empty.
     pub fn sources(&self) -> String {
         self.topic("windfall.sources")
     }
@@ -140,8 +140,8 @@ impl Names {
         format!("{}windfall-sink-{sink}", self.prefix)
     }
 
-    /// Transactional id of a source's producer: whoever takes the source over fences the one before.
-    pub fn producer_transactional_id(&self, source: &str) -> String {
+    /// Group of a source's producers, and the transactional id of the one that holds the source.
+    pub fn producer_group(&self, source: &str) -> String {
         format!("{}windfall-producer-{source}", self.prefix)
     }
 
@@ -167,6 +167,7 @@ impl Names {
             TopicSpec::new(self.rejects(), REJECT_PARTITIONS, deleted(WHOLE_MS)),
             TopicSpec::new(self.signals(), SINGLE_PARTITION, deleted(SIGNALS_RETENTION_MS)),
             TopicSpec::new(self.notifications(), SINGLE_PARTITION, deleted(WHOLE_MS)),
+            TopicSpec::new(self.sources(), SINGLE_PARTITION, deleted(SIGNALS_RETENTION_MS)),
         ]);
         specs
     }
@@ -202,11 +203,6 @@ impl Names {
     /// The topic in which the embedded registry keeps its schemas.
     pub fn registry_topic(&self) -> TopicSpec {
         TopicSpec::new(self.registry(), SINGLE_PARTITION, Cleanup::CompactedPlain)
-    }
-
-    /// The topic whose partitions are shared out among producers; nothing is written into it but offsets.
-    pub fn sources_topic(&self) -> TopicSpec {
-        TopicSpec::new(self.sources(), SOURCES_PARTITIONS, Cleanup::Deleted { retention_ms: SIGNALS_RETENTION_MS })
     }
 
     /// The schemas that Apple's side writes.

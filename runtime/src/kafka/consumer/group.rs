@@ -245,6 +245,14 @@ impl Group {
         self.mailbox.current(epoch)
     }
 
+    /// Returns whether this process did not poll for half a session time-out at some time since `moment`, because it was paused.
+    ///
+    /// The coordinator may have expelled it meanwhile, and only a commit that carries the membership tells.
+    #[must_use]
+    pub fn paused_since(&self, moment: Instant) -> bool {
+        self.mailbox.paused_since(moment)
+    }
+
     /// Fetches the membership as of now, for a transaction over records of `epoch`.
     ///
     /// The binding shows no generation, so a membership that may be void is told by other signs: the assignment of the epoch

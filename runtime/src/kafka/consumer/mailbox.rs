@@ -12,10 +12,14 @@ use tokio::sync::{Notify, watch};
 use super::Event;
 use super::batch::Batch;
 use super::error::ConsumerError;
+use crate::kafka::connection::SESSION_TIMEOUT;
 use crate::kafka::record::TopicPartition;
 
 /// Two batches wait while a third is worked on: enough to keep both sides busy.
 const QUEUED_BATCHES: usize = 2;
+
+/// A member that has not polled for so long may have been expelled from its group without knowing it.
+const PAUSE: Duration = SESSION_TIMEOUT.checked_div(2).unwrap();
 
 /// The partitions that may be read, by topic, each with the offset from which.
 pub(super) type Live = HashMap<Arc<str>, HashMap<i32, i64>>;
@@ -93,6 +97,9 @@ struct State {
     /// The last turn asked for, and the last one that the polling thread has taken.
     asked: u64,
     taken: u64,
+    polled_at: Option<Instant>,
+    /// The newest poll that came after a pause.
+    resumed_at: Option<Instant>,
 }
 
 /// What passes between the polling thread and the run loop.
@@ -167,7 +174,11 @@ impl Mailbox {
 
     /// Takes the turn: polls that begin from here on see what was done before it was asked for.
     pub(super) fn take_turn(&self) {
+        let now = Instant::now();
         let mut state = self.state();
+        if state.polled_at.replace(now).is_some_and(|before| now - before >= PAUSE) {
+            state.resumed_at = Some(now);
+        }
         if state.taken != state.asked {
             state.taken = state.asked;
             self.changed.notify_all();
@@ -292,6 +303,13 @@ impl Mailbox {
         let epoch = self.advance(&mut state);
         state.live = live;
         Some(epoch)
+    }
+
+    /// Returns whether the polling thread has stood still for [`PAUSE`] at some time since `moment`.
+    pub(super) fn paused_since(&self, moment: Instant) -> bool {
+        let state = self.state();
+        let stands_still = state.polled_at.is_some_and(|at| at.max(moment).elapsed() >= PAUSE);
+        stands_still || state.resumed_at.is_some_and(|at| at > moment)
     }
 
     /// Takes partitions out of what may be read, within the epoch.

@@ -39,8 +39,10 @@ pub enum PublishError {
     /// The input's partitions are no longer this member's; nothing was written and the instance can go on.
     #[error("input of the transaction is no longer assigned")]
     Reassigned(#[source] ConsumerError),
-    /// Another process has started a producer of the same id.
-    #[error("producer `{transactional_id}` is fenced: another process has taken over")]
+    /// The epoch of this producer is no longer the newest.
+    #[error(
+        "producer `{transactional_id}` is fenced: another one of that name was started, or a broker has ended its transaction for taking too long"
+    )]
     Fenced {
         /// The transactional id.
         transactional_id: String,
@@ -97,7 +99,8 @@ impl PublishError {
         }
     }
 
-    /// Returns whether another process writes in our stead, so that a new instance would only fence it in turn.
+    /// Returns whether the epoch is no longer the newest. The brokers do not tell whether another process writes in our stead,
+    /// which a new instance would fence in turn, or a transaction timed out: membership of a group decides who goes on.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Fenced { .. })
@@ -116,7 +119,7 @@ impl Diagnose for PublishError {
                 Kind::Record.help("look at the record in the log of rejects; a broker takes about 1 MB")
             }
             Self::Fenced { .. } => {
-                Kind::Superseded.help("run one process for each `instance` and source, or give this one its own `instance`")
+                Kind::Superseded.help("look whether another process runs with the same `instance`, and give each its own")
             }
             Self::Delivery { source, .. } => source.diagnosis().retry(Retry::Backoff).or_help(DELIVERY_HELP),
             Self::Step { source, .. } => source.diagnosis().retry(Retry::Backoff),

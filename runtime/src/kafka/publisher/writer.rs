@@ -49,7 +49,7 @@ pub(super) struct Command {
     pub(super) answer: oneshot::Sender<Result<Committed, PublishError>>,
 }
 
-type Outcome = Option<Result<(i32, i64), KafkaError>>;
+type Outcome = Option<Result<(i32, i64, Option<i64>), KafkaError>>;
 
 /// Collects the deliveries of the phase under way, by each record's place in it.
 #[derive(Default)]
@@ -66,7 +66,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
         let outcome = match result {
-            Ok(message) => Ok((message.partition(), message.offset())),
+            Ok(message) => Ok((message.partition(), message.offset(), message.timestamp().to_millis())),
             Err((error, _)) => Err(error.clone()),
         };
         if let Some(slot) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
@@ -246,9 +246,9 @@ impl Writer {
 
     fn delivered(&self, record: &Outgoing, outcome: Outcome) -> Result<Delivered, PublishError> {
         let unknown = || Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut));
-        let (partition, offset) =
+        let (partition, offset, timestamp_ms) =
             outcome.unwrap_or_else(unknown).map_err(|source| self.undelivered(&record.topic, source))?;
-        Ok(Delivered { topic: Arc::clone(&record.topic), partition, offset })
+        Ok(Delivered { topic: Arc::clone(&record.topic), partition, offset, timestamp_ms })
     }
 
     fn send_offsets(&self, input: &Input) -> Result<(), PublishError> {

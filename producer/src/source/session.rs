@@ -1,7 +1,8 @@
-//! What one take-over leads to: a writer, a memory, and the work between signals.
+//! What one assignment leads to: a writer, a memory, and the work between signals.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use windfall_runtime::diagnose::Diagnose;
@@ -11,7 +12,7 @@ use windfall_runtime::telemetry::chain;
 use windfall_schemas::signal::ApproveScan;
 
 use super::lookups::Controls;
-use super::taking::TakeOver;
+use super::taking::Lasting;
 use super::telling;
 use super::{Interruption, OnceOutcome, Source};
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
@@ -22,8 +23,8 @@ use crate::memory::Memory;
 use crate::signals::{Received, SignalTail};
 use crate::step::{self, Answer, Step};
 
-/// A source shows this often that it lives, and one that asks or waits for Apple, that it is at work.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
+/// A source that waits looks this often at the clock, which may have been set, and shows what it waits for.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Signals that lie there already are read within this time, or with the next run.
 const SIGNALS_WITHIN: Duration = Duration::from_secs(5);
 /// A commit under way has this long when we are asked to stop.
@@ -40,9 +41,10 @@ enum Healing {
     APage,
 }
 
-/// The time between a take-over and the end of its writer.
-pub(crate) struct Tenure<'a, D> {
+/// The time between an assignment and its end, or that of the writer.
+pub(crate) struct Session<'a, D> {
     pub(super) source: &'a Source<D>,
+    lasting: &'a Lasting<D>,
     pub(super) directory: Arc<D>,
     pub(super) ledger: Ledger,
     pub(super) memory: Memory,
@@ -57,63 +59,64 @@ pub(crate) struct Tenure<'a, D> {
     try_again_at: Option<Duration>,
     /// What has interrupted the scan, until that has succeeded.
     interrupted: Option<Healing>,
-    /// When it last showed that it is at work.
-    pub(super) shown_at: i64,
-    /// When the newest commit was begun, by the clock that never goes back.
-    pub(super) committed_at: Duration,
+    /// When the newest commit was begun: at that moment the group had given the source to this process.
+    pub(super) confirmed_at: Instant,
     /// What could not be read at the take-over, and was not told again since.
     pub(super) hidden: Hidden,
-    /// Whether anything was brought on since the take-over.
-    pub(super) has_committed: bool,
-    /// A moment by the brokers' clock, in epoch milliseconds, and by ours that never goes back.
-    steady: (i64, Duration),
+    /// A moment by the brokers' clock, in epoch milliseconds, and by ours that never goes back; known from the first commit on.
+    steady: Option<(i64, Duration)>,
 }
 
-impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
+impl<D> Drop for Session<'_, D> {
+    /// A session ends wherever it stands when the group takes the source away.
+    fn drop(&mut self) {
+        self.lasting.newest_request.store(self.newest_request, Ordering::Relaxed);
+    }
+}
+
+impl<'a, D: DeviceDirectory + 'static> Session<'a, D> {
     pub(super) async fn begin(
         source: &'a Source<D>,
+        lasting: &'a Lasting<D>,
         directory: Arc<D>,
         ledger: Ledger,
-        Found { memory, hidden, newest_at }: Found,
-    ) -> Result<Self, TakeOver> {
+        Found { memory, hidden }: Found,
+        confirmed_at: Instant,
+    ) -> Result<Self, Interruption> {
         let topic = source.cluster.names.signals();
         let ends = table::ends(&source.cluster.connection, &topic, [0]).await;
-        let ends = ends.map_err(|error| TakeOver::Ledger(error.into()))?;
+        let ends = ends.map_err(LedgerError::from)?;
         let signals_end = ends.get(&0).map_or(0, |extent| extent.end);
         // No plan can be older than the first take-over, so neither can a signal for one.
         let signals_from = memory.scans.signals.unwrap_or(signals_end);
         let signals = SignalTail::start(&source.cluster.connection, &topic, signals_from).map_err(|error| {
-            TakeOver::Fatal(ProducerError::Task { source_name: source.org().to_owned(), source: Box::new(error) })
+            Interruption::Fatal(ProducerError::Task { source_name: source.org().to_owned(), source: Box::new(error) })
         })?;
-        let tenure = Self {
+        let session = Self {
             source,
+            lasting,
             directory,
             ledger,
             memory,
             signals,
             signals_from,
             signals_end,
-            newest_request: 0,
+            newest_request: lasting.newest_request.load(Ordering::Relaxed),
             controls: Controls::default(),
             try_again_at: None,
             interrupted: None,
-            shown_at: source.clock.now().timestamp_millis(),
-            committed_at: Duration::ZERO,
+            confirmed_at,
             hidden,
-            has_committed: false,
-            steady: (newest_at.unwrap_or_else(|| source.clock.now().timestamp_millis()), source.clock.elapsed()),
+            steady: None,
         };
-        telling::hidden(&source.part, &tenure.hidden);
-        Ok(tenure)
+        telling::hidden(&source.part, &session.hidden);
+        Ok(session)
     }
 
     /// Scans by schedule until it is stopped.
     pub(super) async fn serve(&mut self) -> Result<OnceOutcome, Interruption> {
         self.moved();
         loop {
-            if self.work_is_due() {
-                self.make_sure_alone().await?;
-            }
             if self.next_scan_in().is_zero() {
                 match self.scan().await {
                     Ok(_) => {
@@ -124,7 +127,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
                     Err(other) => return Err(other),
                 }
             }
-            self.look_up_due(usize::MAX, Tenure::scan_is_due).await?;
+            self.look_up_due(usize::MAX, Session::scan_is_due).await?;
             self.idle().await?;
         }
     }
@@ -229,7 +232,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
             biased;
             () = self.source.shutdown.cancelled() => Err(Interruption::Stopped),
             received = self.signals.next() => self.obey(received).await,
-            () = clock.sleep(wait.min(HEARTBEAT)) => Ok(()),
+            () = clock.sleep(wait.min(LOOK_AGAIN)) => Ok(()),
         }
     }
 
@@ -243,10 +246,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
                 () = self.source.shutdown.cancelled() => return Err(Interruption::Stopped),
                 done = &mut work => return Ok(done),
                 received = self.signals.next() => self.obey(received).await?,
-                () = clock.sleep(HEARTBEAT) => {
-                    telling::waiting(&self.source.part, &self.directory.pace());
-                    self.show_work().await?;
-                }
+                () = clock.sleep(LOOK_AGAIN) => telling::waiting(&self.source.part, &self.directory.pace()),
             }
         }
     }
@@ -331,26 +331,28 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
         if step.is_empty() {
             return Ok(());
         }
-        self.commit_sign(step).await?;
-        self.has_committed = true;
+        self.write(step).await?;
+        self.lasting.failures.store(0, Ordering::Relaxed);
         self.moved();
         Ok(())
     }
 
-    /// The same for what only says that it is at work, or what it waits for: that brings nothing on.
-    pub(super) async fn commit_sign(&mut self, step: &Step) -> Result<(), Interruption> {
-        let begun = self.source.clock.elapsed();
+    /// The same for what brings nothing on: what the limiter waits for, or nothing but the membership.
+    pub(super) async fn write(&mut self, step: &Step) -> Result<(), Interruption> {
+        let begun = Instant::now();
         let stopped = async {
             self.source.shutdown.cancelled().await;
             tokio::time::sleep(COMMIT_AT_THE_END).await;
         };
         // A commit that is dropped takes its writer with it; the next take-over finds out what became of it.
-        tokio::select! {
+        let written_at = tokio::select! {
             biased;
             committed = self.ledger.commit(step) => committed?,
             () = stopped => return Err(Interruption::Stopped),
-        }
-        self.committed_at = begun;
+        };
+        self.confirmed_at = begun;
+        let clock = &self.source.clock;
+        self.steady = self.steady.or_else(|| Some((written_at?, clock.elapsed())));
         self.memory.apply(step);
         telling::committed(&self.source.settings.origin.org, step, &self.memory);
         Ok(())
@@ -364,7 +366,7 @@ impl<'a, D: DeviceDirectory + 'static> Tenure<'a, D> {
 
     /// Returns a time that no setting of a clock moves: see [`step::Moment`].
     pub(super) fn steady_now(&self) -> i64 {
-        let (at, elapsed) = self.steady;
+        let Some((at, elapsed)) = self.steady else { return self.now() };
         at + millis(self.source.clock.elapsed().saturating_sub(elapsed))
     }
 
