@@ -21,7 +21,7 @@ use windfall_sink::apply_path::{ApplyPath, values};
 use windfall_sink::asset::Field;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::postgres::{Address, PostgresStore};
-use windfall_sink::store::{AssetStore, Identity, StoreError};
+use windfall_sink::store::{AssetStore, Identity};
 use windfall_sink::table::{ColumnKind, Table, TableName};
 
 /// The allocator of the command.
@@ -228,10 +228,7 @@ async fn set_up() -> Bench {
         let identity = Identity { sink: name.to_owned(), topic: "assets.devices".to_owned() };
         PostgresStore::new(Address::parse(&url).expect("a url"), identity, table(name), SchemaMode::Evolve)
     };
-    // The server accepts connections before it lets anybody in.
-    while let Err(StoreError::Environment { .. }) = store("bare").check().await {
-        tokio::task::yield_now().await;
-    }
+    store("bare").claim(&[]).await.expect("its table");
     let collection = feed.collection.clone();
     let sink = ApplyPath::claim(store("framed"), &[0], collection, registry).await.expect("a claim");
     let bare = Bare::connect(&url, table("bare")).await;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::NoTls;
-use tokio_postgres::error::SqlState;
 use windfall_sink::asset::Field;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::memory::{Memory, MemoryStore};
@@ -140,18 +139,10 @@ impl PostgresSubject {
     }
 }
 
-/// Connects, once the server is up: it accepts connections before it lets anybody in.
 pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
-    loop {
-        match tokio_postgres::connect(url, NoTls).await {
-            Ok((client, connection)) => {
-                tokio::spawn(connection);
-                return client;
-            }
-            Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => tokio::task::yield_now().await,
-            Err(error) => panic!("no connection: {error:?}"),
-        }
-    }
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 impl Subject for PostgresSubject {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::supervised::{accepts, account, superuser};
+use crate::supervised::{account, superuser};
 use crate::{ServiceError, Supervised, free_port};
 
 /// Chooses how a server treats its disk.
@@ -110,7 +110,10 @@ fn spawn(command: &[String], folder: &Path, port: u16, owner: Option<(u32, u32)>
     process.args(arguments);
     // A fast shutdown: sessions are ended, the cluster is left clean.
     let mut process = Supervised::spawn("postgres", folder, "INT", &process, owner)?;
-    process.wait_until(Duration::from_secs(60), || accepts(port))?;
+    // The server accepts connections before it lets anybody in.
+    let mut ready = Command::new(Path::new(program).with_file_name("pg_isready"));
+    ready.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
+    process.wait_until(Duration::from_secs(60), || ready.status().is_ok_and(|status| status.success()))?;
     Ok(process)
 }
 
