@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 const RETENTION: TimeDelta = TimeDelta::days(30);
 /// A reader that was away longer than this may have missed deletions: 60 days less one for clocks.
 pub(crate) const MAX_AWAY: TimeDelta = TimeDelta::days(59);
-/// How often a partition without records renews its mark.
+/// How often a partition without records renews its watermark.
 pub(crate) const RENEWAL: TimeDelta = TimeDelta::hours(1);
 
 /// Returns up to when every deletion is known, after records were received at `received` and the last of them was
@@ -24,7 +24,7 @@ pub(crate) fn as_of(received: DateTime<Utc>, written: Option<DateTime<Utc>>, at_
     written.map_or(shown, |written| written.clamp(shown, received.max(shown)))
 }
 
-/// Whether a reader with the mark `as_of` must not go on at `now`, but rebuild.
+/// Whether a reader with the watermark `as_of` must not resume at `now`, but rebuild.
 pub(crate) fn away_too_long(as_of: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
     as_of.is_some_and(|as_of| now - as_of > MAX_AWAY)
 }
