@@ -7,6 +7,7 @@ pub mod failpoint;
 pub mod health;
 pub mod http;
 pub mod kafka;
+pub mod lines;
 pub mod log_identity;
 pub mod metrics;
 pub mod outcome;

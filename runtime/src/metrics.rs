@@ -107,6 +107,8 @@ metrics! {
     ATTRIBUTES_UNREAD = Counter "windfall_attributes_unread_total";
     /// Records processed, by stage and outcome.
     RECORDS = Counter "windfall_records_total";
+    /// Lines of the log that were dropped, since whoever reads standard error stood still.
+    LOG_LINES_DROPPED = Counter "windfall_log_lines_dropped_total";
     /// Errors, by stage and code.
     ERRORS = Counter "windfall_errors_total";
     /// Seconds a transaction took from its first record to its commit.

@@ -8,6 +8,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::lines::Lines;
+
 /// What is in flight has this long to commit or be thrown away.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -36,12 +38,15 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        info!(signal = name, "stopping");
         stop.cancel();
+        info!(signal = name, "stopping");
         tokio::select! {
             _ = terminate.recv() => warn!("second signal, ending at once"),
             _ = interrupt.recv() => warn!("second signal, ending at once"),
             () = tokio::time::sleep(DEADLINE + GRACE) => warn!("the process did not stop in time, ending at once"),
+        }
+        if let Ok(lines) = Lines::stderr() {
+            lines.finish();
         }
         std::process::exit(INTERRUPTED);
     });

@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::writer::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::lines::Lines;
+
 /// The form of the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -44,6 +46,9 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// Their thread cannot be begun.
+    #[error("the thread that writes the logs cannot be begun")]
+    Thread(#[source] std::io::Error),
     /// Another subscriber is in place.
     #[error("logs are already set up in this process")]
     Installed,
@@ -59,12 +64,13 @@ const QUIET_TEXTS: [(&str, &str); 3] = [
     ("librdkafka: CONFWARN", "property and will be ignored by this"),
 ];
 
-/// Sends logs to standard error; to be called before the first Kafka client is made.
+/// Sends logs to standard error, without ever waiting for its reader; to be called before the first Kafka client is made.
 ///
 /// # Errors
 /// When the filter cannot be read, or logs are set up already.
 pub fn install(options: &LogOptions) -> Result<(), TelemetryError> {
-    install_to(options, std::io::stderr, options.colour && std::io::stderr().is_terminal())
+    let lines = Lines::stderr().map_err(TelemetryError::Thread)?;
+    install_to(options, move || lines.clone(), options.colour && std::io::stderr().is_terminal())
 }
 
 /// As [`install`], to another writer: a live screen lets lines pass above it.

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use windfall_runtime::diagnose::Diagnosed;
+use windfall_runtime::lines::Lines;
 use windfall_runtime::telemetry::{self, LogFormat, LogOptions};
 
 use crate::cli::{Cli, Global, LogForm, Verb};
@@ -43,6 +44,9 @@ type Result<T, E = Diagnosed> = std::result::Result<T, E>;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = begin(&cli).unwrap_or_else(|error| report::report(&error, &cli.global));
+    if let Ok(lines) = Lines::stderr() {
+        lines.finish();
+    }
     ended.into()
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use windfall_runtime::config::Fault;
 use windfall_runtime::diagnose::{Diagnosed, Diagnosis, Kind};
+use windfall_runtime::lines::Lines;
 use windfall_runtime::telemetry::{chain, escaped};
 
 use crate::cli::{Global, LogForm};
@@ -20,8 +21,8 @@ pub(crate) fn report(error: &Diagnosed, global: &Global) -> Exit {
         LogForm::Text => text(error, &diagnosis, colour(global)),
         LogForm::Json => json(error, &diagnosis, exit),
     };
-    // Nobody is left to be told when standard error is closed as well.
-    let _ = io::stderr().write_all(text.as_bytes());
+    // Behind the logs. Nobody is left to be told when standard error is closed as well.
+    let _ = Lines::stderr().and_then(|mut lines| lines.write_all(text.as_bytes()));
     exit
 }
 

@@ -10,6 +10,7 @@ use windfall_runtime::config::suggestion;
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::health::Status;
 use windfall_runtime::http::{self, Shown};
+use windfall_runtime::kafka::reach;
 use windfall_runtime::kafka::topics::ensure;
 use windfall_runtime::metrics;
 use windfall_runtime::shutdown::{self, Crew, Next};
@@ -72,6 +73,10 @@ async fn begin(
     // A run that ends by itself is not scraped; whoever wants to look at it says where.
     if !once || global.http.is_some() {
         serve(context.listen.as_deref(), &status, stop).await?;
+    }
+    if !once {
+        reach::watch(&context.connection("reach"), &status, SystemClock::shared(), stop.clone())
+            .map_err(Failure::of)?;
     }
     ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
     let registry = context.registry(&context.connection("registry")).await?;

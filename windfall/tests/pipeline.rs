@@ -146,7 +146,7 @@ fn a_running_process_can_be_asked(desk: &Desk) {
     }
     let status = json(&desk.run(&["status", "-o", "json"]).ended(0));
     let parts: Vec<_> = status["parts"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(parts, ["map devices", "merge devices", "producer acme", "sink assets"]);
+    assert_eq!(parts, ["kafka", "map devices", "merge devices", "producer acme", "sink assets"]);
     let checked = desk.run(&["check"]).ended(0);
     assert!(checked.out().contains("is being read by a running windfall"), "{}", checked.out());
     let refused = desk.run(&["run", "producer", "--once"]).ended(1);

@@ -1,10 +1,11 @@
 //! Ending a process whose surroundings are silent: its stages let go of what they wait for, and one that does not is named
 //! and left behind.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{ChildStderr, Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
 
@@ -111,6 +112,58 @@ fn a_second_signal_ends_the_process_at_once() {
     let (code, said) = running.end();
     assert_eq!(code, 130, "{said}");
     assert!(said.contains("second signal") && !said.contains("not stopped in time"), "{said}");
+}
+
+/// Waits until a running process says that it is ready, or that it is not.
+fn until_ready(desk: &Desk, ready: bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while (desk.run(&["status", "--ready"]).code() == 0) != ready {
+        assert!(Instant::now() < deadline, "ready is not {ready}: {}", desk.run(&["status"]).out());
+    }
+}
+
+#[test]
+fn a_process_whose_log_nobody_reads_works_and_stops() {
+    let desk = Desk::new();
+    let (_simulator, source) = simulator(&desk);
+    desk.write("windfall.yaml", &config(&source));
+    let (_nobody_reads, mut full) = std::io::pipe().unwrap();
+    // What a pipe holds on Linux: whoever writes to it now stands still.
+    full.write_all(&[b'\n'; 65_536]).unwrap();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("windfall"));
+    let command = command.args(["run", "all"]).current_dir(desk.path()).stdout(Stdio::null()).stderr(full);
+    let mut running = Running(command.spawn().unwrap());
+    until_ready(&desk, true);
+    let id = running.0.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+    assert_eq!(running.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_process_whose_brokers_fall_silent_is_not_ready_until_they_answer_again() {
+    let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
+    let proxy = Proxy::start(kafka.proxy_port(), kafka.proxied_port()).unwrap();
+    let desk = Desk::new();
+    let (_simulator, source) = simulator(&desk);
+    let address = format!("127.0.0.1:{}", proxy.port());
+    desk.write("windfall.yaml", &config(&source).replace(windfall_services::kafka(), &address));
+    let mut running = Talking::start(&desk, &["run", "producer"]);
+    running.says("scan finished");
+    // Nobody waits for the rest of what it says: its log is not read from here on.
+    until_ready(&desk, true);
+    proxy.deaf(Some(Direction::Down));
+    until_ready(&desk, false);
+    let status: serde_json::Value = serde_json::from_str(&desk.run(&["status", "-o", "json"]).ended(0).out()).unwrap();
+    let kafka = &status["parts"]["kafka"];
+    assert_eq!(kafka["ready"], false, "{status:#}");
+    let (limit, silent) = (kafka["limit_s"].as_u64().unwrap(), kafka["silent_s"].as_u64().unwrap());
+    assert!(limit <= 30 && silent >= limit, "{status:#}");
+    assert!(kafka["details"]["reason"].as_str().unwrap().contains("no broker answers"), "{status:#}");
+    proxy.deaf(None);
+    proxy.cut();
+    until_ready(&desk, true);
+    running.signal("TERM");
+    let _ = running.end();
 }
 
 /// Asks a process to stop, and expects that all its stages do.

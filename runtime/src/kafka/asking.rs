@@ -98,6 +98,16 @@ impl Asker {
         Ok(metadata.brokers().iter().map(|broker| broker.id()).collect())
     }
 
+    /// Asks once, and says what is wrong where nobody answers within `limit`.
+    pub(super) fn answers(&self, limit: Duration) -> Result<(), String> {
+        let answer = self.brokers(limit);
+        let heard = self.hear();
+        match answer {
+            Ok(_) => Ok(()),
+            Err(source) => Err(heard.map_or_else(|| source.to_string(), |(_, reason)| reason)),
+        }
+    }
+
     /// Lets the client say what it has met meanwhile.
     fn hear(&self) -> Option<(Code, String)> {
         for _ in 0..MOST_HEARD {

@@ -14,6 +14,7 @@ pub mod groups;
 pub mod log;
 pub mod mock;
 pub mod publisher;
+pub mod reach;
 pub mod record;
 pub mod sender;
 pub mod table;

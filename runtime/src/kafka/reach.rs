@@ -1,0 +1,44 @@
+//! Whether the brokers answer: readiness must know it also while there is nothing to read and nothing to write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::error::KafkaResult;
+use tokio_util::sync::CancellationToken;
+
+use super::Connection;
+use super::asking::Asker;
+use crate::clock::SharedClock;
+use crate::health::Status;
+
+/// How often the brokers are asked.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long they have to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After so long without an answer the process is not ready.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Asks the brokers every five seconds and shows on the board, as the part `kafka`, when they last answered, until `stop` is
+/// cancelled.
+///
+/// # Errors
+/// When the settings make no client.
+pub fn watch(connection: &Connection, status: &Status, clock: SharedClock, stop: CancellationToken) -> KafkaResult<()> {
+    let asker = Arc::new(Asker::new(&connection.reader())?);
+    let part = status.part("kafka", SILENCE);
+    tokio::spawn(async move {
+        loop {
+            let asker = Arc::clone(&asker);
+            match tokio::task::spawn_blocking(move || asker.answers(PATIENCE)).await {
+                Ok(Ok(())) => part.progress(),
+                Ok(Err(why)) => part.detail("reason", format!("no broker answers: {why}")),
+                Err(_) => return,
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = clock.sleep(EVERY) => {}
+            }
+        }
+    });
+    Ok(())
+}
