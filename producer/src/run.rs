@@ -1,6 +1,7 @@
 //! The producer as a stage: every configured source as a task of its own, in one process.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
 use crate::ledger::{Cluster, Codecs, check_keys};
-use crate::source::{Connect, OnceOutcome, Source, SourceSettings, Stall};
+use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(300);
@@ -164,8 +165,8 @@ fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: Cancellati
     let Job { settings, connect } = job;
     let part = setup.status.part(format!("producer {}", settings.origin.org), SILENCE);
     let clock = Arc::clone(&setup.clock);
-    let stall = Arc::new(Stall::new(&clock));
-    Source { settings, cluster: cluster.clone(), clock, part, shutdown, connect, stall }
+    let working = AtomicBool::new(false);
+    Source { settings, cluster: cluster.clone(), clock, part, shutdown, connect, working }
 }
 
 /// Serves the configured sources until the token is cancelled: [`serve`] with Apple's API.

@@ -26,6 +26,8 @@ pub enum State {
     Standby,
     /// It waits for something to heal; the detail `reason` says for what.
     Paused,
+    /// It holds back until somebody has looked; the detail `reason` says why.
+    Held,
     /// It did what it was asked to do once.
     Finished,
     /// It gave up; the detail `error` says why.
@@ -56,6 +58,10 @@ impl Progress {
         Some(u64::try_from(u128::from(left) * u128::from(self.elapsed_s) / u128::from(self.done)).unwrap_or(u64::MAX))
     }
 }
+
+/// A single run that has not moved for so long waits for somebody to look after it; a restart of brokers or of a store ends
+/// sooner.
+pub const STALLED_AFTER: Duration = Duration::from_secs(300);
 
 /// One part, as `/status` shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,6 +108,9 @@ struct PartEntry {
     state: State,
     limit: Duration,
     since: Duration,
+    /// When the part last moved; see [`Part::stalled`].
+    moved: Duration,
+    waits_for: Option<String>,
     quiet_until: Duration,
     progress_at: Option<DateTime<Utc>>,
     progress: Option<Progress>,
@@ -142,6 +151,8 @@ impl Status {
             state: State::Starting,
             limit,
             since: self.0.clock.elapsed(),
+            moved: self.0.clock.elapsed(),
+            waits_for: None,
             quiet_until: Duration::ZERO,
             progress_at: None,
             progress: None,
@@ -189,7 +200,7 @@ fn show(entry: &PartEntry, now: Duration) -> PartStatus {
     let ready = match entry.state {
         State::Running => silent <= entry.limit,
         State::Standby | State::Finished => true,
-        State::Starting | State::Paused | State::Failed => false,
+        State::Starting | State::Paused | State::Held | State::Failed => false,
     };
     PartStatus {
         state: entry.state,
@@ -216,10 +227,42 @@ impl Part {
         let (elapsed, now) = (self.board.0.clock.elapsed(), self.board.0.clock.now());
         self.change(|entry| {
             entry.state = State::Running;
-            entry.since = elapsed;
+            (entry.since, entry.moved) = (elapsed, elapsed);
             entry.progress_at = Some(now);
             entry.details.remove("reason");
         });
+    }
+
+    /// Says that the part came nearer to its end, which is not yet progress: it keeps a single run from ending as stalled.
+    ///
+    /// `pause` is added to the limit of [`Part::stalled`]: how long nothing is to be expected.
+    pub fn moved(&self, pause: Duration) {
+        let moved = self.board.0.clock.elapsed().saturating_add(pause);
+        self.change(|entry| entry.moved = moved);
+    }
+
+    /// Says what the part waits for, if for anything; `/status` does not show it, [`Part::stalled`] returns it.
+    pub fn waits_for(&self, what: Option<String>) {
+        self.change(|entry| entry.waits_for = what);
+    }
+
+    /// Ends when the part has not moved for `limit`, and says what it waited for: why it is paused, or what it said itself.
+    ///
+    /// A run that is to end by itself must not wait for ever.
+    pub async fn stalled(&self, limit: Duration) -> String {
+        let clock = &self.board.0.clock;
+        loop {
+            let moved = self.board.parts().get(&self.name).map_or(Duration::ZERO, |entry| entry.moved);
+            let left = moved.saturating_add(limit).saturating_sub(clock.elapsed());
+            if left.is_zero() {
+                let parts = self.board.parts();
+                let entry = parts.get(&self.name);
+                let paused = entry.and_then(|entry| Some(entry.details.get("reason")?.as_str()?.to_owned()));
+                let waits = || entry.and_then(|entry| entry.waits_for.clone());
+                return paused.or_else(waits).unwrap_or_else(|| "an answer".to_owned());
+            }
+            clock.sleep(left).await;
+        }
     }
 
     /// Says that nothing is to be done for so long: its silence counts from then on.
@@ -235,11 +278,25 @@ impl Part {
 
     /// Says that the part waits for something to heal.
     pub fn paused(&self, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.waits(State::Paused, reason.into());
+    }
+
+    /// Says that the part holds back until somebody has looked.
+    pub fn held(&self, reason: impl Into<String>) {
+        self.waits(State::Held, reason.into());
+    }
+
+    fn waits(&self, state: State, reason: String) {
         self.change(|entry| {
-            entry.state = State::Paused;
+            entry.state = state;
             entry.details.insert("reason".to_owned(), Value::String(reason));
         });
+    }
+
+    /// Says whether the part waits for something to heal.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.board.parts().get(&self.name).is_some_and(|entry| entry.state == State::Paused)
     }
 
     /// Says that the part gave up.
@@ -262,6 +319,14 @@ impl Part {
         self.change(|entry| {
             entry.details.insert(name.to_owned(), value);
         });
+    }
+
+    /// Shows a detail under `name`, or takes it away.
+    pub fn detail_if(&self, name: &str, value: Option<Value>) {
+        match value {
+            Some(value) => self.detail(name, value),
+            None => self.clear(name),
+        }
     }
 
     /// Takes the detail `name` away.
@@ -304,7 +369,8 @@ mod tests {
             Duration::from_secs(self.0.load(Ordering::Relaxed))
         }
 
-        fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            self.0.fetch_add(duration.as_secs(), Ordering::Relaxed);
             Box::pin(std::future::ready(()))
         }
     }
@@ -352,6 +418,26 @@ mod tests {
         assert_eq!(shown.parts["sink assets"].details["reason"], "PostgreSQL does not answer");
         part.progress();
         assert!(status.snapshot().parts["sink assets"].details.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_part_stalls_when_it_has_not_moved_for_the_limit_and_says_what_it_waited_for() {
+        const LIMIT: Duration = Duration::from_secs(300);
+        let clock = Arc::new(HandClock::default());
+        let status = Status::new("a", clock.clone());
+        let part = status.part("map devices", Duration::from_secs(30));
+        clock.0.store(200, Ordering::Relaxed);
+        part.moved(Duration::ZERO);
+        clock.0.store(300, Ordering::Relaxed);
+        assert_eq!(part.stalled(LIMIT).await, "an answer");
+        assert_eq!(clock.elapsed().as_secs(), 500, "the limit counts from the last move");
+        part.progress();
+        part.waits_for(Some("an open transaction".to_owned()));
+        assert_eq!(part.stalled(LIMIT).await, "an open transaction");
+        assert_eq!(clock.elapsed().as_secs(), 800, "progress is a move, too");
+        part.paused("the store is away");
+        assert_eq!(part.stalled(LIMIT).await, "the store is away", "why it is paused tells more");
+        assert_eq!(status.snapshot().parts["map devices"].details.get("waits_for"), None);
     }
 
     #[test]

@@ -16,5 +16,5 @@ pub mod registry;
 pub mod retry;
 pub mod secret;
 pub mod shutdown;
-pub mod stall;
 pub mod telemetry;
+pub mod worker;

@@ -15,6 +15,7 @@ use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::{Connection, Membership, Outgoing, Record, topics};
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
+use windfall_runtime::worker::WorkerError;
 use windfall_schemas::asset::{AssetKey, AssetRecord, Collection, Field, FieldType, FieldValue};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names};
 use windfall_schemas::wire::Codec;
@@ -78,7 +79,12 @@ impl Pipeline {
         .unwrap()
     }
 
-    fn sink(&self, instance: &str, membership: Membership) -> Sink {
+    fn sink(&self, instance: &str, membership: Membership) -> Sink<AnyStore> {
+        let store = windfall_sink::open(&self.config(), &self.collection, &self.names).unwrap();
+        self.sink_over(store, instance, membership)
+    }
+
+    fn sink_over<S: AssetStore>(&self, store: S, instance: &str, membership: Membership) -> Sink<S> {
         let surroundings = Surroundings {
             connection: Connection::new(self.connection.config(), "sink-assets", instance),
             collection: self.collection.clone(),
@@ -88,11 +94,11 @@ impl Pipeline {
             instance: instance.to_owned(),
             membership,
         };
-        Sink::new(self.config(), surroundings).unwrap()
+        Sink::new(self.config(), store, surroundings)
     }
 
     async fn once(&self) -> Result<Report, SinkError> {
-        let run = self.sink("once", Membership::Dynamic).run_once(CancellationToken::new(), PATIENCE);
+        let run = self.sink("once", Membership::Dynamic).run_once(CancellationToken::new());
         tokio::time::timeout(PATIENCE, run).await.expect("the sink ends by itself")
     }
 
@@ -154,7 +160,7 @@ impl Pipeline {
 
 type Running = JoinHandle<Result<Report, SinkError>>;
 
-fn spawn(sink: Sink) -> (CancellationToken, Running) {
+fn spawn<S: AssetStore + 'static>(sink: Sink<S>) -> (CancellationToken, Running) {
     let stop = CancellationToken::new();
     (stop.clone(), tokio::spawn(sink.run(stop)))
 }
@@ -247,8 +253,8 @@ async fn a_store_that_is_away_pauses_the_sink_with_its_reason_and_everything_arr
     }
     memory.fault(Fault::LoseAnswer(Cause::TimedOut));
     memory.fault(Fault::LoseAnswer(Cause::TimedOut));
-    let store = AnyStore::Memory(memory.open("assets", &pipeline.topic()));
-    let (stop, running) = spawn(pipeline.sink("one", Membership::Dynamic).with_store(store));
+    let (stop, running) =
+        spawn(pipeline.sink_over(memory.open("assets", &pipeline.topic()), "one", Membership::Dynamic));
     let reasons = async {
         let mut seen = Vec::new();
         while memory.rows().len() < 40 {
@@ -326,7 +332,7 @@ async fn a_topic_that_was_created_again_stops_the_sink_with_the_reason() {
         .by_hand(&format!("update {}.windfall_positions set next_offset = 1000", pipeline.subject.schema))
         .await;
     let error = pipeline.once().await.unwrap_err();
-    assert!(matches!(error, SinkError::Recreated { next_offset: 1000, .. }), "{error:?}");
+    assert!(matches!(error, SinkError::Worker(WorkerError::Recreated { position: 1000, .. })), "{error:?}");
     assert_eq!(pipeline.colors().await.len(), 30);
 }
 
@@ -356,7 +362,10 @@ async fn once_beside_a_running_sink_says_that_another_is_at_work() {
     pipeline.publish(pipeline.records(&assets(5, "red"))).await;
     pipeline.await_colors(&assets(5, "red")).await;
     let error = pipeline.once().await.unwrap_err();
-    assert!(matches!(error, SinkError::AnotherInstance { .. }), "{error:?}");
+    assert!(
+        matches!(error, SinkError::Worker(WorkerError::Shared { .. } | WorkerError::NotAssigned { .. })),
+        "{error:?}"
+    );
     end(stop, running).await;
 }
 

@@ -25,12 +25,14 @@ use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
+use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
 use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::reader::{Decoder, Unreadable};
+use windfall_runtime::worker::{Stage, Starts, Taken, Work};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::wire::WireError;
@@ -40,7 +42,6 @@ use crate::codecs::{CollectionCodecs, asset_headers};
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::FoldReport;
-use crate::stage::{Details, Stage, Starts, Work};
 use memory::{Memory, contribution};
 
 /// The merge of one collection.
@@ -48,6 +49,7 @@ pub(crate) struct MergeStage {
     memory: Memory,
     clock: SharedClock,
     instance: String,
+    part: Part,
     /// Assets that are still to be merged again, and where the input is to stand then.
     healing: VecDeque<(i32, String)>,
     moving: Vec<(TopicPartition, i64)>,
@@ -88,14 +90,45 @@ pub(crate) struct MergeParts {
     pub(crate) collection: Arc<CompiledCollection>,
     pub(crate) clock: SharedClock,
     pub(crate) instance: String,
+    pub(crate) part: Part,
     pub(crate) folding: FoldReport,
 }
 
 impl MergeStage {
     pub(crate) fn new(parts: MergeParts) -> Self {
-        let MergeParts { connection, decoder, own, collection, clock, instance, folding } = parts;
+        let MergeParts { connection, decoder, own, collection, clock, instance, part, folding } = parts;
         let memory = Memory::new(connection, decoder, own, collection, folding);
-        Self { memory, clock, instance, healing: VecDeque::new(), moving: Vec::new() }
+        Self { memory, clock, instance, part, healing: VecDeque::new(), moving: Vec::new() }
+    }
+
+    /// Shows what an operator should know.
+    fn show(&self) {
+        let topic = &self.memory.topics.contributions;
+        let (mut assets, mut records) = (0_u64, Vec::new());
+        for (partition, offsets) in self.memory.held() {
+            assets += 1;
+            records.extend(offsets.map(|offset| (partition, offset)));
+        }
+        records.sort_unstable();
+        records.truncate(SHOWN);
+        let records: Vec<_> =
+            records.iter().map(|(partition, offset)| json!({ "partition": partition, "offset": offset })).collect();
+        let mut held = json!({ "assets": assets, "topic": topic, "unreadable": records });
+        let too_large: Vec<&str> = self.memory.too_large().collect();
+        if !too_large.is_empty() {
+            assets += too_large.len() as u64;
+            held["assets"] = assets.into();
+            held["too_large"] = too_large.into_iter().take(SHOWN).collect();
+        }
+        let passed_over: serde_json::Map<_, _> = self
+            .memory
+            .passed_over()
+            .into_iter()
+            .filter(|(_, records)| *records > 0)
+            .map(|(topic, records)| (topic.to_owned(), records.into()))
+            .collect();
+        self.part.detail_if("held", (assets > 0).then_some(held));
+        self.part.detail_if("passed_over", (!passed_over.is_empty()).then(|| passed_over.into()));
     }
 
     fn refused(&self, record: &Record, stage: RefusedAt, why: &Unreadable) -> Outgoing {
@@ -176,7 +209,7 @@ impl MergeStage {
     }
 
     fn merge_all(&self, records: &[Record]) -> Result<Work<MergeEffects>, TransformerError> {
-        let mut work: Work<MergeEffects> = Work::empty();
+        let mut work: Work<MergeEffects> = Work::default();
         for record in records {
             let partition = record.partition;
             let folded = self.memory.next_offset(partition);
@@ -223,6 +256,7 @@ impl MergeStage {
 
 impl Stage for MergeStage {
     type Effects = MergeEffects;
+    type Error = TransformerError;
 
     fn name(&self) -> &'static str {
         "merge"
@@ -232,7 +266,7 @@ impl Stage for MergeStage {
         &mut self,
         partitions: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
-    ) -> Result<Starts, TransformerError> {
+    ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
         self.memory.fold_assets(numbers.clone()).await?;
         self.memory.fold_conflicts(numbers.clone()).await?;
@@ -250,11 +284,12 @@ impl Stage for MergeStage {
             }
             starts.insert(at.clone(), if folded == 0 { Start::Beginning } else { Start::At(folded) });
         }
-        Ok(starts)
+        self.show();
+        Ok(Taken::From(starts))
     }
 
     fn heal(&mut self) -> Result<Option<Work<MergeEffects>>, TransformerError> {
-        let mut work: Work<MergeEffects> = Work::empty();
+        let mut work: Work<MergeEffects> = Work::default();
         let later = self.healing.split_off(self.healing.len().min(HEALED_AT_ONCE));
         for place in std::mem::replace(&mut self.healing, later) {
             let mut asset = self.memory.asset(place.0, &place.1);
@@ -279,6 +314,7 @@ impl Stage for MergeStage {
         let merged_all = self.healing.is_empty();
         if merged_all {
             work.next_offsets = std::mem::take(&mut self.moving);
+            self.show();
         }
         Ok((!merged_all || !work.is_empty()).then_some(work))
     }
@@ -297,37 +333,7 @@ impl Stage for MergeStage {
         if !committed.follow_up.is_empty() {
             self.show_conflicts();
         }
-    }
-
-    fn details(&self) -> Details {
-        let topic = &self.memory.topics.contributions;
-        let (mut assets, mut records) = (0_u64, Vec::new());
-        for (partition, offsets) in self.memory.held() {
-            assets += 1;
-            records.extend(offsets.map(|offset| (partition, offset)));
-        }
-        records.sort_unstable();
-        records.truncate(SHOWN);
-        let records: Vec<_> =
-            records.iter().map(|(partition, offset)| json!({ "partition": partition, "offset": offset })).collect();
-        let mut held = json!({ "assets": assets, "topic": topic, "unreadable": records });
-        let too_large: Vec<&str> = self.memory.too_large().collect();
-        if !too_large.is_empty() {
-            assets += too_large.len() as u64;
-            held["assets"] = assets.into();
-            held["too_large"] = too_large.into_iter().take(SHOWN).collect();
-        }
-        let passed_over: serde_json::Map<_, _> = self
-            .memory
-            .passed_over()
-            .into_iter()
-            .filter(|(_, records)| *records > 0)
-            .map(|(topic, records)| (topic.to_owned(), records.into()))
-            .collect();
-        vec![
-            ("held", (assets > 0).then_some(held)),
-            ("passed_over", (!passed_over.is_empty()).then(|| passed_over.into())),
-        ]
+        self.show();
     }
 
     fn before_commit(&self) {

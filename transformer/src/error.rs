@@ -1,14 +1,10 @@
 //! What can end a loop, and what passes.
 
-use std::time::Duration;
-
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
-use windfall_runtime::kafka::consumer::ConsumerError;
-use windfall_runtime::kafka::publisher::PublishError;
 use windfall_runtime::kafka::table::TableError;
 use windfall_runtime::kafka::topics::TopicError;
 use windfall_runtime::registry::RegistryError;
-use windfall_runtime::retry::Retry;
+use windfall_runtime::worker::{Failure, WorkerError};
 use windfall_schemas::wire::WireError;
 
 use crate::problem::Problems;
@@ -33,12 +29,9 @@ pub enum TransformerError {
     /// Topics could not be asked for.
     #[error(transparent)]
     Topics(#[from] TopicError),
-    /// The membership failed.
+    /// The worker failed: its membership, a transaction, or a single run.
     #[error(transparent)]
-    Consumer(#[from] ConsumerError),
-    /// A transaction failed.
-    #[error("transaction failed")]
-    Publish(#[source] Box<PublishError>),
+    Worker(#[from] WorkerError),
     /// Own output was not read.
     #[error("own output was not read")]
     Table(#[source] Box<TableError>),
@@ -58,70 +51,18 @@ pub enum TransformerError {
         /// Where the source's partition ends.
         end: i64,
     },
-    /// `--once` was not let in.
-    #[error("group `{group}` assigned nothing in time: another instance is at work")]
-    NotAssigned {
-        /// The group.
-        group: String,
-    },
-    /// `--once` was let in beside somebody else.
-    #[error("group `{group}` assigned {got} of {of} partitions: another instance is at work")]
-    Shared {
-        /// The group.
-        group: String,
-        /// How many this process has.
-        got: usize,
-        /// How many there are.
-        of: usize,
-    },
-    /// A single run did nothing for too long.
-    #[error("the single run of group `{group}` was ended after {}s without a commit; it waited for: {reason}", after.as_secs())]
-    Stalled {
-        /// The group.
-        group: String,
-        /// How long nothing was done.
-        after: Duration,
-        /// What it waited for.
-        reason: String,
-    },
-    /// A commit was asked for without a writer.
-    #[error("there is no writer")]
-    NoWriter,
-    /// A commit had not ended in time when the process was to stop.
-    #[error("a transaction was given up for the shutdown; what it held is read again at the next start")]
-    CutShort,
 }
 
-impl TransformerError {
-    /// Says whether the assignment is no longer the present one, so that another event tells more.
-    pub(crate) fn reassigned(&self) -> bool {
-        matches!(self, Self::Consumer(ConsumerError::Reassigned { .. }))
-            || matches!(self, Self::Publish(error) if matches!(**error, PublishError::Reassigned(_)))
-    }
-
-    /// Says whether the writer's epoch is no longer the newest.
-    ///
-    /// Either another process of the same name has taken over, which ends this one's membership; or the coordinator ended a
-    /// transaction whose commit came too late, and then nobody else goes on.
-    pub(crate) fn fenced(&self) -> bool {
-        matches!(self, Self::Publish(error) if error.is_fenced())
-    }
-
-    /// A short name to count by.
-    pub(crate) fn code(&self) -> &'static str {
+impl Failure for TransformerError {
+    fn code(&self) -> &'static str {
         match self {
             Self::Files(_) => "files",
             Self::Registry(_) => "registry",
             Self::Encode { .. } => "encode",
             Self::Topics(_) => "topics",
-            Self::Consumer(_) => "consumer",
-            Self::Publish(_) => "publish",
+            Self::Worker(error) => error.code(),
             Self::Table(_) => "table",
             Self::LinkBeyondEnd { .. } => "link_beyond_end",
-            Self::NotAssigned { .. } | Self::Shared { .. } => "group",
-            Self::Stalled { .. } => "stalled",
-            Self::NoWriter => "no_writer",
-            Self::CutShort => "cut_short",
         }
     }
 }
@@ -135,28 +76,12 @@ impl Diagnose for TransformerError {
             Self::Registry(source) => source.diagnosis(),
             Self::Encode { .. } => Kind::Record.help("look at the record in the log; a value is limited to 256 KiB"),
             Self::Topics(error) => error.diagnosis(),
-            Self::Consumer(error) => error.diagnosis(),
-            // The group decides who goes on: see `fenced`.
-            Self::Publish(error) if error.is_fenced() => error.diagnosis().retry(Retry::Backoff),
-            Self::Publish(error) => error.diagnosis(),
+            Self::Worker(error) => error.diagnosis(),
             Self::Table(error) => error.diagnosis(),
             Self::LinkBeyondEnd { .. } => Kind::Refused.help(
                 "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
             ),
-            Self::NotAssigned { .. } | Self::Shared { .. } => {
-                Kind::Superseded.help("stop the other instance, or let it do the work")
-            }
-            Self::Stalled { .. } => Kind::Unavailable
-                .help("see to what it waited for, and run it again: it takes up where it was")
-                .retry(Retry::Never),
-            Self::NoWriter | Self::CutShort => Kind::Unavailable.into(),
         }
-    }
-}
-
-impl From<PublishError> for TransformerError {
-    fn from(error: PublishError) -> Self {
-        Self::Publish(Box::new(error))
     }
 }
 

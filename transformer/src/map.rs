@@ -14,6 +14,7 @@ use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
+use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
 use windfall_runtime::kafka::publisher;
@@ -21,6 +22,7 @@ use windfall_runtime::kafka::table;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::reader::{Decoder, Unreadable};
+use windfall_runtime::worker::{Stage, Taken, Work};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey};
@@ -37,7 +39,6 @@ use crate::fold::{FoldReport, Folding, Own};
 use crate::links::Position;
 use crate::mapping::Program;
 use crate::mapping::source::DecodedRow;
-use crate::stage::{Details, Stage, Starts, Work};
 use memory::Memory;
 
 /// Links written again in one transaction.
@@ -52,6 +53,7 @@ pub(crate) struct MapStage {
     pub(crate) names: Names,
     pub(crate) clock: SharedClock,
     pub(crate) instance: String,
+    pub(crate) part: Part,
     pub(crate) folding: FoldReport,
     topics: Topics,
     /// What reads a topic: the table's name and its mapping.
@@ -89,6 +91,7 @@ impl MapStage {
         loaded: LoadedCollection,
         clock: SharedClock,
         instance: String,
+        part: Part,
         folding: FoldReport,
     ) -> Self {
         let names = Names::new(connection.config().topic_prefix.clone());
@@ -99,7 +102,27 @@ impl MapStage {
             (names.topic(table), (table.into(), Arc::clone(&mapping.program)))
         });
         let (programs, links, healing) = (programs.collect(), Memory::default(), VecDeque::new());
-        Self { connection, decoder, own, loaded, names, clock, instance, folding, topics, programs, links, healing }
+        Self {
+            connection,
+            decoder,
+            own,
+            loaded,
+            names,
+            clock,
+            instance,
+            part,
+            folding,
+            topics,
+            programs,
+            links,
+            healing,
+        }
+    }
+
+    /// Shows what an operator should know.
+    fn show(&self) {
+        let records = self.links.passed_over();
+        self.part.detail_if("passed_over", (records > 0).then(|| json!({ (&*self.topics.links): records })));
     }
 
     fn collection(&self) -> &str {
@@ -243,6 +266,7 @@ impl MapStage {
 
 impl Stage for MapStage {
     type Effects = MapEffects;
+    type Error = TransformerError;
 
     fn name(&self) -> &'static str {
         "map"
@@ -252,7 +276,7 @@ impl Stage for MapStage {
         &mut self,
         partitions: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
-    ) -> Result<Starts, TransformerError> {
+    ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
         let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.links, key_schema: self.own.links.key.id() };
@@ -261,7 +285,8 @@ impl Stage for MapStage {
         let contributions = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
         let rebuilt = self.links.rebuild(folding, contributions, &self.loaded.collection, &numbers).await?;
         self.healing = rebuilt.into();
-        Ok(committed.iter().map(|(at, offset)| (at.clone(), Start::from(offset.as_ref()))).collect())
+        self.show();
+        Ok(Taken::From(committed.iter().map(|(at, offset)| (at.clone(), Start::from(offset.as_ref()))).collect()))
     }
 
     fn heal(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
@@ -272,7 +297,7 @@ impl Stage for MapStage {
         let links: Vec<(i32, Link)> = self.healing.drain(..self.healing.len().min(HEALED_AT_ONCE)).collect();
         let written = links.iter().map(|(partition, link)| self.link(*partition, link));
         let follow_up = written.collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(Work { follow_up, effects: MapEffects { links }, ..Work::empty() }))
+        Ok(Some(Work { follow_up, effects: MapEffects { links }, ..Work::default() }))
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
@@ -284,11 +309,7 @@ impl Stage for MapStage {
         for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
             self.links.remember(partition, link, delivered.offset);
         }
-    }
-
-    fn details(&self) -> Details {
-        let records = self.links.passed_over();
-        vec![("passed_over", (records > 0).then(|| json!({ (&*self.topics.links): records })))]
+        self.show();
     }
 
     fn before_commit(&self) {

@@ -1,7 +1,10 @@
 //! The transformer as a stage: for each collection a map and a merge, side by side, or one after the other for `--once`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics::Label;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -9,20 +12,20 @@ use tracing::info;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::{Part, Progress, Status};
 use windfall_runtime::kafka::config::KafkaConfig;
-use windfall_runtime::kafka::consumer::BatchLimits;
+use windfall_runtime::kafka::consumer::{BatchLimits, GroupOptions};
 use windfall_runtime::kafka::table::{FoldProgress, Hidden};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Connection, Membership};
+use windfall_runtime::metrics::label;
 use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
-use windfall_runtime::stall::Stall;
+use windfall_runtime::worker::{Report, SILENCE, Stage, Transactional, Worker, WorkerOptions};
 use windfall_schemas::contribution::ContributionKey;
-use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, Table, value_subject};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, value_subject};
 
 use crate::catalog::LoadedCollection;
 use crate::codecs::CollectionCodecs;
 use crate::collect::{MergeParts, MergeStage};
-use crate::driver::{Driver, DriverOptions, Report, SILENCE};
 use crate::error::TransformerError;
 use crate::fold::{self, FoldReport, Folding, Own};
 use crate::map::MapStage;
@@ -69,9 +72,9 @@ pub async fn run(
     let mut loops = JoinSet::new();
     for loaded in collections {
         let own = prepare(setup, loaded).await?;
-        let map = map_loop(setup, loaded, &own, false, stop.clone());
+        let mut map = Loop::new(setup, loaded, false, "map").map(&own, stop.clone());
         loops.spawn(async move { map.run().await });
-        let merge = merge_loop(setup, loaded, &own, false, stop.clone());
+        let mut merge = Loop::new(setup, loaded, false, "merge").merge(&own, stop.clone());
         loops.spawn(async move { merge.run().await });
     }
     let mut result = Ok(());
@@ -89,7 +92,7 @@ pub async fn run(
 /// Maps, then merges, up to the ends that each input has when its loop begins.
 ///
 /// # Errors
-/// See [`TransformerError`]; [`TransformerError::NotAssigned`] and [`TransformerError::Shared`] when another instance is at work.
+/// See [`TransformerError`].
 pub async fn run_once(
     setup: &Setup,
     collections: &[LoadedCollection],
@@ -98,8 +101,8 @@ pub async fn run_once(
     let mut total = Report::default();
     for loaded in collections {
         let own = prepare(setup, loaded).await?;
-        let mapped = map_loop(setup, loaded, &own, true, shutdown.clone()).run().await?;
-        let merged = merge_loop(setup, loaded, &own, true, shutdown.clone()).run().await?;
+        let mapped = Loop::new(setup, loaded, true, "map").map(&own, shutdown.clone()).run().await?;
+        let merged = Loop::new(setup, loaded, true, "merge").merge(&own, shutdown.clone()).run().await?;
         total.records += mapped.records + merged.records;
         total.dead_letters += mapped.dead_letters + merged.dead_letters;
     }
@@ -138,94 +141,89 @@ fn decoder(setup: &Setup, loaded: &LoadedCollection) -> Decoder {
     Decoder::new(setup.registry.clone(), value_subject(&setup.names().assets(&loaded.collection.name)))
 }
 
-fn map_loop(
-    setup: &Setup,
-    loaded: &LoadedCollection,
-    own: &CollectionCodecs,
+/// Makes a worker out of a stage's parts.
+struct Loop<'a> {
+    setup: &'a Setup,
+    loaded: &'a LoadedCollection,
     once: bool,
-    shutdown: CancellationToken,
-) -> Driver<MapStage> {
-    let (names, name) = (setup.names(), loaded.collection.name.as_str());
-    let connection = setup.connection(&format!("map-{name}"));
-    let (part, stall) = (setup.status.part(format!("map {name}"), SILENCE), Stall::default());
-    let stage = MapStage::new(
-        connection.clone(),
-        decoder(setup, loaded),
-        own.clone(),
-        loaded.clone(),
-        Arc::clone(&setup.clock),
-        setup.instance.clone(),
-        shown(&part, &stall),
-    );
-    let options = options(
-        setup,
-        names.map_group(name),
-        loaded.sources().iter().map(|source| names.topic(source)).collect(),
-        names.map_transactional_id(name, &setup.instance),
-        once,
-        stall,
-    );
-    Driver::new(stage, connection, options, part, shutdown)
+    /// `map` or `merge`.
+    stage: &'static str,
+    connection: Connection,
+    part: Part,
 }
 
-fn merge_loop(
-    setup: &Setup,
-    loaded: &LoadedCollection,
-    own: &CollectionCodecs,
-    once: bool,
-    shutdown: CancellationToken,
-) -> Driver<MergeStage> {
-    let (names, name) = (setup.names(), loaded.collection.name.as_str());
-    let connection = setup.connection(&format!("merge-{name}"));
-    let (part, stall) = (setup.status.part(format!("merge {name}"), SILENCE), Stall::default());
-    let stage = MergeStage::new(MergeParts {
-        connection: connection.clone(),
-        decoder: decoder(setup, loaded),
-        own: own.clone(),
-        collection: Arc::clone(&loaded.collection),
-        clock: Arc::clone(&setup.clock),
-        instance: setup.instance.clone(),
-        folding: shown(&part, &stall),
-    });
-    let options = options(
-        setup,
-        names.merge_group(name),
-        vec![names.contributions(name)],
-        names.merge_transactional_id(name, &setup.instance),
-        once,
-        stall,
-    );
-    Driver::new(stage, connection, options, part, shutdown)
-}
+impl<'a> Loop<'a> {
+    fn new(setup: &'a Setup, loaded: &'a LoadedCollection, once: bool, stage: &'static str) -> Self {
+        let name = format!("{stage}-{}", loaded.collection.name);
+        let part = setup.status.part(format!("{stage} {}", loaded.collection.name), SILENCE);
+        Self { setup, loaded, once, stage, connection: setup.connection(&name), part }
+    }
 
-fn options(
-    setup: &Setup,
-    group: String,
-    topics: Vec<String>,
-    transactional_id: String,
-    once: bool,
-    stall: Stall,
-) -> DriverOptions {
-    let membership = if once || setup.dynamic {
-        Membership::Dynamic
-    } else {
-        Membership::Static { instance: setup.instance.clone() }
-    };
-    let transactional_id = if once { format!("{transactional_id}-once") } else { transactional_id };
-    let partitions = Table::Devices.partitions();
-    DriverOptions { group, topics, partitions, transactional_id, membership, limits: setup.limits, once, stall }
+    fn map(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MapStage>> {
+        let stage = MapStage::new(
+            self.connection.clone(),
+            decoder(self.setup, self.loaded),
+            own.clone(),
+            self.loaded.clone(),
+            Arc::clone(&self.setup.clock),
+            self.setup.instance.clone(),
+            self.part.clone(),
+            shown(&self.part),
+        );
+        let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
+        let topics = self.loaded.sources().iter().map(|source| names.topic(source)).collect();
+        let transactional_id = names.map_transactional_id(name, &self.setup.instance);
+        self.worker(stage, names.map_group(name), topics, transactional_id, stop)
+    }
+
+    fn merge(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MergeStage>> {
+        let stage = MergeStage::new(MergeParts {
+            connection: self.connection.clone(),
+            decoder: decoder(self.setup, self.loaded),
+            own: own.clone(),
+            collection: Arc::clone(&self.loaded.collection),
+            clock: Arc::clone(&self.setup.clock),
+            instance: self.setup.instance.clone(),
+            part: self.part.clone(),
+            folding: shown(&self.part),
+        });
+        let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
+        let transactional_id = names.merge_transactional_id(name, &self.setup.instance);
+        self.worker(stage, names.merge_group(name), vec![names.contributions(name)], transactional_id, stop)
+    }
+
+    fn worker<S: Stage>(
+        self,
+        stage: S,
+        group: String,
+        topics: Vec<String>,
+        transactional_id: String,
+        stop: CancellationToken,
+    ) -> Worker<Transactional<S>> {
+        let Self { setup, loaded: _, once, stage: label, connection, part } = self;
+        let membership = if once || setup.dynamic {
+            Membership::Dynamic
+        } else {
+            Membership::Static { instance: setup.instance.clone() }
+        };
+        let transactional_id = if once { format!("{transactional_id}-once") } else { transactional_id };
+        let group = GroupOptions { group, topics, membership, limits: setup.limits };
+        let options = WorkerOptions { group, labels: vec![Label::new(label::STAGE, label)], once };
+        Worker::new(Transactional::new(stage, connection.clone(), transactional_id), connection, options, part, stop)
+    }
 }
 
 /// Shows on the board how far a take-over has read, and behind which transaction records hide.
-fn shown(part: &Part, stall: &Stall) -> FoldReport {
+fn shown(part: &Part) -> FoldReport {
     let (report, mut changes) = watch::channel(FoldProgress::default());
-    let (part, stall) = (part.clone(), stall.clone());
+    let part = part.clone();
     tokio::spawn(async move {
         let mut before = (0, 0);
         while changes.changed().await.is_ok() {
             let FoldProgress { topic, records, remaining, hidden } = changes.borrow_and_update().clone();
-            if std::mem::replace(&mut before, (records, remaining)) != (records, remaining) {
-                stall.read();
+            // What is read again after a failure brings nothing nearer.
+            if std::mem::replace(&mut before, (records, remaining)) != (records, remaining) && !part.is_paused() {
+                part.moved(Duration::ZERO);
             }
             let hides = |at: &Hidden| {
                 format!(
@@ -233,23 +231,16 @@ fn shown(part: &Part, stall: &Stall) -> FoldReport {
                     at.partition, at.position
                 )
             };
-            stall.hidden(hidden.first().map(hides));
+            part.waits_for(hidden.first().map(hides));
             let total = Some(records.saturating_add(remaining));
             let job = format!("reading {topic}");
             part.at((remaining > 0).then_some(Progress { job, done: records, total, elapsed_s: 0 }));
-            let hidden: Vec<serde_json::Value> = hidden
-                .iter()
-                .map(|hidden| {
-                    serde_json::json!({
-                        "topic": topic,
-                        "partition": hidden.partition,
-                        "position": hidden.position,
-                        "end": hidden.end,
-                        "waited_s": hidden.waited.as_secs(),
-                    })
-                })
-                .collect();
-            if hidden.is_empty() { part.clear("hidden") } else { part.detail("hidden", hidden) }
+            let shown = |at: &Hidden| {
+                let Hidden { partition, position, end, waited } = at;
+                let waited_s = waited.as_secs();
+                json!({ "topic": topic, "partition": partition, "position": position, "end": end, "waited_s": waited_s })
+            };
+            part.detail_if("hidden", (!hidden.is_empty()).then(|| hidden.iter().map(shown).collect()));
         }
     });
     report

@@ -9,6 +9,7 @@ use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::Outgoing;
 use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::table::TableError;
+use windfall_runtime::worker::WorkerError;
 use windfall_schemas::asset::{AssetKey, AssetRecord};
 use windfall_schemas::link::{Link, LinkKey};
 use windfall_schemas::topic::{key_subject, value_subject};
@@ -187,7 +188,7 @@ async fn a_single_run_beside_a_running_instance_is_refused() {
     bench.write(events).await;
     bench.await_assets(|assets| assets.len() == 1).await;
     let error = bench.once().await.unwrap_err();
-    let TransformerError::Shared { got, of, .. } = &error else { panic!("{error}") };
+    let TransformerError::Worker(WorkerError::Shared { got, of, .. }) = &error else { panic!("{error}") };
     assert!(got < of, "{error}");
     running.stop().await;
 }

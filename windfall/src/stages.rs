@@ -1,24 +1,19 @@
 //! The stages of a configuration, ready to be run: by `run`, and by the demo with a clock of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::consumer::BatchLimits;
-use windfall_runtime::kafka::{Connection, Membership, connection};
+use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
-use windfall_sink::{Sink, SinkConfig, Surroundings};
+use windfall_runtime::worker::SILENCE;
+use windfall_sink::{AnyStore, Sink, SinkConfig, Surroundings, open};
 
 use crate::context::Context;
 use crate::exit::Exit;
-
-/// A sink may be silent for so long while it waits for records: it renews its positions and looks at its end.
-const SINK_SILENCE: Duration = Duration::from_secs(60);
-/// An assignment that has not come by then is somebody else's.
-const JOINING: Duration = connection::SESSION_TIMEOUT.saturating_add(Duration::from_secs(30));
 
 /// What all stages of a process share.
 #[derive(Clone)]
@@ -96,22 +91,23 @@ impl Stages {
 
     /// Writes what the asset topic holds now.
     pub(crate) async fn sink_once(self, config: SinkConfig) -> crate::Result<Exit> {
-        let report = self.opened(&config, true)?.run_once(self.stop.clone(), JOINING).await?;
+        let report = self.opened(&config, true)?.run_once(self.stop.clone()).await?;
         Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
     }
 
-    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink> {
+    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink<AnyStore>> {
         let instance = self.context.instance.clone();
         let surroundings = Surroundings {
             connection: self.sink_connection(config),
             collection: self.context.collection(&config.collection)?.schema.clone(),
             registry: self.registry.clone(),
             clock: self.clock.clone(),
-            part: self.status.part(format!("sink {}", config.name), SINK_SILENCE),
+            part: self.status.part(format!("sink {}", config.name), SILENCE),
             membership: if dynamic { Membership::Dynamic } else { Membership::Static { instance: instance.clone() } },
             instance,
         };
-        Ok(Sink::new(config.clone(), surroundings)?)
+        let store = open(config, &surroundings.collection, &self.context.names)?;
+        Ok(Sink::new(config.clone(), store, surroundings))
     }
 
     fn sink_connection(&self, config: &SinkConfig) -> Connection {

@@ -73,6 +73,7 @@ fn row(name: &str, part: &PartStatus) -> Vec<String> {
         State::Running => "running",
         State::Standby => "standby",
         State::Paused => "paused",
+        State::Held => "held",
         State::Finished => "finished",
         State::Failed => "failed",
     };

@@ -42,7 +42,7 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
                 }
                 Err(error) => error,
             };
-            self.source.stall.met(chain(&error));
+            self.source.part.waits_for(Some(chain(&error).to_string()));
             counter!(ERRORS, label::STAGE => "producer", label::CODE => error.code()).increment(1);
             let wait = match (&error, error.retry()) {
                 (_, Retry::Never) => return Err(Interruption::Directory(error)),

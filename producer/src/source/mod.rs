@@ -15,12 +15,10 @@ mod lookups;
 mod membership;
 mod scanning;
 mod session;
-mod stall;
 mod taking;
 mod telling;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -41,11 +39,16 @@ use crate::error::ProducerError;
 use crate::event::Origin;
 use crate::ledger::{Cluster, LedgerError};
 use membership::{JOINED_WITHIN, Member};
-pub(crate) use stall::Stall;
 use taking::Lasting;
 
 /// After a doubt the group has this long to tell that another process has the source: a member hears of it every second.
 const VERDICT_WITHIN: Duration = Duration::from_secs(3);
+
+/// A single run that has not moved for so long ends: longer than any failure that passes by itself within a scan, shorter
+/// than the pause between two runs of a scheduler.
+const STALLED_AFTER: Duration = Duration::from_secs(600);
+/// A slow limit may let this many of its periods pass.
+const STALLED_PERIODS: u32 = 3;
 
 /// What a source needs to know of its configuration.
 #[derive(Debug, Clone)]
@@ -75,8 +78,8 @@ pub(crate) struct Source<D> {
     pub(crate) part: Part,
     pub(crate) shutdown: CancellationToken,
     pub(crate) connect: Connect<D>,
-    /// What a single run ends by when nothing comes on any more.
-    pub(crate) stall: Arc<Stall>,
+    /// Whether the source is taken over.
+    pub(crate) working: AtomicBool,
 }
 
 /// How one scan of a source and its look-ups have ended.
@@ -147,10 +150,10 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         };
         tokio::select! {
             ended = work => ended,
-            stalled = self.stall.watch(&self.clock) => {
-                let stall::Stalled { at_work, seconds, why } = stalled;
+            why = self.part.stalled(STALLED_AFTER) => {
+                let seconds = STALLED_AFTER.as_secs();
                 self.part.failed(why.clone());
-                if !at_work {
+                if !self.working.load(Ordering::Relaxed) {
                     return Err(ProducerError::Stalled { source_name: self.org().to_owned(), seconds, why });
                 }
                 error!(source = self.org(), seconds, why, "single run did not come on, ended where it stands");
@@ -212,7 +215,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
             // The session is gone with its writer; when this is dropped, the group goes on.
             let revoked = lost.map_err(Interruption::Membership)?;
             info!(source = self.org(), lost = revoked.lost, "source given up, standing by");
-            self.stall.at_work(false);
+            self.working.store(false, Ordering::Relaxed);
             self.part.paused("its group has taken the source from this process, which waits for another assignment");
         }
     }
@@ -240,7 +243,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         lasting: &Lasting<D>,
     ) -> Result<OnceOutcome, Interruption> {
         let mut session = self.take_over(input, lasting).await?;
-        self.stall.at_work(true);
+        self.working.store(true, Ordering::Relaxed);
         match duty {
             Duty::Serve => session.serve().await,
             Duty::Once => session.once().await,
@@ -250,8 +253,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     /// Waits after a doubt before the group is joined again, and listens whether another process has the source now.
     async fn rest(&self, member: &mut Member, error: &LedgerError, lasting: &Lasting<D>) -> Result<(), Interruption> {
         let failures = lasting.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        self.stall.at_work(false);
-        self.stall.met(chain(error));
+        self.working.store(false, Ordering::Relaxed);
         warn!(source = self.org(), error = %chain(error), failures, "writer thrown away, taking over again");
         self.part.paused(format!("taking over again: {}", chain(error)));
         let wait = Backoff::default().wait(failures, 0.5).max(VERDICT_WITHIN);

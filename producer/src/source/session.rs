@@ -14,7 +14,7 @@ use windfall_schemas::signal::ApproveScan;
 use super::lookups::Controls;
 use super::taking::Lasting;
 use super::telling;
-use super::{Interruption, OnceOutcome, Source};
+use super::{Interruption, OnceOutcome, STALLED_AFTER, STALLED_PERIODS, Source};
 use crate::apple::{DeviceDirectory, DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;
@@ -200,7 +200,8 @@ impl<'a, D: DeviceDirectory + 'static> Session<'a, D> {
 
     /// Shows on the board that a commit or an answer has come; while a scan is interrupted only what heals it counts.
     pub(super) fn moved(&self) {
-        self.source.stall.moved(&self.source.clock, self.directory.pace().period);
+        let slow = self.directory.pace().period.saturating_mul(STALLED_PERIODS);
+        self.source.part.moved(slow.saturating_sub(STALLED_AFTER));
         if self.interrupted.is_none() {
             self.source.part.progress();
         }

@@ -41,12 +41,11 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         self.part.state(State::Starting);
         info!(source = self.org(), "taking over");
         let part = self.part.clone();
-        let (stall, clock) = (Arc::clone(&self.stall), Arc::clone(&self.clock));
         let report = move |progress: &FoldProgress| {
             if progress.hidden.is_empty() {
-                stall.moved(&clock, Duration::ZERO);
+                part.moved(Duration::ZERO);
             } else {
-                stall.met(describe(progress));
+                part.waits_for(Some(describe(progress)));
             }
             part.detail("take_over", describe(progress));
         };

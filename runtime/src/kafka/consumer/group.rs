@@ -253,6 +253,17 @@ impl Group {
         self.mailbox.paused_since(moment)
     }
 
+    /// Returns whether the assignment is still the present one; if not, an event tells more.
+    #[must_use]
+    pub fn stands(&self, assignment: &Assignment) -> bool {
+        self.mailbox.current_assignment(assignment.id)
+    }
+
+    /// Ends when records of `epoch` may no longer be committed.
+    pub async fn over(&self, epoch: u64) {
+        self.mailbox.over(epoch).await;
+    }
+
     /// Fetches the membership as of now, for a transaction over records of `epoch`.
     ///
     /// The binding shows no generation, so a membership that may be void is told by other signs: the assignment of the epoch

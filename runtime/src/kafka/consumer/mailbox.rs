@@ -112,6 +112,8 @@ pub(super) struct Mailbox {
     revision: AtomicU64,
     stopped: AtomicBool,
     arrived: Notify,
+    /// An epoch has ended.
+    ended: Notify,
     changed: Condvar,
     /// Held while partitions are paused, sought and resumed; the polling thread only tries it.
     flow: Mutex<()>,
@@ -129,6 +131,7 @@ impl Mailbox {
         state.live.clear();
         state.batches.clear();
         self.changed.notify_all();
+        self.ended.notify_waiters();
         self.revision.fetch_add(1, Ordering::SeqCst);
         self.epoch.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -231,16 +234,16 @@ impl Mailbox {
         self.flowing.subscribe()
     }
 
-    pub(super) async fn next(&self) -> Event {
+    pub(super) async fn next(&self, batches: bool) -> Event {
         loop {
-            if let Some(event) = self.pop() {
+            if let Some(event) = self.pop(batches) {
                 return event;
             }
             self.arrived.notified().await;
         }
     }
 
-    fn pop(&self) -> Option<Event> {
+    fn pop(&self, batches: bool) -> Option<Event> {
         let mut state = self.state();
         if let Some(rebalance) = state.rebalances.pop_front() {
             return Some(rebalance);
@@ -248,7 +251,7 @@ impl Mailbox {
         if let Some(error) = state.failure.take() {
             return Some(Event::Failed(error));
         }
-        let batch = state.batches.pop_front()?;
+        let batch = state.batches.pop_front_if(|_| batches)?;
         self.changed.notify_all();
         Some(Event::Batch(batch))
     }
@@ -256,6 +259,17 @@ impl Mailbox {
     /// Returns whether `epoch` is the present one and partitions are assigned.
     pub(super) fn current(&self, epoch: u64) -> bool {
         self.state().assignment.is_some() && self.epoch() == epoch
+    }
+
+    /// Ends when `epoch` is no longer the present one.
+    pub(super) async fn over(&self, epoch: u64) {
+        loop {
+            let ended = self.ended.notified();
+            if !self.current(epoch) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Returns whether that assignment still stands.
@@ -339,7 +353,7 @@ mod tests {
     fn assigned() -> (Mailbox, u64) {
         let mailbox = Mailbox::default();
         mailbox.assigned(vec![TopicPartition::new("t", 0)]);
-        let Some(Event::Assigned(assignment)) = mailbox.pop() else { panic!("an assignment was put in") };
+        let Some(Event::Assigned(assignment)) = mailbox.pop(true) else { panic!("an assignment was put in") };
         (mailbox, assignment.id)
     }
 
@@ -356,7 +370,7 @@ mod tests {
         mailbox.offer(batch(epoch), NOW).unwrap();
         mailbox.offer(batch(epoch), NOW).unwrap();
         assert_eq!(mailbox.offer(batch(epoch), NOW), Err(batch(epoch)));
-        assert!(matches!(mailbox.pop(), Some(Event::Batch(_))));
+        assert!(matches!(mailbox.pop(true), Some(Event::Batch(_))));
         mailbox.offer(batch(epoch), NOW).unwrap();
     }
 
@@ -368,10 +382,10 @@ mod tests {
         let (ack, acked) = sync_channel(1);
         mailbox.revoked(Revoked { partitions: Vec::new(), lost: false, ack });
         assert!(!mailbox.current(epoch));
-        let Some(Event::Revoked(revoked)) = mailbox.pop() else { panic!("the revocation comes first") };
-        assert!(mailbox.pop().is_none(), "the batch of the ended epoch is gone");
+        let Some(Event::Revoked(revoked)) = mailbox.pop(true) else { panic!("the revocation comes first") };
+        assert!(mailbox.pop(true).is_none(), "the batch of the ended epoch is gone");
         mailbox.offer(batch(epoch), NOW).unwrap();
-        assert!(mailbox.pop().is_none(), "and one that was on its way as well");
+        assert!(mailbox.pop(true).is_none(), "and one that was on its way as well");
         assert_eq!(mailbox.open(assignment, Live::new()), None);
         assert!(!mailbox.shut(assignment));
         revoked.ack();

@@ -95,7 +95,13 @@ impl GroupConsumer {
 
     /// Waits for what comes next; may be cancelled without losing anything.
     pub async fn next(&mut self) -> Event {
-        self.mailbox.next().await
+        self.next_of(true).await
+    }
+
+    /// Waits for what comes next, a batch only if `batches`: without, batches stay in the queue, and a full queue pauses the
+    /// reading.
+    pub async fn next_of(&mut self, batches: bool) -> Event {
+        self.mailbox.next(batches).await
     }
 
     /// Returns a handle for positions, seeks and commits.
