@@ -8,11 +8,6 @@ use xxhash_rust::xxh3::xxh3_128;
 const HALF_RULE_FROM: usize = 4;
 /// Window in which releases are counted, in milliseconds.
 pub const WINDOW: i64 = 24 * 60 * 60 * 1000;
-/// Ids in one record of a held plan; keeps a record far below the size that a broker takes.
-pub const CHUNK: usize = 5_000;
-/// Bytes of ids in one record of a held plan, for the same reason; what is kept of a device beside its id may double it.
-pub const CHUNK_BYTES: usize = 64 * 1024;
-
 /// How many devices may leave within a day before a person is asked: the larger of the two.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {

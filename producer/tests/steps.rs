@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use windfall_producer::apple::{Item, PageOf, Rejected};
 use windfall_producer::assignment::Assignments;
-use windfall_producer::breaker::{self, Case, Held, Limits};
+use windfall_producer::breaker::{Case, Held, Limits};
 use windfall_producer::checkpoint::{First, Header, Part, Plan, PlanOrigin, Scope, State, Suspect};
 use windfall_producer::event;
 use windfall_producer::memory::Memory;
@@ -15,6 +15,7 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 use windfall_schemas::signal::ApproveScan;
+use windfall_schemas::wire::Codec;
 
 use crate::scenarios::{BEGIN, answer, known_event, origin, page};
 
@@ -229,7 +230,6 @@ fn a_large_plan_is_cut_into_pieces_and_shrinks_by_the_piece_it_touches() {
     assert_eq!(plan.len(), 11_900);
     let parts = plan.parts("acme", "acme-1", BEGIN);
     assert_eq!(parts.len(), 3);
-    assert!(parts.iter().all(|part| part.value.as_ref().unwrap().ids.as_ref().unwrap().len() <= breaker::CHUNK));
     let gone = plan.without("acme", "acme-1", &BTreeSet::from(["D00100"]), BEGIN);
     let keys: Vec<&str> = gone.iter().map(|part: &Part| part.key.part.as_str()).collect();
     assert_eq!(keys, ["held:acme-1:0"]);
@@ -237,24 +237,40 @@ fn a_large_plan_is_cut_into_pieces_and_shrinks_by_the_piece_it_touches() {
 
 #[test]
 fn records_of_the_scan_state_keep_below_what_a_record_may_hold() {
+    let codec = Codec::new(1, windfall_schemas::scan::VALUE_SCHEMA).unwrap();
     let largest = |parts: &[Part]| {
-        parts.iter().map(|part| serde_json::to_string(part.value.as_ref().unwrap()).unwrap().len()).max().unwrap()
+        parts
+            .iter()
+            .map(|part| codec.encode(part.value.as_ref().unwrap()).expect("it can be encoded").len())
+            .max()
+            .unwrap()
     };
-    let ids: BTreeSet<String> = (0..6_000).map(|id| format!("{id:0128}")).collect();
-    let earlier = ids.iter().map(|id| (id.clone(), First { scan: u64::MAX, ended_at: i64::MAX })).collect();
-    let plan = Plan::new("acme-1", PlanOrigin::default(), &ids).missed_before(earlier);
-    let parts = plan.parts("acme", "acme-1", BEGIN);
-    assert!(plan.ids() == ids && largest(&parts) < 256 * 1024, "{} bytes", largest(&parts));
+    for digits in [1, 12, 40, 128] {
+        let ids: BTreeSet<String> = (0..20_000).map(|id| format!("{id:0digits$}")).collect();
+        let first = |at| First { scan: u64::MAX - at, ended_at: i64::MAX };
+        let earlier = ids.iter().zip(0u64..).map(|(id, at)| (id.clone(), first(at % 3))).collect();
+        let plan = Plan::new("acme-1", PlanOrigin::default(), &ids, &earlier);
+        let parts = plan.parts("acme", "acme-1", BEGIN);
+        assert!(plan.ids() == ids && largest(&parts) < 72 * 1024, "{} bytes", largest(&parts));
+        let mut folded = Memory::default();
+        parts.iter().for_each(|part| folded.scans.apply(part));
+        let folded = &folded.scans.plans["acme-1"];
+        assert!(folded.hash() == plan.hash() && ids.iter().all(|id| folded.first_missed(id) == Some(earlier[id])));
+    }
 
     let mut header = Header::begin("acme", None, "test", BEGIN);
     for page in 0..5_000 {
-        header.note(Scope::Servers, Some(page), "x".repeat(10_000));
+        header.note(Scope::Servers, Some(page), "\u{1f4f1}".repeat(10_000));
+        header.disagree(&format!("{page:0128}"));
     }
     assert_eq!((header.reasons.len(), header.more_reasons), (100, 4_900));
     assert!(header.absence_counts());
     header.note(Scope::Devices, Some(1), "the first of its scope");
     assert!(!header.absence_counts(), "reasons of one scope do not crowd out the other's");
-    assert!(largest(&[header.part("acme", "devices")]) < 256 * 1024);
+    (0..100).for_each(|page| header.note(Scope::Devices, Some(page), "\"".repeat(10_000)));
+    header.disagreed_before.clone_from(&header.disagreeing);
+    assert!(header.disagreeing.len() > 100);
+    assert!(largest(&[header.part("acme", "devices")]) < 200 * 1024);
     let mut memory = Memory::default();
     memory.scans.apply(&header.part("acme", "devices"));
     assert_eq!(memory.scans.devices, Some(header));

@@ -12,8 +12,11 @@ const TOLERATED_REJECTS_PERCENT: u64 = 1;
 
 /// Most reasons that a header keeps of each scope; the others are counted, so that the record keeps its size.
 const MOST_REASONS: usize = 100;
-/// Most characters of a reason.
-const LONGEST_REASON: usize = 500;
+/// Most bytes of a reason.
+const LONGEST_REASON: usize = 300;
+/// Most bytes of the ids that a header keeps of devices which contradict themselves: a linkage list that fails as a whole
+/// would fill it, and single reads could not settle so many anyway.
+const MOST_DISAGREEING: usize = 16 * 1024;
 
 /// Where a scan stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,8 +208,7 @@ impl Header {
 
     /// Notes a reason once for each page.
     pub fn note(&mut self, scope: Scope, page: Option<u32>, why: impl Into<String>) {
-        let why: String = why.into();
-        let reason = Reason { scope, page, why: why.chars().take(LONGEST_REASON).collect() };
+        let reason = Reason { scope, page, why: cut(why.into()) };
         if self.reasons.contains(&reason) {
             return;
         }
@@ -214,6 +216,13 @@ impl Header {
             self.reasons.push(reason);
         } else {
             self.more_reasons += 1;
+        }
+    }
+
+    /// Notes a device whose status and linkage contradict each other, while there is room.
+    pub fn disagree(&mut self, device_id: &str) {
+        if self.disagreeing.iter().map(String::len).sum::<usize>() + device_id.len() <= MOST_DISAGREEING {
+            self.disagreeing.push(device_id.to_owned());
         }
     }
 
@@ -312,6 +321,12 @@ impl Header {
             missing: detail.missing,
         }
     }
+}
+
+/// Cuts a text for people, so that its record keeps its size.
+pub(super) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LONGEST_REASON));
+    text
 }
 
 fn unsigned(number: Option<i64>) -> u64 {

@@ -120,10 +120,10 @@ impl Scans {
 
     fn apply_chunk(&mut self, name: String, chunk: u32, value: Option<&ScanValue>) {
         match value {
-            Some(value) => self.plans.entry(name).or_default().set_chunk(chunk, value),
+            Some(value) => self.plans.entry(name).or_default().set_piece(chunk, value),
             None => {
                 if let Some(plan) = self.plans.get_mut(&name) {
-                    plan.remove_chunk(chunk);
+                    plan.remove_piece(chunk);
                     if plan.is_empty() {
                         self.plans.remove(&name);
                     }

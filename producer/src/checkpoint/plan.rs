@@ -6,8 +6,13 @@ use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
 
 use super::{DEVICES, Part, value};
-use crate::breaker::{CHUNK, CHUNK_BYTES, plan_hash};
+use crate::breaker::plan_hash;
 use crate::release::Absence;
+
+/// Bytes of ids in one record of a plan: far below what a record may hold.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Devices that one transaction releases at most, and so the most of a piece.
+const MOST_AT_ONCE: usize = 5_000;
 
 /// What a plan remembers of the scan that made it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +31,7 @@ pub struct Origin {
 }
 
 /// The scan that first missed a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct First {
     /// Its number.
     pub scan: u64,
@@ -46,77 +51,88 @@ impl From<Absence> for First {
 struct Detail {
     #[serde(flatten)]
     origin: Origin,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    earlier: BTreeMap<String, First>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<First>,
+}
+
+/// Devices of a plan that the same scan was the first to miss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Piece {
+    first: First,
+    ids: BTreeSet<String>,
 }
 
 /// Devices that would be released together.
 ///
-/// A plan is cut into pieces that fit a record. A device that is listed again leaves its piece; an empty piece is
-/// removed, and a plan without pieces has ended by itself.
+/// A plan is cut into pieces that fit a record, each of devices that one scan was the first to miss. A device that is listed
+/// again leaves its piece; an empty piece is removed, and a plan without pieces has ended by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What the scan that made it left.
     pub origin: Origin,
     /// Id of that scan.
     pub scan_id: String,
-    chunks: BTreeMap<u32, BTreeSet<String>>,
-    /// Devices that a scan before that one had missed already.
-    earlier: BTreeMap<String, First>,
+    pieces: BTreeMap<u32, Piece>,
 }
 
 impl Plan {
-    /// Makes a plan of the devices that a scan missed.
+    /// Makes a plan of the devices that a scan missed; `earlier` names those that a scan before it had missed already.
     #[must_use]
-    pub fn new(scan_id: &str, origin: Origin, ids: &BTreeSet<String>) -> Self {
-        let mut chunks: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
-        let (mut chunk, mut bytes) = (0, 0);
+    pub fn new(scan_id: &str, origin: Origin, ids: &BTreeSet<String>, earlier: &BTreeMap<String, First>) -> Self {
+        let own = First { scan: origin.scan, ended_at: origin.ended_at };
+        let mut by_first: BTreeMap<First, Vec<&String>> = BTreeMap::new();
         for id in ids {
-            let full = chunks.get(&chunk).is_some_and(|ids| ids.len() >= CHUNK || bytes + id.len() > CHUNK_BYTES);
-            if full {
-                (chunk, bytes) = (chunk + 1, 0);
-            }
-            bytes += id.len();
-            chunks.entry(chunk).or_default().insert(id.clone());
+            by_first.entry(earlier.get(id).copied().unwrap_or(own)).or_default().push(id);
         }
-        Self { origin, scan_id: scan_id.to_owned(), chunks, earlier: BTreeMap::new() }
-    }
-
-    /// Notes which devices of the plan had been missed before, and by which scan first.
-    #[must_use]
-    pub fn missed_before(self, earlier: BTreeMap<String, First>) -> Self {
-        Self { earlier, ..self }
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (first, ids) in by_first {
+            let mut room = 0;
+            for id in ids {
+                // Avro writes a text behind its length: at most three bytes for an id.
+                let bytes = id.len() + 3;
+                match pieces.last_mut().filter(|piece| room >= bytes && piece.ids.len() < MOST_AT_ONCE) {
+                    Some(piece) => {
+                        piece.ids.insert(id.clone());
+                    }
+                    None => {
+                        pieces.push(Piece { first, ids: BTreeSet::from([id.clone()]) });
+                        room = PIECE_BYTES;
+                    }
+                }
+                room -= bytes;
+            }
+        }
+        Self { origin, scan_id: scan_id.to_owned(), pieces: (0..).zip(pieces).collect() }
     }
 
     /// Returns the scan that first missed a device of the plan.
     #[must_use]
-    pub fn first_missed(&self, device_id: &str) -> First {
-        let plan = First { scan: self.origin.scan, ended_at: self.origin.ended_at };
-        self.earlier.get(device_id).copied().unwrap_or(plan)
+    pub fn first_missed(&self, device_id: &str) -> Option<First> {
+        self.pieces.values().find(|piece| piece.ids.contains(device_id)).map(|piece| piece.first)
     }
 
     /// Lists the devices that the plan holds now.
     #[must_use]
     pub fn ids(&self) -> BTreeSet<String> {
-        self.chunks.values().flatten().cloned().collect()
+        self.pieces.values().flat_map(|piece| &piece.ids).cloned().collect()
     }
 
     /// Counts the devices that the plan holds now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chunks.values().map(BTreeSet::len).sum()
+        self.pieces.values().map(|piece| piece.ids.len()).sum()
     }
 
     /// Tells whether nothing is left to hold.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.pieces.is_empty()
     }
 
     /// Tells whether the plan holds the device.
     #[must_use]
     pub fn contains(&self, device_id: &str) -> bool {
-        self.chunks.values().any(|ids| ids.contains(device_id))
+        self.first_missed(device_id).is_some()
     }
 
     /// Hashes the ids that the plan holds now.
@@ -129,62 +145,78 @@ impl Plan {
     #[must_use]
     pub fn parts(&self, org: &str, name: &str, at: i64) -> Vec<Part> {
         let hash = self.hash();
-        self.chunks.iter().map(|(chunk, ids)| self.chunk_part(org, name, *chunk, ids, &hash, at)).collect()
+        let pieces = self.pieces.iter();
+        pieces.map(|(number, piece)| self.part(org, name, *number, piece.first, &piece.ids, (&hash, at))).collect()
     }
 
-    /// Returns the first piece of the plan with the tombstone that takes it out, and whether it is the last one.
+    /// Returns the devices of the first pieces of the plan, as many as one transaction releases, with the tombstones that take
+    /// these pieces out, and whether they are the last ones.
     #[must_use]
-    pub fn piece(&self, org: &str, name: &str) -> Option<(&BTreeSet<String>, Part, bool)> {
-        let (chunk, ids) = self.chunks.first_key_value()?;
-        let part = Part::remove(org, &ScanPart::Held { plan: name.to_owned(), chunk: *chunk });
-        Some((ids, part, self.chunks.len() == 1))
+    pub fn batch(&self, org: &str, name: &str) -> (Vec<&str>, Vec<Part>, bool) {
+        let (mut ids, mut parts): (Vec<&str>, Vec<Part>) = (Vec::new(), Vec::new());
+        for (number, piece) in &self.pieces {
+            if !ids.is_empty() && ids.len() + piece.ids.len() > MOST_AT_ONCE {
+                break;
+            }
+            ids.extend(piece.ids.iter().map(String::as_str));
+            parts.push(Part::remove(org, &place(name, *number)));
+        }
+        let last = parts.len() == self.pieces.len();
+        (ids, parts, last)
     }
 
     /// Makes the records that take devices out of the plan; none where it holds none of them.
     #[must_use]
     pub fn without(&self, org: &str, name: &str, device_ids: &BTreeSet<&str>, at: i64) -> Vec<Part> {
-        let left = |ids: &BTreeSet<String>| -> BTreeSet<String> {
-            ids.iter().filter(|id| !device_ids.contains(id.as_str())).cloned().collect()
-        };
-        let remaining: BTreeMap<u32, BTreeSet<String>> = self.chunks.iter().map(|(n, ids)| (*n, left(ids))).collect();
-        let hash = plan_hash(&remaining.values().flatten().cloned().collect());
-        let shrunk = remaining.iter().filter(|(chunk, ids)| self.chunks[*chunk].len() != ids.len());
-        shrunk
-            .map(|(chunk, ids)| {
-                if ids.is_empty() {
-                    Part::remove(org, &ScanPart::Held { plan: name.to_owned(), chunk: *chunk })
-                } else {
-                    self.chunk_part(org, name, *chunk, ids, &hash, at)
-                }
-            })
-            .collect()
+        let ids: BTreeSet<String> = self.ids().into_iter().filter(|id| !device_ids.contains(id.as_str())).collect();
+        let hash = plan_hash(&ids);
+        let mut parts = Vec::new();
+        for (number, piece) in &self.pieces {
+            let left: BTreeSet<String> = piece.ids.intersection(&ids).cloned().collect();
+            if left.is_empty() {
+                parts.push(Part::remove(org, &place(name, *number)));
+            } else if left.len() != piece.ids.len() {
+                parts.push(self.part(org, name, *number, piece.first, &left, (&hash, at)));
+            }
+        }
+        parts
     }
 
-    fn chunk_part(&self, org: &str, name: &str, chunk: u32, ids: &BTreeSet<String>, hash: &str, at: i64) -> Part {
-        let part = ScanPart::Held { plan: name.to_owned(), chunk };
-        let mut value = value(org, DEVICES, &part, &self.scan_id);
+    fn part(
+        &self,
+        org: &str,
+        name: &str,
+        number: u32,
+        first: First,
+        ids: &BTreeSet<String>,
+        (hash, at): (&str, i64),
+    ) -> Part {
+        let mut value = value(org, DEVICES, &place(name, number), &self.scan_id);
         value.scan_number = i64::try_from(self.origin.scan).ok();
         value.finished_at = Some(self.origin.ended_at);
         value.updated_at = Some(at);
         value.devices = i64::try_from(ids.len()).ok();
         value.ids = Some(ids.iter().cloned().collect());
         value.plan_hash = Some(hash.to_owned());
-        let earlier = self.earlier.iter().filter(|(id, _)| ids.contains(*id));
-        let earlier = earlier.map(|(id, first)| (id.clone(), *first)).collect();
-        value.detail = serde_json::to_string(&Detail { origin: self.origin.clone(), earlier }).ok();
+        let detail = Detail { origin: self.origin.clone(), first: Some(first) };
+        value.detail = serde_json::to_string(&detail).ok();
         Part::set(value)
     }
 
-    pub(super) fn set_chunk(&mut self, chunk: u32, value: &ScanValue) {
+    pub(super) fn set_piece(&mut self, number: u32, value: &ScanValue) {
         self.scan_id.clone_from(&value.scan_id);
-        if let Some(detail) = value.detail.as_deref().and_then(|text| serde_json::from_str::<Detail>(text).ok()) {
-            self.origin = detail.origin;
-            self.earlier.extend(detail.earlier);
-        }
-        self.chunks.insert(chunk, value.ids.iter().flatten().cloned().collect());
+        let detail = value.detail.as_deref().and_then(|text| serde_json::from_str::<Detail>(text).ok());
+        let Detail { origin, first } = detail.unwrap_or_default();
+        let first = first.unwrap_or(First { scan: origin.scan, ended_at: origin.ended_at });
+        self.origin = origin;
+        self.pieces.insert(number, Piece { first, ids: value.ids.iter().flatten().cloned().collect() });
     }
 
-    pub(super) fn remove_chunk(&mut self, chunk: u32) {
-        self.chunks.remove(&chunk);
+    pub(super) fn remove_piece(&mut self, number: u32) {
+        self.pieces.remove(&number);
     }
+}
+
+fn place(plan: &str, chunk: u32) -> ScanPart {
+    ScanPart::Held { plan: plan.to_owned(), chunk }
 }

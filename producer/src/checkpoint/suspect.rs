@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
 
+use super::header::cut;
 use super::{DEVICES, Part, value};
 use crate::release::Absence;
 
@@ -59,7 +60,7 @@ impl Suspect {
     #[must_use]
     pub fn tried(&self, why: String, at: i64) -> Self {
         let wait = FIRST_WAIT.saturating_mul(1 << self.tries.min(16)).min(LONGEST_WAIT);
-        Self { absence: self.absence, tries: self.tries + 1, next_try_at: at + wait, last_answer: Some(why) }
+        Self { absence: self.absence, tries: self.tries + 1, next_try_at: at + wait, last_answer: Some(cut(why)) }
     }
 
     /// How long until the next look-up may be made: nothing where that is further off than any wait of ours, as a clock that

@@ -56,9 +56,11 @@ impl Diagnose for LedgerError {
                 TableError::KeySchema { .. } | TableError::Schema { .. } => error.diagnosis(),
                 error => error.diagnosis().retry(Retry::Backoff),
             },
-            LedgerError::Encode(error) => error.diagnosis(),
+            // Nothing was written, and what is written next may fit: no such record ends a source for ever.
+            LedgerError::Encode(error) => error.diagnosis().retry(Retry::Backoff),
             LedgerError::Unwritable(found) => {
-                found.first().map_or(Kind::Record.into(), |found| found.error.diagnosis())
+                let diagnosis = found.first().map_or(Kind::Record.into(), |found| found.error.diagnosis());
+                diagnosis.retry(Retry::Backoff)
             }
             LedgerError::Schema { source, .. } => source.diagnosis(),
         }
@@ -92,5 +94,12 @@ mod tests {
         let unavailable = RegistryError::Unavailable { url: url(), status: 503, what: asked() };
         assert!(refused(unavailable).may_pass());
         assert!(!refused(RegistryError::Unauthorized { url: url(), status: 401, what: asked() }).may_pass());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_encoded_ends_no_source() {
+        let error = WireError::TooLarge { bytes: 300_000 };
+        assert!(LedgerError::Encode(error.clone()).may_pass());
+        assert!(LedgerError::Unwritable(vec![Unwritable { id: "A".into(), error }]).may_pass());
     }
 }

@@ -356,7 +356,13 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
         let (mut step, ended) = step::close(&origin, &self.source.settings.breaker, &self.memory, header, moment);
         step.notifications.push(notice::completed(&origin, &ended, self.ledger.ends(), at));
         failpoint!("producer.scan_close.before");
-        self.commit(&step).await?;
+        match self.commit(&step).await {
+            // Nothing was written: the scan is given up with little to say, and the next one begins.
+            Err(Interruption::Ledger(LedgerError::Encode(error))) => {
+                return self.give_up(header, &format!("its end could not be written: {error}")).await;
+            }
+            committed => committed?,
+        }
         failpoint!("producer.scan_close.after");
         self.commit(&step::forget_seen(&origin, &self.memory)).await?;
         failpoint!("producer.seen_forgotten.after");

@@ -34,7 +34,7 @@ pub enum Answer {
 /// Plans the transaction of an approval: the releases of a piece of the plan and the piece's tombstone, and with the last one
 /// the answer and the place in the signals. Without an answer there is more to do: apply the step, and ask again.
 ///
-/// A plan of one piece, 5,000 devices, is published all or nothing. A larger one does not fit what a transaction may take: its
+/// A plan of up to 5,000 devices is published all or nothing. A larger one does not fit what a transaction may take: its
 /// first piece asks for the hash of the whole and leaves a record of the approval, by which the others go on, also after a
 /// crash, since the signal is read again until its place has moved.
 ///
@@ -52,17 +52,17 @@ pub fn approve(
     let mut step = Step::default();
     let begun = memory.scans.approving.as_ref().filter(|it| it.signal == signal_id && it.plan == approval.plan);
     let released = begun.map_or(0, |begun| begun.released);
-    let plan = memory.scans.plans.get(&approval.plan);
-    let answer = match plan.and_then(|plan| Some((plan, plan.piece(&origin.org, &approval.plan)?))) {
+    let answer = match memory.scans.plans.get(&approval.plan) {
         // What is left of the plan was listed again.
         None if begun.is_some() => Answer::Approved { released },
         None => Answer::Unknown,
-        Some((plan, _)) if begun.is_none() && plan.hash() != approval.plan_hash => Answer::Stale { hash: plan.hash() },
-        Some((plan, (ids, removal, last))) => {
+        Some(plan) if begun.is_none() && plan.hash() != approval.plan_hash => Answer::Stale { hash: plan.hash() },
+        Some(plan) => {
+            let (ids, removals, last) = plan.batch(&origin.org, &approval.plan);
             for id in ids {
                 release(origin, memory, signal_id, id, plan, newest, at, &mut step);
             }
-            step.parts.push(removal);
+            step.parts.extend(removals);
             step.observed_at = at;
             step.traceparent = event::traceparent(&plan.scan_id, &format!("approval {signal_id}"));
             let released = released + step.devices.len();
@@ -123,7 +123,7 @@ fn release(
     step: &mut Step,
 ) {
     let Some(known) = memory.fleet.get(device_id).filter(|known| !known.value.is_released()) else { return };
-    let first = plan.first_missed(device_id);
+    let Some(first) = plan.first_missed(device_id) else { return };
     let request = Some(newest);
     let reads = Reads { attributes: request, server: request, release: request, coverage: None };
     let observation = Observation { value: left(DeviceValue::clone(&known.value), first.ended_at), reads };

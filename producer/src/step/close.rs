@@ -133,7 +133,7 @@ fn hold(
     };
     let earlier = memory.scans.suspects.iter().filter(|(id, _)| missing.contains(*id));
     let earlier = earlier.map(|(id, suspect)| (id.clone(), suspect.absence.into())).collect();
-    let plan = Plan::new(&header.scan_id, facts, missing).missed_before(earlier);
+    let plan = Plan::new(&header.scan_id, facts, missing, &earlier);
     step.notifications.push(notice::held(origin, header, &plan, &reason, at));
     step.parts.extend(plan.parts(&origin.org, &header.scan_id, at));
 }

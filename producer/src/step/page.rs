@@ -21,10 +21,6 @@ use crate::notice;
 use crate::observation::{Observation, RequestNumber};
 use crate::release;
 
-/// Most ids that a header keeps of devices which contradict themselves: a linkage list that fails as a whole would
-/// fill it, and single reads could not settle so many anyway.
-const MOST_DISAGREEING: usize = 1_000;
-
 /// Lists the devices of a page whose management service only a single read can tell.
 #[must_use]
 pub fn in_doubt(header: &Header, assignments: &Assignments, page: &Page) -> Vec<String> {
@@ -143,8 +139,8 @@ fn compare(
             *header.unread.entry(field.to_owned()).or_default() += 1;
         }
         let joined = assignments.join(known, Observation::shown(item.value, request));
-        if joined.contradiction.is_some() && header.disagreeing.len() < MOST_DISAGREEING {
-            header.disagreeing.push(device_id.clone());
+        if joined.contradiction.is_some() {
+            header.disagree(&device_id);
         }
         step.observed.push((device_id, joined.observation.reads));
         match diff(&memory.fleet, joined.observation) {
