@@ -149,13 +149,14 @@ fn line(source: &str, scans: &Scans) -> Option<ScanLine> {
     })
 }
 
-/// Shows a held plan; `None` when there is none of that name.
+/// Shows every held plan, in the order of sources and names.
 ///
 /// # Errors
 /// When `abm.scans` cannot be read.
-pub async fn show(cluster: &Cluster, plan: &str) -> Result<Option<PlanView>, ScansError> {
+pub async fn held(cluster: &Cluster) -> Result<Vec<PlanView>, ScansError> {
     let all = ledger::all_scans(cluster).await?;
-    Ok(all.iter().find_map(|(source, scans)| scans.plans.get(plan).map(|held| view(source, plan, held))))
+    let plans = all.iter().flat_map(|(source, scans)| scans.plans.iter().map(move |(name, plan)| (source, name, plan)));
+    Ok(plans.map(|(source, name, plan)| view(source, name, plan)).collect())
 }
 
 fn view(source: &str, name: &str, plan: &Plan) -> PlanView {

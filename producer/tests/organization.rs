@@ -16,6 +16,10 @@ use windfall_simulator::{Command, RateLimit, ReleaseAnswer};
 
 use crate::rig::{Rig, still, told, until};
 
+async fn held(cluster: &windfall_producer::ledger::Cluster, name: &str) -> Option<scans::PlanView> {
+    scans::held(cluster).await.unwrap().into_iter().find(|held| held.plan == name)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_scan_publishes_every_device_once_as_r_with_its_server() {
     let rig = Rig::new(still(45, 3), 10).await;
@@ -186,9 +190,9 @@ async fn a_mass_release_is_held_until_a_person_approves_what_was_shown() {
     let cluster = rig.cluster().await;
     let lines = scans::list(&cluster).await.unwrap();
     assert_eq!((lines.len(), lines[0].state.as_str(), lines[0].held.len()), (1, "held", 1));
-    let plan = scans::show(&cluster, &lines[0].held[0]).await.unwrap().expect("the plan is there");
+    let plan = held(&cluster, &lines[0].held[0]).await.expect("the plan is there");
     assert_eq!(plan.devices.len(), 24);
-    assert!(scans::show(&cluster, "acme-999").await.unwrap().is_none());
+    assert!(held(&cluster, "acme-999").await.is_none());
 
     let shutdown = CancellationToken::new();
     let serving = rig.serve(&shutdown);
@@ -218,7 +222,7 @@ async fn an_approval_that_nobody_was_there_to_obey_is_obeyed_by_the_next_run() {
     rig.command(Command::ReleaseShare { percent: 60.0 });
     assert_eq!(rig.once().await, OnceOutcome::Held);
     let cluster = rig.cluster().await;
-    let plan = scans::show(&cluster, "acme-2").await.unwrap().expect("the plan is there");
+    let plan = held(&cluster, "acme-2").await.expect("the plan is there");
     let data = ApproveScan { source: plan.source.clone(), plan: plan.plan, plan_hash: plan.plan_hash };
     let signal = Signal::approve_scan("signal-1", &data).to_json();
     let record = Outgoing::new(rig.names.signals(), "windfall", signal);
@@ -236,7 +240,7 @@ async fn a_plan_that_is_too_large_for_one_transaction_is_approved_whole_and_answ
     rig.command(Command::ReleaseShare { percent: 99.0 });
     assert_eq!(rig.once().await, OnceOutcome::Held);
     let cluster = rig.cluster().await;
-    let plan = scans::show(&cluster, "acme-2").await.unwrap().expect("the plan is there");
+    let plan = held(&cluster, "acme-2").await.expect("the plan is there");
     assert!(plan.devices.len() > 5_000, "{}", plan.devices.len());
     let shutdown = CancellationToken::new();
     let serving = rig.serve(&shutdown);

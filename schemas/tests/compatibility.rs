@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::samples;
 
 /// Versions are added to the history and never rewritten: a reader may hold any of them.
-const HISTORY_HASHES: [(&str, &str); 19] = [
+const HISTORY_HASHES: [(&str, &str); 21] = [
     ("abm.coverages-key/1", "38be1b7f5c642d6849889a9235cb6eae"),
     ("abm.coverages-value/1", "f0da611a86ca9c3a37cedda9314266e9"),
     ("abm.devices-key/1", "56bef805eed7e6984e4fbfec88671ca0"),
@@ -24,10 +24,12 @@ const HISTORY_HASHES: [(&str, &str); 19] = [
     ("abm.servers-value/1", "b762598c044ecceeaebf8acfbfc66b7b"),
     ("assets.devices-key/1", "c8a7090feebdba1a7651f589d3663820"),
     ("assets.devices-value/1", "27c1a6da07575271232db3d1455e7e08"),
+    ("assets.devices-value/2", "ec1d2e21ac5bf09dab1ca566bccdeda4"),
     ("assets.devices.conflicts-key/1", "9b0f57cea5cd7e5c721ee4cdf9b1cb0c"),
     ("assets.devices.conflicts-value/1", "79389b59eccda91408066f1830815a5b"),
     ("assets.devices.contributions-key/1", "e025c929b0fcb7d9859c63a198558ebe"),
     ("assets.devices.contributions-value/1", "ed779e28cdbf2102c40bda5494ede596"),
+    ("assets.devices.contributions-value/2", "259de7995d0172d369ccc38272f54224"),
     ("assets.devices.links-key/1", "c4b8b75b2ccd5551cdb66682639e42a7"),
     ("assets.devices.links-value/1", "ee8849131c78be434d376ed09449357f"),
     ("windfall.notifications-key/1", "51442bdb8f2bf7c54ff9783527acea20"),

@@ -260,10 +260,14 @@ pub(crate) enum ScansAction {
         /// Name of the plan
         plan: String,
     },
-    /// Let a held plan through, after showing it and asking
+    /// Let held plans through, after showing them and asking
     Approve {
         /// Name of the plan
-        plan: String,
+        #[arg(required_unless_present = "all")]
+        plan: Option<String>,
+        /// Every plan that is held now, as it is shown
+        #[arg(long, conflicts_with = "plan")]
+        all: bool,
     },
 }
 

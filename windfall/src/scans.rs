@@ -1,5 +1,6 @@
 //! `windfall scans`: the last scan of each source, and what it holds back until somebody approves it.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use chrono::DateTime;
@@ -31,12 +32,16 @@ pub(crate) async fn run(global: &Global, action: &ScansAction) -> crate::Result<
             Output::new(global.output).answer(&plan, &["HELD PLAN", &plan.plan], plan_rows(&plan))?;
             Ok(Exit::Success)
         }
-        ScansAction::Approve { plan } => approve(global, &cluster, &find(&cluster, plan).await?).await,
+        ScansAction::Approve { plan: Some(plan), .. } => {
+            approve(global, &cluster, &[find(&cluster, plan).await?]).await
+        }
+        ScansAction::Approve { plan: None, .. } => approve(global, &cluster, &scans::held(&cluster).await?).await,
     }
 }
 
 async fn find(cluster: &Cluster, plan: &str) -> crate::Result<PlanView> {
-    scans::show(cluster, plan).await?.ok_or_else(|| {
+    let held = scans::held(cluster).await?;
+    held.into_iter().find(|held| held.plan == plan).ok_or_else(|| {
         let failure = Failure::new(Kind::NotFound, format!("no plan `{plan}` is held"));
         failure
             .help("`windfall scans list` shows the plans; one whose devices were all listed again ends by itself")
@@ -92,37 +97,48 @@ fn time(millis: i64) -> String {
         .map_or_else(|| millis.to_string(), |at| at.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
-async fn approve(global: &Global, cluster: &Cluster, plan: &PlanView) -> crate::Result<Exit> {
-    if !global.quiet {
+/// Shows plans, asks once for all of them, and approves each as it was shown; the first that is not approved ends it.
+async fn approve(global: &Global, cluster: &Cluster, plans: &[PlanView]) -> crate::Result<Exit> {
+    for plan in plans.iter().filter(|_| !global.quiet) {
         eprintln!("{}", table(&["HELD PLAN", &plan.plan], plan_rows(plan), io::stderr().is_terminal()));
     }
-    let question = format!("Publish the release of these {} devices of `{}`?", plan.devices.len(), plan.source);
-    if !confirmed(global, &question)? {
-        return Err(Failure::new(Kind::Refused, format!("the plan `{}` was not approved", plan.plan)).into());
+    let devices: usize = plans.iter().map(|plan| plan.devices.len()).sum();
+    let whose: BTreeSet<String> = plans.iter().map(|plan| format!("`{}`", plan.source)).collect();
+    let whose = whose.into_iter().collect::<Vec<_>>().join(", ");
+    let question = format!("Publish the release of these {devices} devices of {whose}?");
+    if plans.is_empty() {
+        eprintln!("no plan is held");
+    } else if !confirmed(global, &question)? {
+        return Err(Failure::new(Kind::Refused, "nothing was approved").into());
     }
+    for plan in plans {
+        approve_one(global, cluster, plan).await?;
+    }
+    Ok(Exit::Success)
+}
+
+async fn approve_one(global: &Global, cluster: &Cluster, plan: &PlanView) -> crate::Result<()> {
     let id = format!("approve-{}-{}", plan.plan, uuid::Uuid::now_v7());
     let approval = scans::approve(cluster, plan, &id).await?;
-    let exit = match &approval {
+    match &approval {
         Approval::Approved { released } => {
-            told(global, plan, &approval, &format!("approved: {released} devices are published as released"))?;
-            Exit::Success
+            told(global, plan, &approval, &format!("approved: {released} devices are published as released"))
         }
         Approval::Stale { .. } => {
             let failure =
                 Failure::new(Kind::Refused, format!("the plan `{}` has changed since it was shown", plan.plan));
-            return Err(failure.help(format!("look again: `windfall scans show {}`", plan.plan)).into());
+            Err(failure.help(format!("look again: `windfall scans show {}`", plan.plan)).into())
         }
         Approval::Unknown => {
             let failure = Failure::new(Kind::NotFound, format!("the plan `{}` is not held any more", plan.plan));
-            return Err(failure.help("`windfall scans list` shows what is held").into());
+            Err(failure.help("`windfall scans list` shows what is held").into())
         }
         Approval::Unanswered => {
             let what = format!("no producer answered within {} s", scans::ANSWER_WITHIN.as_secs());
             let help = "start the producer of this source: it obeys the approval when it comes up";
-            return Err(Failure::new(Kind::Refused, what).help(help).into());
+            Err(Failure::new(Kind::Refused, what).help(help).into())
         }
-    };
-    Ok(exit)
+    }
 }
 
 fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> crate::Result<()> {

@@ -249,6 +249,8 @@ fn a_mass_release_is_held_until_somebody_approves_it() {
     assert_eq!(shown["devices"].as_array().unwrap().len(), 30);
     let asked = desk.run(&["scans", "approve", &plan]).ended(2);
     assert!(asked.err().contains("help: add `--yes`"), "{}", asked.err());
+    let asked = desk.run(&["scans", "approve", "--all"]).ended(2);
+    assert!(asked.err().contains(&plan) && asked.err().contains("these 30 devices"), "{}", asked.err());
 
     let producer = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
         .args(["run", "producer"])
@@ -258,8 +260,9 @@ fn a_mass_release_is_held_until_somebody_approves_it() {
         .spawn()
         .unwrap();
     let _producer = Running(producer);
-    let approved = desk.run(&["scans", "approve", &plan, "--yes", "-o", "json"]).ended(0);
+    let approved = desk.run(&["scans", "approve", "--all", "--yes", "-o", "json"]).ended(0);
     assert_eq!(json(&approved)["approval"]["released"], 30);
     desk.run(&["scans", "approve", &plan, "--yes"]).ended(4);
+    assert!(desk.run(&["scans", "approve", "--all", "--yes"]).ended(0).err().contains("no plan is held"));
     assert_eq!(released(&desk), 30, "approving twice publishes nothing twice");
 }
