@@ -113,6 +113,9 @@ pub struct Beside {
 
 const FORM: &str = "windfall/1";
 
+/// Stands for the program beside an offset of zero where an operator has accepted the log as it is: it is read from its start.
+pub const ACCEPTED: &str = "accepted";
+
 impl fmt::Display for Beside {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.log_time.map_or_else(|| "-".to_owned(), |time| time.to_string());

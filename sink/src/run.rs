@@ -15,10 +15,11 @@ use windfall_runtime::clock::SharedClock;
 use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Group, GroupOptions, Start};
 use windfall_runtime::kafka::{Connection, Membership, Record, TopicPartition};
+use windfall_runtime::log_identity::Position;
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::telemetry::chain;
-use windfall_runtime::worker::{Done, GRACE, Handler, Session, Taken, Worker, WorkerOptions};
+use windfall_runtime::worker::{Done, GRACE, Handler, Logs, Session, Taken, Worker, WorkerOptions};
 use windfall_schemas::asset::Collection;
 use windfall_schemas::topic::Names;
 
@@ -129,6 +130,7 @@ impl<S: AssetStore> Sink<S> {
             marks: BTreeMap::new(),
             shown_at: None,
             report: Report::default(),
+            logs: Logs::new(connection.clone()),
         };
         let labels = vec![Label::new(label::STAGE, STAGE), Label::new(label::SINK, config.name)];
         let group = GroupOptions { group, topics: vec![topic], membership, limits };
@@ -156,6 +158,8 @@ struct Rows<S> {
     marks: BTreeMap<i32, DateTime<Utc>>,
     shown_at: Option<Instant>,
     report: Report,
+    /// How far the topic was read, with the times that the store keeps.
+    logs: Logs,
 }
 
 impl<S: AssetStore> Handler for Rows<S> {
@@ -166,6 +170,12 @@ impl<S: AssetStore> Handler for Rows<S> {
     async fn take_over(&mut self, _: &Group, assignment: &Assignment) -> Result<Taken, SinkError> {
         let partitions: Vec<i32> = assignment.partitions.iter().map(|at| at.partition).collect();
         let claimed = self.writer.claim(&partitions).await.map_err(|failure| self.failed(Halt::Store(failure)))?;
+        let position = |claimed: &Claimed| {
+            let Claimed { next_offset, log_time, .. } = *claimed;
+            (self.at(claimed.partition), Position { next_offset, log_time })
+        };
+        let positions: Vec<_> = claimed.iter().map(position).collect();
+        self.logs.take(positions).await?;
         let now = self.clock.now();
         if let Some(Claimed { partition, as_of: Some(as_of), .. }) =
             claimed.iter().find(|claimed| claimed.next_offset > 0 && away_too_long(claimed.as_of, now))
@@ -183,27 +193,30 @@ impl<S: AssetStore> Handler for Rows<S> {
     }
 
     async fn process(&mut self, session: &Session, batch: Batch) -> Result<Done, SinkError> {
+        self.logs.look().await?;
+        let read = batch.positions();
         let Batch { epoch: _, records, reached } = batch;
         let received = self.clock.now();
         let idle = records.is_empty();
         let learned = self.reader.learn(&records).await;
         learned.map_err(|source| SinkError::Registry { sink: self.sink.clone(), source: source.into() })?;
-        let read = |record: Record| {
+        let outcome = |record: Record| {
             let outcome = self.reader.read(&record);
             (record, outcome)
         };
-        let read: Vec<_> = records.into_iter().map(read).collect();
-        for (record, _) in &read {
+        let outcomes: Vec<_> = records.into_iter().map(outcome).collect();
+        for (record, _) in &outcomes {
             self.reached.remove(&record.partition);
         }
         let ends: Vec<(i32, i64)> = reached.iter().map(|end| (end.partition.partition, end.next_offset)).collect();
-        let mut work = Work::new(read, ends.iter().copied(), received);
+        let mut work = Work::new(outcomes, ends.iter().copied(), received);
         let (before, mut fenced) = (self.report.dead_letters, Vec::new());
         while !work.is_done() {
             let step = self.writer.step(&mut work).await.map_err(|halt| self.failed(halt))?;
             self.account(&step);
             fenced.extend(step.fenced);
         }
+        self.logs.pass(read);
         let ours = self.writer.positions();
         self.reached.extend(ends.into_iter().filter(|(at, end)| ours.get(at).is_some_and(|position| position <= end)));
         if idle {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
@@ -17,7 +20,7 @@ use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::worker::WorkerError;
 use windfall_schemas::asset::{AssetKey, AssetRecord, Collection, Field, FieldType, FieldValue};
-use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, Cleanup, CollectionTopics, Names, TopicSpec};
 use windfall_schemas::wire::Codec;
 use windfall_sink::store::AssetStore;
 use windfall_sink::store::Cause;
@@ -332,8 +335,35 @@ async fn a_topic_that_was_created_again_stops_the_sink_with_the_reason() {
         .by_hand(&format!("update {}.windfall_positions set next_offset = 1000", pipeline.subject.schema))
         .await;
     let error = pipeline.once().await.unwrap_err();
-    assert!(matches!(error, SinkError::Worker(WorkerError::Recreated { position: 1000, .. })), "{error:?}");
+    let SinkError::Worker(WorkerError::OtherLog(other)) = &error else { panic!("{error:?}") };
+    assert_eq!(other.position.next_offset, 1000);
     assert_eq!(pipeline.colors().await.len(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_and_has_grown_past_the_position_stops_the_sink_at_every_start() {
+    let pipeline = Pipeline::new().await;
+    pipeline.publish(pipeline.records(&assets(30, "red"))).await;
+    pipeline.once().await.unwrap();
+    let topic = pipeline.names.assets(pipeline.collection.name());
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", windfall_services::kafka()).create().unwrap();
+    for deleted in admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
+    let gone = async { while topics::partition_count(&pipeline.connection, &topic).await.unwrap().is_some() {} };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    let spec = TopicSpec { name: topic.clone(), partitions: CHANGE_PARTITIONS, cleanup: Cleanup::Compacted };
+    topics::ensure(&pipeline.connection, &[spec], ManageTopics::Create).await.unwrap();
+    for color in ["blue", "green", "grey"] {
+        pipeline.publish(pipeline.records(&assets(60, color))).await;
+    }
+    for _ in 0..2 {
+        let error = pipeline.once().await.unwrap_err();
+        assert!(matches!(&error, SinkError::Worker(WorkerError::OtherLog(_))), "{error:?}");
+        assert!(error.told().contains(&format!("windfall topics accept {topic}")), "{}", error.told());
+    }
+    assert_eq!(pipeline.colors().await, assets(30, "red"), "nothing of the new log is written");
 }
 
 #[tokio::test(flavor = "multi_thread")]

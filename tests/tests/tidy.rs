@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Files that decide and never do: no runtime, socket, clock, randomness or environment reaches them.
-const PURE: [&str; 22] = [
+const PURE: [&str; 23] = [
     "schemas/src",
     "producer/src/budget",
     "producer/src/checkpoint",
@@ -19,6 +19,7 @@ const PURE: [&str; 22] = [
     "producer/src/observation.rs",
     "producer/src/release.rs",
     "transformer/src/mapping",
+    "transformer/src/collect/hold.rs",
     "transformer/src/contribution.rs",
     "transformer/src/dedup.rs",
     "transformer/src/identity.rs",

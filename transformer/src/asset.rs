@@ -81,14 +81,15 @@ impl Asset {
         }
     }
 
-    /// Takes over what a source record says; `None` withdraws it. A contribution older than the known one is refused.
+    /// Takes over what a source record says; `None` withdraws it. A contribution older than the known one is refused; so is one of
+    /// the same source record, unless another program made it.
     pub fn apply(&mut self, key: SourceKey, contribution: Option<Contribution>) -> Applied {
         self.unreadable.remove(&key);
         let Some(contribution) = contribution else {
             self.contributions.remove(&key);
             return Applied::Changed;
         };
-        if self.contributions.get(&key).is_some_and(|known| older(&contribution, known)) {
+        if self.contributions.get(&key).is_some_and(|known| stale(&contribution, known)) {
             return Applied::Stale;
         }
         self.contributions.insert(key, Arc::new(contribution));
@@ -166,7 +167,17 @@ impl Asset {
     }
 }
 
-/// Says whether `a` comes from an earlier source record than `b`, as far as offsets of one partition can tell.
-fn older(a: &Contribution, b: &Contribution) -> bool {
-    a.source_partition.is_some() && a.source_partition == b.source_partition && a.source_offset < b.source_offset
+/// Says whether `new` says nothing new beside `known`, as far as offsets of one partition can tell.
+///
+/// | source record of `new` | program of `new` | verdict |
+/// | --- | --- | --- |
+/// | earlier | any | stale: a newer record was mapped before, maybe by another program |
+/// | the same | the same | stale: a repetition |
+/// | the same | another | taken: the program was changed and maps again |
+/// | later, or in another partition | any | taken |
+fn stale(new: &Contribution, known: &Contribution) -> bool {
+    let same_program = new.mapping == known.mapping;
+    new.source_partition.is_some()
+        && new.source_partition == known.source_partition
+        && (new.source_offset < known.source_offset || (new.source_offset == known.source_offset && same_program))
 }

@@ -36,6 +36,14 @@ impl LoadedCollection {
         self.mappings.iter().map(|mapping| mapping.program.table().name.as_str()).collect()
     }
 
+    /// The identity of what maps and merges: a hash of the collection and its mappings, whatever their order.
+    #[must_use]
+    pub fn program(&self) -> String {
+        let mut versions: Vec<&str> = self.mappings.iter().map(|mapping| mapping.program.version()).collect();
+        versions.sort_unstable();
+        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(versions.join("\n").as_bytes()))
+    }
+
     /// Runs the tests of all mappings.
     #[must_use]
     pub fn test(&self) -> Vec<Failure> {

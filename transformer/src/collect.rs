@@ -13,9 +13,13 @@
 //! An asset whose record would be larger than a record may be is held, too, until its sources say less. The contribution that
 //! made it so goes to the dead letters, but is remembered: the fold comes to the same asset, and holds it again.
 //!
+//! An asset whose contributions are gone although nobody withdrew them is a sign that the topic has lost them, not that the asset
+//! is gone: where that are many, nothing is published until they are back ([`hold`]).
+//!
 //! Where no offset was ever committed but records stand, the offset was lost: the fold goes to the end and only differences
 //! are published, so that nothing is repeated.
 
+mod hold;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -30,6 +34,7 @@ use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
 use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
+use windfall_runtime::log_identity::ACCEPTED;
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_runtime::worker::{Stage, Starts, Taken, Work};
@@ -266,12 +271,19 @@ impl Stage for MergeStage {
         &mut self,
         partitions: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        _: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
         self.memory.fold_assets(numbers.clone()).await?;
         self.memory.fold_conflicts(numbers.clone()).await?;
         let upto = partitions.iter().map(|at| (at.partition, self.memory.input_offset(at, committed))).collect();
         self.memory.fold_contributions(upto).await?;
+        let accepted = committed.values().flatten().any(|known| known.program.as_deref() == Some(ACCEPTED));
+        let missing = self.memory.missing(&numbers);
+        if missing.is_too_much() && !accepted {
+            let Memory { topics, collection, .. } = &self.memory;
+            return Ok(Taken::Held(missing.reason(&topics.contributions, &collection.name)));
+        }
         self.healing = self.memory.assets(&numbers).into();
         self.show_conflicts();
         self.moving.clear();

@@ -25,6 +25,8 @@ pub struct CompiledCollection {
     pub identity: Arc<Rules>,
     /// For each field how contributions are merged; `None`: the first in rank gives it.
     pub merge: Vec<Option<MergeRule>>,
+    /// A hash of the file.
+    pub fingerprint: u64,
 }
 
 /// A field of a collection as mappings see it.
@@ -87,6 +89,7 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
             targets,
             identity: Arc::new(identity),
             merge,
+            fingerprint: xxhash_rust::xxh3::xxh3_64(text.as_bytes()),
         }),
         Err(error) => {
             let place = places

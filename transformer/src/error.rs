@@ -35,22 +35,6 @@ pub enum TransformerError {
     /// Own output was not read.
     #[error("own output was not read")]
     Table(#[source] Box<TableError>),
-    /// A link speaks of a source record that the source no longer has: the topic was recreated.
-    #[error(
-        "a link of `{topic}` names offset {offset} of `{source_topic}` in partition {partition}, which ends at {end}"
-    )]
-    LinkBeyondEnd {
-        /// The topic of links.
-        topic: String,
-        /// The source topic.
-        source_topic: String,
-        /// The partition of both.
-        partition: i32,
-        /// What the link names.
-        offset: i64,
-        /// Where the source's partition ends.
-        end: i64,
-    },
 }
 
 impl Failure for TransformerError {
@@ -62,7 +46,6 @@ impl Failure for TransformerError {
             Self::Topics(_) => "topics",
             Self::Worker(error) => error.code(),
             Self::Table(_) => "table",
-            Self::LinkBeyondEnd { .. } => "link_beyond_end",
         }
     }
 }
@@ -78,15 +61,15 @@ impl Diagnose for TransformerError {
             Self::Topics(error) => error.diagnosis(),
             Self::Worker(error) => error.diagnosis(),
             Self::Table(error) => error.diagnosis(),
-            Self::LinkBeyondEnd { .. } => Kind::Refused.help(
-                "the source topic was recreated: recreate the collection's topics too, or restore the source topic",
-            ),
         }
     }
 }
 
 impl From<TableError> for TransformerError {
     fn from(error: TableError) -> Self {
-        Self::Table(Box::new(error))
+        match error {
+            TableError::OtherLog(other) => Self::Worker(WorkerError::OtherLog(other)),
+            error => Self::Table(Box::new(error)),
+        }
     }
 }

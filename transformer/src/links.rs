@@ -2,7 +2,7 @@
 //!
 //! | known link | what the record yields | withdrawn | link |
 //! | --- | --- | --- | --- |
-//! | at or past the record's offset | - | - | stays: the record was mapped before |
+//! | past the record's offset | - | - | stays: the record was mapped before |
 //! | none, or names nothing | nothing | - | stays |
 //! | none, or names nothing | asset A | - | written: A, claimed now |
 //! | names A | A | - | stays, with the time of its claim |
@@ -23,7 +23,8 @@ pub struct Position {
 /// What follows from a source record for its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Follow {
-    /// The link is at or past the record: it was mapped before and is skipped.
+    /// The link is past the record: it was mapped before and is skipped. One at the link is mapped again, since the program
+    /// may be another one.
     Seen,
     /// The record counts.
     Go {
@@ -67,5 +68,5 @@ pub fn follow(key: &LinkKey, known: Option<&Link>, at: &Position, asset: Option<
 }
 
 fn seen(link: &Link, at: &Position) -> bool {
-    link.source_partition == at.partition && at.offset <= link.source_offset
+    link.source_partition == at.partition && at.offset < link.source_offset
 }

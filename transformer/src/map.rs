@@ -6,23 +6,24 @@
 //! until the record is heard again: nobody knows what it says now.
 
 mod memory;
+mod remap;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
 use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
 use windfall_runtime::kafka::publisher;
-use windfall_runtime::kafka::table;
-use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
+use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition, log};
+use windfall_runtime::log_identity::{self, ACCEPTED};
 use windfall_runtime::metrics::{self as names, label};
 use windfall_runtime::reader::{Decoder, Unreadable};
-use windfall_runtime::worker::{Stage, Taken, Work};
+use windfall_runtime::worker::{Stage, Starts, Taken, Work};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey};
@@ -40,9 +41,17 @@ use crate::links::Position;
 use crate::mapping::Program;
 use crate::mapping::source::DecodedRow;
 use memory::Memory;
+use remap::Remap;
 
 /// Links written again in one transaction.
 const HEALED_AT_ONCE: usize = 2_000;
+
+/// The leaders of two partitions may disagree about the time by this much.
+const CLOCKS_MS: i64 = 1_000;
+
+/// What offsets of a source topic are counted on by where the topic was made anew and accepted: everything that was said of its
+/// records before is older than what its new records say.
+const GENERATION: i64 = 1 << 40;
 
 /// The map of one collection.
 pub(crate) struct MapStage {
@@ -59,8 +68,14 @@ pub(crate) struct MapStage {
     /// What reads a topic: the table's name and its mapping.
     programs: HashMap<String, (Arc<str>, Arc<Program>)>,
     links: Memory,
-    /// Links that could not be read and were made anew: still to be written.
-    healing: VecDeque<(i32, Link)>,
+    /// Links that are still to be written, each with the assets that are withdrawn.
+    healing: VecDeque<(i32, Link, Vec<String>)>,
+    /// The identity of what maps.
+    program: String,
+    /// What another program has mapped before.
+    remap: Remap,
+    /// Where offsets of a source's partition are counted from.
+    generations: HashMap<(i32, String), i64>,
 }
 
 /// Full names of the topics that are written.
@@ -75,6 +90,8 @@ struct Topics {
 pub(crate) struct MapEffects {
     /// The links written, in the order of the follow-up records.
     links: Vec<(i32, Link)>,
+    /// Records that were mapped again.
+    again: Vec<(TopicPartition, u128)>,
 }
 
 /// A record that cannot be mapped, and where that showed.
@@ -94,6 +111,7 @@ impl MapStage {
         part: Part,
         folding: FoldReport,
     ) -> Self {
+        let program = loaded.program();
         let names = Names::new(connection.config().topic_prefix.clone());
         let name = &loaded.collection.name;
         let topics = Topics { links: names.links(name).into(), contributions: names.contributions(name).into() };
@@ -116,6 +134,9 @@ impl MapStage {
             programs,
             links,
             healing,
+            program,
+            remap: Remap::default(),
+            generations: HashMap::new(),
         }
     }
 
@@ -134,7 +155,8 @@ impl MapStage {
         let key: DecodedRow = self.decoder.key(record).map_err(refused(RefusedAt::Key))?;
         let source_key = key.0.iter().map(|(_, value)| value.to_text()).collect::<Vec<_>>().join("/");
         let event: Option<SourceEvent> = self.decoder.value(record).map_err(refused(RefusedAt::Value))?;
-        let at = Position { partition: record.partition, offset: record.offset };
+        let generation = self.generations.get(&(record.partition, source.to_string())).copied().unwrap_or(0);
+        let at = Position { partition: record.partition, offset: generation + record.offset };
         Ok(SourceRecord { source, source_key, at, event })
     }
 
@@ -198,8 +220,14 @@ impl MapStage {
     fn map_all(&self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
         let (mut derived, mut letters) = (Vec::new(), Vec::new());
         let mut links: BTreeMap<(i32, LinkKey), Link> = BTreeMap::new();
+        let mut effects = MapEffects::default();
         for record in &records {
             let Some((source, program)) = self.programs.get(&*record.topic) else { continue };
+            if self.remap.is_overtaken(record) {
+                self.count("overtaken");
+                continue;
+            }
+            effects.again.extend(self.remap.is_under_way().then(|| (record.topic_partition(), remap::hash(record))));
             let refused = match self.decode(Arc::clone(source), record) {
                 Err(refused) => Some(refused),
                 Ok(decoded) => {
@@ -226,7 +254,6 @@ impl MapStage {
         let dead_letters = u64::try_from(letters.len()).unwrap_or(u64::MAX);
         derived.extend(letters);
         let mut follow_up = Vec::with_capacity(links.len());
-        let mut effects = MapEffects::default();
         for ((partition, _), link) in links {
             follow_up.push(self.link(partition, &link)?);
             effects.links.push((partition, link));
@@ -238,30 +265,99 @@ impl MapStage {
     fn count(&self, outcome: &'static str) {
         metrics::counter!(names::RECORDS, label::STAGE => "map", label::OUTCOME => outcome).increment(1);
     }
+}
 
-    /// Refuses links that speak of records which their source does not have: somebody recreated the topic.
-    async fn check_links(&self, partitions: &[TopicPartition]) -> Result<(), TransformerError> {
-        for mapping in &self.loaded.mappings {
-            let table = mapping.program.table().name.as_str();
-            let topic = self.names.topic(table);
-            let of_topic: Vec<i32> =
-                partitions.iter().filter(|at| *at.topic == *topic).map(|at| at.partition).collect();
-            let ends = table::ends(&self.connection, &topic, of_topic).await?;
-            for link in self.links.all().filter(|link| link.source == table) {
-                let Some(extent) = ends.get(&link.source_partition) else { continue };
-                if link.source_offset >= extent.end {
-                    return Err(TransformerError::LinkBeyondEnd {
-                        topic: self.names.links(self.collection()),
-                        source_topic: topic,
-                        partition: link.source_partition,
-                        offset: link.source_offset,
-                        end: extent.end,
-                    });
-                }
-            }
+impl MapStage {
+    /// Finds out where offsets are counted from; a topic that an operator has accepted as it is begins anew.
+    fn count_generations(&mut self, committed: &BTreeMap<TopicPartition, Option<Committed>>) {
+        self.generations.clear();
+        for link in self.links.all() {
+            let generation = link.source_offset.max(0) / GENERATION * GENERATION;
+            let known = self.generations.entry((link.source_partition, link.source.clone())).or_default();
+            *known = generation.max(*known);
+        }
+        for (at, _) in committed.iter().filter(|(_, committed)| is_accepted(committed.as_ref())) {
+            let Some((source, _)) = self.programs.get(&*at.topic) else { continue };
+            let generation = self.generations.entry((at.partition, source.to_string())).or_default();
+            *generation += GENERATION;
+            // Says so for good, whatever the other links say.
+            let link = Link {
+                source: source.to_string(),
+                source_key: String::new(),
+                source_partition: at.partition,
+                source_offset: *generation,
+                assets: Vec::new(),
+            };
+            self.healing.push_back((at.partition, link, Vec::new()));
+        }
+    }
+
+    /// Refuses a source that is not the log of which the links speak.
+    ///
+    /// A broker forgets a group's offsets with their topic, and those of a group that nobody was a member of for a week. Where
+    /// that may be so, the time of the newest link stands for the time of the record that it speaks of.
+    async fn check_links(
+        &self,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+    ) -> Result<(), TransformerError> {
+        let mut by_topic: BTreeMap<Arc<str>, BTreeMap<i32, log_identity::Position>> = BTreeMap::new();
+        for (at, committed) in committed {
+            let Some((source, _)) = self.programs.get(&*at.topic) else { continue };
+            let Some(newest) = self.links.newest(at.partition, source) else { continue };
+            let generation = self.generations.get(&(at.partition, source.to_string())).copied().unwrap_or(0);
+            let log_time = newest.log_time.filter(|_| committed.is_none()).map(|time| time + CLOCKS_MS);
+            let next_offset = (newest.next_offset - generation).max(0);
+            let position = log_identity::Position { next_offset, log_time: log_time.filter(|_| next_offset > 0) };
+            by_topic.entry(Arc::clone(&at.topic)).or_default().insert(at.partition, position);
+        }
+        for (topic, positions) in by_topic {
+            log::check(&self.connection, &topic, &positions).await?;
         }
         Ok(())
     }
+
+    /// Says where reading begins: at the start for what another program has mapped, or nobody.
+    async fn begin(
+        &mut self,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        read_once: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<Starts, TransformerError> {
+        let (mut starts, mut stretches, mut others) = (Starts::new(), BTreeMap::new(), 0);
+        for (at, committed) in committed {
+            let ours = committed.as_ref().filter(|committed| committed.program.as_ref() == Some(&self.program));
+            let start = Start::from(ours);
+            others += usize::from(committed.is_some() && ours.is_none());
+            if let Some(read_once) = read_once.get(at).filter(|read_once| start.number() < **read_once) {
+                stretches.insert(at.clone(), (start, *read_once));
+            }
+            starts.insert(at.clone(), start);
+        }
+        if others > 0 {
+            info!(
+                collection = self.collection(),
+                partitions = others,
+                "mapping again from the start: the program is another one"
+            );
+            self.withdraw_unmapped();
+        }
+        self.remap = Remap::find(&self.connection, stretches).await?;
+        Ok(starts)
+    }
+
+    /// Withdraws what sources say that no mapping names any more.
+    fn withdraw_unmapped(&mut self) {
+        let mapped: BTreeSet<&str> = self.programs.values().map(|(source, _)| &**source).collect();
+        let unmapped = self.links.all().filter(|link| !link.assets.is_empty() && !mapped.contains(&*link.source));
+        let withdrawn = unmapped.map(|link| {
+            let assets = link.assets.iter().map(|linked| linked.asset_id.clone()).collect();
+            (link.source_partition, Link { assets: Vec::new(), ..link.clone() }, assets)
+        });
+        self.healing.extend(withdrawn.collect::<Vec<_>>());
+    }
+}
+
+fn is_accepted(committed: Option<&Committed>) -> bool {
+    committed.is_some_and(|committed| committed.program.as_deref() == Some(ACCEPTED))
 }
 
 impl Stage for MapStage {
@@ -276,17 +372,20 @@ impl Stage for MapStage {
         &mut self,
         partitions: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        read_once: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
         let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.links, key_schema: self.own.links.key.id() };
         self.links.fold(folding, own, numbers.clone()).await?;
-        self.check_links(partitions).await?;
         let contributions = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
         let rebuilt = self.links.rebuild(folding, contributions, &self.loaded.collection, &numbers).await?;
-        self.healing = rebuilt.into();
+        self.healing = rebuilt.into_iter().map(|(partition, link)| (partition, link, Vec::new())).collect();
+        self.count_generations(committed);
+        self.check_links(committed).await?;
+        let starts = self.begin(committed, read_once).await?;
         self.show();
-        Ok(Taken::From(committed.iter().map(|(at, offset)| (at.clone(), Start::from(offset.as_ref()))).collect()))
+        Ok(Taken::From(starts))
     }
 
     fn heal(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
@@ -294,10 +393,19 @@ impl Stage for MapStage {
         if self.healing.is_empty() {
             return Ok(None);
         }
-        let links: Vec<(i32, Link)> = self.healing.drain(..self.healing.len().min(HEALED_AT_ONCE)).collect();
-        let written = links.iter().map(|(partition, link)| self.link(*partition, link));
-        let follow_up = written.collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(Work { follow_up, effects: MapEffects { links }, ..Work::default() }))
+        let mut work: Work<MapEffects> = Work::default();
+        let now: Vec<_> = self.healing.drain(..self.healing.len().min(HEALED_AT_ONCE)).collect();
+        for (partition, link, withdrawn) in now {
+            for asset_id in withdrawn {
+                let (source, source_key) = (link.source.clone(), link.source_key.clone());
+                let withdrawal = self.withdrawal(&ContributionKey { asset_id, source, source_key });
+                let encode = |source| TransformerError::Encode { topic: self.topics.contributions.to_string(), source };
+                work.derived.push(withdrawal.map_err(encode)?);
+            }
+            work.follow_up.push(self.link(partition, &link)?);
+            work.effects.links.push((partition, link));
+        }
+        Ok(Some(work))
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
@@ -305,7 +413,15 @@ impl Stage for MapStage {
         self.map_all(records)
     }
 
+    fn program(&self) -> Option<String> {
+        Some(self.program.clone())
+    }
+
     fn settle(&mut self, effects: MapEffects, committed: &publisher::Committed) {
+        if self.remap.is_under_way() {
+            self.remap.done(effects.again.into_iter());
+            self.part.at(self.remap.progress());
+        }
         for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
             self.links.remember(partition, link, delivered.offset);
         }

@@ -30,7 +30,13 @@ fn a_link_follows_its_table() {
     let key = LinkKey { source: "abm.devices".into(), source_key: "acme/1".into() };
     let at = Position { partition: 3, offset: 20 };
     let cases = [
-        ("at the link's offset", Some(link(20, &[("A", 5)])), Some(("B", 90)), Follow::Seen),
+        ("at the link's offset, as before", Some(link(20, &[("B", 5)])), Some(("B", 90)), go(&[], 5, None)),
+        (
+            "at the link's offset, by another program",
+            Some(link(20, &[("A", 5)])),
+            Some(("B", 90)),
+            go(&["A"], 90, Some(link(20, &[("B", 90)]))),
+        ),
         ("before the link's offset", Some(link(21, &[])), None, Follow::Seen),
         ("nothing known, nothing said", None, None, go(&[], 0, None)),
         ("an empty list, nothing said", Some(link(10, &[])), None, go(&[], 0, None)),
@@ -143,15 +149,27 @@ fn a_conflict_ends_with_its_asset() {
 }
 
 #[test]
-fn an_older_contribution_is_refused_and_an_equal_one_changes_nothing() {
+fn an_older_contribution_is_refused_and_one_of_the_same_record_counts_only_under_another_program() {
     let collection = things();
     let mut asset = Asset::default();
     let newer = said("acme", 9, 1, "ann");
     asset.apply(key(&newer), Some(newer.clone()));
     assert!(asset.conclude(&collection, "A", 1, 0).record.is_some());
     assert_eq!(asset.apply(key(&newer), Some(said("acme", 8, 1, "old"))), Applied::Stale);
-    assert_eq!(asset.apply(key(&newer), Some(newer)), Applied::Changed);
+    assert_eq!(asset.apply(key(&newer), Some(newer.clone())), Applied::Stale, "a repetition");
     assert!(asset.conclude(&collection, "A", 2, 7).is_empty());
+    let by_another = |owner| Contribution { mapping: Some("things@2".into()), ..said("acme", 9, 1, owner) };
+    assert_eq!(asset.apply(key(&newer), Some(by_another("ann"))), Applied::Changed);
+    assert!(asset.conclude(&collection, "A", 3, 7).is_empty(), "it says the same");
+    assert_eq!(
+        asset.apply(key(&newer), Some(Contribution { mapping: Some("things@3".into()), ..said("acme", 9, 1, "eve") })),
+        Applied::Changed
+    );
+    assert!(asset.conclude(&collection, "A", 4, 7).record.is_some());
+    assert_eq!(
+        asset.apply(key(&newer), Some(Contribution { mapping: Some("things@4".into()), ..said("acme", 8, 1, "old") })),
+        Applied::Stale
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
+mod another_log;
 mod decisions;
 mod faults;
 mod laws;

@@ -122,8 +122,8 @@ async fn a_link_beyond_its_source_is_refused() {
     let record = link_record(&bench, &link).await.to_partition(link.source_partition);
     bench.write(vec![record]).await;
     let error = bench.once().await.unwrap_err();
-    let TransformerError::LinkBeyondEnd { partition, offset, .. } = &error else { panic!("{error}") };
-    assert_eq!((*partition, *offset), (link.source_partition, 1_000));
+    let TransformerError::Worker(WorkerError::OtherLog(other)) = &error else { panic!("{error}") };
+    assert_eq!((other.at.partition, other.position.next_offset), (link.source_partition, 1_001));
     assert!(error.help().is_some());
 }
 

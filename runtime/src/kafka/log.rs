@@ -16,8 +16,9 @@ use crate::log_identity::{Found, Position, judge};
 
 /// Refuses a topic of which one of the positions was taken from another log.
 ///
-/// Asks one question for all partitions, and a second one for the ends of those that hold nothing younger. A partition that
-/// is no longer there is left to whoever reads it.
+/// Asks one question for all partitions, and a second one for the ends of those that hold nothing younger. Returns for each
+/// partition before which offset everything was read once, by the times beside the positions: beyond the position where reading
+/// was begun again at an earlier one.
 ///
 /// # Errors
 /// [`TableError::OtherLog`] for the first partition that does not fit, [`TableError::Ask`] when no broker answers.
@@ -25,19 +26,23 @@ pub async fn check(
     connection: &Connection,
     topic: &str,
     positions: &BTreeMap<i32, Position>,
-) -> Result<(), TableError> {
-    // Nothing was read yet where a position is zero.
+) -> Result<BTreeMap<i32, i64>, TableError> {
+    // Nothing was ever read where there is neither an offset nor a time.
     let positions: BTreeMap<i32, Position> =
-        positions.iter().filter(|(_, position)| position.next_offset > 0).map(|(at, it)| (*at, *it)).collect();
+        positions.iter().filter(|(_, position)| **position != Position::at(0)).map(|(at, it)| (*at, *it)).collect();
     if positions.is_empty() {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
     let (asker, name, topic) = (connection.asker(), topic.to_owned(), topic.to_owned());
     let work = move || check_blocking(&asker, &topic, &positions);
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(TableError::Ended { topic: name, source }))
 }
 
-fn check_blocking(asker: &ClientConfig, topic: &str, positions: &BTreeMap<i32, Position>) -> Result<(), TableError> {
+fn check_blocking(
+    asker: &ClientConfig,
+    topic: &str,
+    positions: &BTreeMap<i32, Position>,
+) -> Result<BTreeMap<i32, i64>, TableError> {
     let failed = |source| TableError::Ask { topic: topic.to_owned(), source };
     let client = make::<_, BaseConsumer<PlainContext>>(asker, PlainContext).map_err(failed)?;
     let ask = |times: BTreeMap<i32, Offset>| -> Result<BTreeMap<i32, i64>, TableError> {
@@ -61,11 +66,14 @@ fn check_blocking(asker: &ClientConfig, topic: &str, positions: &BTreeMap<i32, P
     // A client takes a logical offset for a time as brokers do.
     let quiet = positions.keys().filter(|at| !younger.contains_key(at));
     let ends = ask(quiet.map(|at| (*at, Offset::End)).collect())?;
-    let result = positions.iter().try_for_each(|(at, position)| {
+    let judged = positions.iter().map(|(at, position)| {
         // A partition that holds something younger ends beyond it.
-        let end = ends.get(at).copied().unwrap_or(i64::MAX);
-        judge(TopicPartition::new(topic, *at), *position, Found { younger: younger.get(at).copied(), end })
+        let found = Found { younger: younger.get(at).copied(), end: ends.get(at).copied().unwrap_or(i64::MAX) };
+        judge(TopicPartition::new(topic, *at), *position, found).map_err(Box::new)?;
+        let read_once = position.log_time.and(found.younger.or(ends.get(at).copied()));
+        Ok((*at, read_once.unwrap_or(position.next_offset)))
     });
+    let judged = judged.collect();
     retire("log identity", client);
-    result.map_err(|other| Box::new(other).into())
+    judged
 }

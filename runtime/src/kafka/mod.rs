@@ -13,6 +13,7 @@ pub mod dead_letters;
 pub mod groups;
 pub mod log;
 pub mod mock;
+pub mod offsets;
 pub mod publisher;
 pub mod reach;
 pub mod record;

@@ -43,6 +43,8 @@ pub struct FoldRequest {
     visible_only: bool,
     /// Sees what is not committed, or never will be: never for a state that something is computed from.
     uncommitted: bool,
+    /// Where to end in partitions that are not read to their ends.
+    up_to: BTreeMap<i32, i64>,
 }
 
 impl FoldRequest {
@@ -50,14 +52,28 @@ impl FoldRequest {
     #[must_use]
     pub fn whole(topic: impl Into<String>, partitions: impl IntoIterator<Item = i32>) -> Self {
         let from = partitions.into_iter().map(|partition| (partition, Start::Beginning)).collect();
-        Self { topic: topic.into(), from, progress: None, visible_only: false, uncommitted: false }
+        Self {
+            topic: topic.into(),
+            from,
+            progress: None,
+            visible_only: false,
+            uncommitted: false,
+            up_to: BTreeMap::new(),
+        }
     }
 
     /// Asks for what has come since an earlier fold.
     #[must_use]
     pub fn tail(topic: impl Into<String>, next_offsets: &BTreeMap<i32, i64>) -> Self {
         let from = next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))).collect();
-        Self { topic: topic.into(), from, progress: None, visible_only: false, uncommitted: false }
+        Self {
+            topic: topic.into(),
+            from,
+            progress: None,
+            visible_only: false,
+            uncommitted: false,
+            up_to: BTreeMap::new(),
+        }
     }
 
     /// Shows all that was ever written, in open transactions and in aborted ones too, and so waits for nobody.
@@ -66,6 +82,13 @@ impl FoldRequest {
     #[must_use]
     pub fn uncommitted(mut self) -> Self {
         self.uncommitted = true;
+        self
+    }
+
+    /// Ends partitions before these offsets.
+    #[must_use]
+    pub fn up_to(mut self, offsets: BTreeMap<i32, i64>) -> Self {
+        self.up_to = offsets;
         self
     }
 
@@ -137,7 +160,10 @@ pub async fn fold<S: Send + 'static>(
     let work = move || {
         // The end that a `read_committed` client is told is the last stable offset.
         let asker = if request.visible_only { &reader } else { &asker };
-        let ends = ends_blocking(asker, &request.topic, request.from.keys().copied())?;
+        let mut ends = ends_blocking(asker, &request.topic, request.from.keys().copied())?;
+        for (at, offset) in &request.up_to {
+            ends.entry(*at).and_modify(|extent| extent.end = extent.end.min(*offset));
+        }
         Reading::new(&reader, request, &ends, stopped)?.run(state, on_record)
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(TableError::Ended { topic, source: error }))

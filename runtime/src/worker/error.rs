@@ -8,6 +8,7 @@ use crate::kafka::consumer::ConsumerError;
 use crate::kafka::publisher::PublishError;
 use crate::kafka::table::TableError;
 use crate::kafka::topics::TopicError;
+use crate::log_identity::OtherLog;
 use crate::retry::Retry;
 
 /// By then the group has told a member that another process has replaced it: its writer must not fence the other's.
@@ -28,9 +29,12 @@ pub enum WorkerError {
     /// A transaction failed.
     #[error("transaction failed")]
     Publish(#[source] Box<PublishError>),
+    /// The input is not the log that was read before.
+    #[error(transparent)]
+    OtherLog(Box<OtherLog>),
     /// The extent of the input was not told.
     #[error("the ends of the input were not read")]
-    Ends(#[from] TableError),
+    Ends(#[source] TableError),
     /// The input's topics could not be asked for.
     #[error(transparent)]
     Topics(#[from] TopicError),
@@ -68,22 +72,6 @@ pub enum WorkerError {
         /// What it waited for.
         reason: String,
     },
-    /// The topic is shorter than what was read of it.
-    #[error(
-        "group `{group}` has read partition {partition} of `{topic}` to offset {position}, but it ends at {end}: the topic was created again"
-    )]
-    Recreated {
-        /// The group.
-        group: String,
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// The next offset to read.
-        position: i64,
-        /// Where the partition ends.
-        end: i64,
-    },
     /// Records have gone that were never read.
     #[error(
         "group `{group}` has read partition {partition} of `{topic}` to offset {position}, but it begins at {first}: records are gone that were not read"
@@ -102,6 +90,15 @@ pub enum WorkerError {
     },
 }
 
+impl From<TableError> for WorkerError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::OtherLog(other) => Self::OtherLog(other),
+            error => Self::Ends(error),
+        }
+    }
+}
+
 impl From<PublishError> for WorkerError {
     fn from(error: PublishError) -> Self {
         Self::Publish(Box::new(error))
@@ -113,11 +110,11 @@ impl Failure for WorkerError {
         match self {
             Self::Consumer(_) => "consumer",
             Self::Publish(_) => "publish",
+            Self::OtherLog(_) => "other_log",
             Self::Ends(_) => "ends",
             Self::Topics(_) | Self::NoTopic { .. } => "topics",
             Self::NotAssigned { .. } | Self::Shared { .. } => "group",
             Self::Stalled { .. } => "stalled",
-            Self::Recreated { .. } => "recreated",
             Self::Expired { .. } => "expired",
         }
     }
@@ -131,6 +128,7 @@ impl Diagnose for WorkerError {
             // a transaction whose commit came too late, and then nobody else goes on.
             Self::Publish(error) if error.is_fenced() => error.diagnosis().retry(Retry::After(VERDICT)),
             Self::Publish(error) => error.diagnosis(),
+            Self::OtherLog(error) => error.diagnosis(),
             Self::Ends(error) => error.diagnosis(),
             Self::Topics(error) => error.diagnosis(),
             Self::NoTopic { .. } => Kind::NotFound.help("create the topics with `windfall topics create`"),
@@ -140,7 +138,7 @@ impl Diagnose for WorkerError {
             Self::Stalled { .. } => Kind::Unavailable
                 .help("see to what it waited for, and run it again: it goes on where it was")
                 .retry(Retry::Never),
-            Self::Recreated { .. } | Self::Expired { .. } => Kind::Refused.help(
+            Self::Expired { .. } => Kind::Refused.help(
                 "what this stage wrote cannot be brought up to date from the topic: fill it anew under a new name",
             ),
         }

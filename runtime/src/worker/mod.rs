@@ -13,6 +13,7 @@
 
 mod error;
 mod handler;
+mod logs;
 mod transaction;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use tracing::{debug, info, warn};
 
 pub use error::{Failure, WorkerError};
 pub use handler::{Done, GRACE, Handler, Session, Starts, Taken};
+pub use logs::Logs;
 pub use transaction::{Stage, Transactional, Work};
 
 use crate::diagnose::Diagnose;
@@ -32,6 +34,7 @@ use crate::health::{Part, STALLED_AFTER, State};
 use crate::kafka::consumer::{Assignment, Batch, ConsumerError, Event, Group, GroupConsumer, GroupOptions, Start};
 use crate::kafka::table::{self, Extent, TableError};
 use crate::kafka::{Connection, TopicPartition, connection, topics};
+use crate::log_identity::{Found, Position, judge};
 use crate::metrics::{self as names, label};
 use crate::retry::Backoff;
 use crate::telemetry::chain;
@@ -289,13 +292,13 @@ impl<H: Handler> Worker<H> {
         let (group, topic, partition) = (self.group_name(), at.topic.to_string(), at.partition);
         match start {
             Start::Beginning => Ok(first),
-            Start::At(position) if end < position => {
-                Err(WorkerError::Recreated { group, topic, partition, position, end })
-            }
             Start::At(position) if first > position => {
                 Err(WorkerError::Expired { group, topic, partition, position, first })
             }
-            Start::At(position) => Ok(position),
+            Start::At(position) => {
+                let judged = judge(at.clone(), Position::at(position), Found { younger: None, end });
+                judged.map(|()| position).map_err(|other| WorkerError::OtherLog(Box::new(other)))
+            }
         }
     }
 

@@ -49,6 +49,7 @@ impl Stage for Idle {
         &mut self,
         _: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        _: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, WorkerError> {
         if let Some(reason) = self.held.take() {
             return Ok(Taken::Held(reason.to_owned()));

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::error::{Failure, WorkerError};
 use super::handler::{Done, Handler, Session, Taken};
+use super::logs::Logs;
 use crate::kafka::consumer::{Assignment, Batch, Committed, Group};
 use crate::kafka::publisher::{self, Input, PublishError, Publisher, Transaction};
 use crate::kafka::{Connection, Outgoing, Record, TopicPartition};
@@ -27,11 +28,13 @@ pub trait Stage: Send {
 
     /// Reads what is to be known of the partitions, and says where their input begins.
     ///
-    /// May be dropped half-way; what was read is then forgotten and read again.
+    /// `read_once` tells for each partition that was read before up to which offset: beyond the committed one where reading was
+    /// begun again at an earlier one. May be dropped half-way; what was read is then forgotten and read again.
     fn take_over(
         &mut self,
         partitions: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        read_once: &BTreeMap<TopicPartition, i64>,
     ) -> impl Future<Output = Result<Taken, Self::Error>> + Send;
 
     /// Names what an earlier writer left undone in the partitions, after a bounded look at them; `None` when all is done.
@@ -42,6 +45,11 @@ pub trait Stage: Send {
         &mut self,
         records: Vec<Record>,
     ) -> impl Future<Output = Result<Work<Self::Effects>, Self::Error>> + Send;
+
+    /// The identity of the program that reads the input, to be noted beside its offsets.
+    fn program(&self) -> Option<String> {
+        None
+    }
 
     /// Moves memory: the work is durable.
     fn settle(&mut self, effects: Self::Effects, committed: &publisher::Committed);
@@ -88,25 +96,29 @@ pub struct Transactional<S> {
     connection: Connection,
     transactional_id: String,
     publisher: Option<Publisher>,
-    /// Committed again with everything that is healed, so that the coordinator checks the membership: it is not asked about a
-    /// transaction without offsets, and a member that was stopped meanwhile would write behind the one that goes on.
-    fence: BTreeMap<TopicPartition, Position>,
+    /// How far the input was read. Committed again with everything that is healed, so that the coordinator checks the membership:
+    /// it is not asked about a transaction without offsets, and a member that was stopped meanwhile would write behind the one
+    /// that goes on.
+    logs: Logs,
 }
 
 impl<S: Stage> Transactional<S> {
     /// Makes the handler of a stage that writes under `transactional_id`.
     pub fn new(stage: S, connection: Connection, transactional_id: String) -> Self {
-        Self { stage, connection, transactional_id, publisher: None, fence: BTreeMap::new() }
+        let logs = Logs::new(connection.clone());
+        Self { stage, connection, transactional_id, publisher: None, logs }
     }
 
+    /// The stage, for tests.
     #[cfg(test)]
     pub(super) fn stage(&mut self) -> &mut S {
         &mut self.stage
     }
 
     async fn heal(&mut self, session: &Session) -> Result<(), S::Error> {
-        if self.fence.is_empty() {
-            self.fence = session.starts.iter().map(|(at, offset)| (at.clone(), Position::at(*offset))).collect();
+        if self.logs.positions.is_empty() {
+            self.logs.positions =
+                session.starts.iter().map(|(at, offset)| (at.clone(), Position::at(*offset))).collect();
         }
         // What a session that is over leaves undone is found and published at the next take-over.
         while !session.is_over()
@@ -117,9 +129,9 @@ impl<S: Stage> Transactional<S> {
                 continue;
             }
             for (at, offset) in work.next_offsets.drain(..) {
-                self.fence.entry(at).or_insert(Position::at(offset)).next_offset = offset;
+                self.logs.positions.entry(at).or_insert(Position::at(offset)).next_offset = offset;
             }
-            let positions = self.fence.iter().map(|(at, position)| (at.clone(), *position)).collect();
+            let positions = self.logs.positions.iter().map(|(at, position)| (at.clone(), *position)).collect();
             self.commit(session, work, positions).await?;
         }
         Ok(())
@@ -132,7 +144,8 @@ impl<S: Stage> Transactional<S> {
         positions: Vec<(TopicPartition, Position)>,
     ) -> Result<Done, S::Error> {
         let Work { derived, follow_up, next_offsets: _, dead_letters, effects } = work;
-        let input = Input { group: session.group.clone(), epoch: session.epoch, positions, program: None };
+        let input =
+            Input { group: session.group.clone(), epoch: session.epoch, positions, program: self.stage.program() };
         let transaction = Transaction { derived, follow_up, checkpoint: Vec::new(), input: Some(input) };
         let publisher = self.publisher.as_mut().ok_or_else(|| {
             WorkerError::from(PublishError::Dead {
@@ -160,25 +173,35 @@ impl<S: Stage> Handler for Transactional<S> {
             self.publisher = Some(started.map_err(WorkerError::from)?);
         }
         let committed = group.committed(&assignment.partitions).await.map_err(WorkerError::from)?;
-        self.fence = committed.iter().filter_map(|(at, known)| Some((at.clone(), known.as_ref()?.position))).collect();
-        let fresh = committed.len() - self.fence.len();
+        let known = committed.iter().filter_map(|(at, known)| Some((at.clone(), known.as_ref()?.position)));
+        let read_once = self.logs.take(known.collect::<Vec<_>>()).await?;
+        let fresh = committed.len() - self.logs.positions.len();
         if fresh > 0 {
             info!(group = group.name(), partitions = fresh, "no committed offset, beginning at the start");
         }
         let started = Instant::now();
-        let taken = self.stage.take_over(&assignment.partitions, &committed).await?;
+        let taken = self.stage.take_over(&assignment.partitions, &committed, &read_once).await?;
+        if let Taken::From(starts) = &taken {
+            // What is read again must not look as if it had been.
+            for (at, position) in &mut self.logs.positions {
+                let start = starts.get(at).map_or(position.next_offset, |start| start.number());
+                position.next_offset = position.next_offset.min(start);
+            }
+        }
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(group = group.name(), partitions = committed.len(), elapsed_ms, "own output read");
         Ok(taken)
     }
 
     async fn process(&mut self, session: &Session, batch: Batch) -> Result<Done, S::Error> {
+        self.logs.look().await?;
         self.heal(session).await?;
         if batch.records.is_empty() {
             return Ok(Done::default());
         }
         let positions = batch.positions();
         let work = self.stage.compute(batch.records).await?;
+        let positions = self.logs.pass(positions);
         self.commit(session, work, positions).await
     }
 

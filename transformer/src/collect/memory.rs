@@ -13,6 +13,7 @@ use windfall_schemas::conflict::{Conflict, ConflictKey};
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::topic::Names;
 
+use super::hold::Missing;
 use crate::asset::{Asset, SourceKey};
 use crate::codecs::CollectionCodecs;
 use crate::collection::CompiledCollection;
@@ -30,6 +31,8 @@ struct Contributions {
     too_large: BTreeSet<String>,
     /// Assets of which contributions lie beyond the offset that was folded to.
     ahead: HashSet<String>,
+    /// Assets of which a contribution was withdrawn.
+    withdrawn: HashSet<String>,
 }
 
 impl Contributions {
@@ -40,6 +43,15 @@ impl Contributions {
             unreadable: self.unreadable.remove(asset_id).unwrap_or_default(),
             ..Asset::default()
         }
+    }
+
+    /// Says whether something was said of an asset, even if it was withdrawn later.
+    fn knows_of(&self, asset_id: &str) -> bool {
+        let Self { assets, unreadable, too_large: _, ahead, withdrawn } = self;
+        assets.contains_key(asset_id)
+            || unreadable.contains_key(asset_id)
+            || ahead.contains(asset_id)
+            || withdrawn.contains(asset_id)
     }
 
     /// Puts back what the sources say of an asset.
@@ -164,6 +176,9 @@ impl Memory {
                 return;
             }
             let mut asset = state.take(&asset_id);
+            if record.value.is_none() {
+                state.withdrawn.insert(asset_id.clone());
+            }
             // Whether it could be read is kept in the asset.
             let _ = asset.hear((source, source_key), record.offset, contribution(&decoder, &collection, record));
             state.put(&asset_id, asset.contributions, asset.unreadable);
@@ -263,6 +278,20 @@ impl Memory {
             all.extend(assets.into_iter().map(|asset_id| (*number, asset_id.clone())));
         }
         all
+    }
+
+    /// Counts the assets that stand, and those among them whose contributions are gone although none was withdrawn.
+    pub(super) fn missing(&self, numbers: &BTreeSet<i32>) -> Missing {
+        let mut counted = Missing::default();
+        for number in numbers {
+            let contributions = self.contributions.get(number).map(|cached| &cached.state);
+            let lasts = self.lasts.get(number).into_iter().flat_map(|cached| &cached.state);
+            for (asset_id, _) in lasts.filter(|(_, (last, _))| last.as_ref().is_some_and(|last| !last.deleted)) {
+                counted.live += 1;
+                counted.missing += usize::from(!contributions.is_some_and(|state| state.knows_of(asset_id)));
+            }
+        }
+        counted
     }
 
     /// Counts the conflicts that are open.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 use windfall_runtime::kafka::Record;
+use windfall_runtime::log_identity::Position;
 use windfall_runtime::reader::Decoder;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
@@ -27,12 +28,19 @@ struct Links {
     known: HashMap<LinkKey, Link>,
     /// Stand in the topic and cannot be read.
     lost: HashSet<LinkKey>,
+    /// By source, the newest source record that a link speaks of, and when that link was written.
+    newest: HashMap<String, Position>,
 }
 
 impl Memory {
     /// Returns the link of a source record.
     pub(super) fn get(&self, partition: i32, key: &LinkKey) -> Option<&Link> {
         self.0.get(&partition)?.state.known.get(key)
+    }
+
+    /// Returns how far a source was read, as far as the links can tell.
+    pub(super) fn newest(&self, partition: i32, source: &str) -> Option<Position> {
+        self.0.get(&partition)?.state.newest.get(source).copied()
     }
 
     /// Returns all links that can be read.
@@ -60,7 +68,14 @@ impl Memory {
         let take = move |links: &mut Links, key: LinkKey, record: &Record| {
             links.lost.remove(&key);
             match decoder.value::<Link>(record) {
-                Ok(Some(link)) => drop(links.known.insert(key, link)),
+                Ok(Some(link)) => {
+                    let newest = links.newest.entry(link.source.clone()).or_insert(Position::at(0));
+                    // One without a key speaks of no record: it says from where on offsets are counted.
+                    if !link.source_key.is_empty() && link.source_offset >= newest.next_offset {
+                        newest.pass(link.source_offset, record.timestamp_ms);
+                    }
+                    links.known.insert(key, link);
+                }
                 Ok(None) => drop(links.known.remove(&key)),
                 Err(_) => {
                     links.known.remove(&key);

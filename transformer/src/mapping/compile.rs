@@ -27,7 +27,7 @@ pub(crate) fn compile(
     beside: ReadBeside<'_>,
 ) -> Result<Program, Problems> {
     let mut compiler = Compiler { file, table, lookups: HashMap::new(), problems: Problems::default() };
-    let mut fingerprint = text.to_owned();
+    let mut fingerprint = format!("{text}{:016x}", collection.fingerprint);
     for (name, form) in &mapping.lookups {
         let lookup = compiler.lookup_table(form, beside, &mut fingerprint);
         compiler.lookups.insert(name.value.clone(), lookup);

@@ -79,7 +79,7 @@ impl Program {
         &self.name
     }
 
-    /// Name and hash of the mapping, as `__mapping` holds it.
+    /// Name of the mapping, and a hash of it and of its collection, as `__mapping` holds it.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version

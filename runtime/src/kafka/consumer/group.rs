@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
@@ -44,16 +44,39 @@ pub struct Committed {
 }
 
 impl Committed {
-    fn new(next_offset: i64, metadata: &str) -> Self {
-        let Beside { log_time, program } = Beside::parse(metadata);
-        Self { position: Position { next_offset, log_time }, program }
+    /// Reads what a coordinator answers.
+    pub(crate) fn of(list: &TopicPartitionList) -> KafkaResult<BTreeMap<TopicPartition, Option<Self>>> {
+        let committed = |element: TopicPartitionListElem<'_>| {
+            // A partition whose offset was not read must not look like one that has none: it would begin at the beginning.
+            element.error()?;
+            let known = number(element.offset()).map(|next_offset| {
+                let Beside { log_time, program } = Beside::parse(element.metadata());
+                Self { position: Position { next_offset, log_time }, program }
+            });
+            Ok((TopicPartition::new(element.topic(), element.partition()), known))
+        };
+        list.elements().into_iter().map(committed).collect()
+    }
+}
+
+impl Start {
+    /// Returns the offset, or zero for the beginning.
+    #[must_use]
+    pub fn number(self) -> i64 {
+        match self {
+            Self::Beginning => 0,
+            Self::At(offset) => offset,
+        }
     }
 }
 
 impl From<Option<&Committed>> for Start {
     /// A committed offset, or the beginning where none was ever committed.
     fn from(committed: Option<&Committed>) -> Self {
-        committed.map_or(Self::Beginning, |committed| Self::At(committed.position.next_offset))
+        match committed.map_or(0, |committed| committed.position.next_offset) {
+            0 => Self::Beginning,
+            next_offset => Self::At(next_offset),
+        }
     }
 }
 
@@ -89,13 +112,7 @@ impl Group {
             .blocking(move |consumer| consumer.committed_offsets(list, ASK_TIMEOUT))
             .await?
             .map_err(|source| self.ask("committed offsets", source))?;
-        let committed = |element: TopicPartitionListElem<'_>| {
-            // A partition whose offset was not read must not look like one that has none: it would begin at the beginning.
-            element.error().map_err(|source| self.ask("committed offsets", source))?;
-            let at = TopicPartition::new(element.topic(), element.partition());
-            Ok((at, number(element.offset()).map(|next_offset| Committed::new(next_offset, element.metadata()))))
-        };
-        found.elements().into_iter().map(committed).collect()
+        Committed::of(&found).map_err(|source| self.ask("committed offsets", source))
     }
 
     /// Begins to deliver: pauses everything, seeks, and resumes the partitions named; the others stay paused.
