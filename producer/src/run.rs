@@ -10,6 +10,7 @@ use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::Status;
 use windfall_runtime::kafka::config::ManageTopics;
+use windfall_runtime::kafka::table::Own;
 use windfall_runtime::kafka::topics;
 use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
@@ -18,13 +19,14 @@ use windfall_schemas::device::DeviceKey;
 use windfall_schemas::scan::ScanKey;
 use windfall_schemas::server::ServerKey;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION, source_member};
+use windfall_schemas::wire::Codec;
 
 use crate::apple::DeviceDirectory;
 use crate::apple::client::AppleDirectory;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{Cluster, Codecs, check_keys};
+use crate::ledger::{Cluster, Codecs};
 use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
@@ -74,13 +76,13 @@ pub async fn prepare(connection: &Connection, registry: RegistryClient) -> Resul
     let cluster = connect(connection, registry).await?;
     if config.manage_topics != ManageTopics::Simulated {
         let Cluster { names, codecs, .. } = &cluster;
-        let decoder = &codecs.decoder;
         let (devices, servers, scans) = (names.devices(), names.servers(), names.scans());
-        let (device, server, scan) = (codecs.device_key.id(), codecs.server_key.id(), codecs.scan_key.id());
+        let own = |topic, key: &Codec| Own { topic, key_schema: key.id() };
+        let decoder = &codecs.decoder;
         let checked = async {
-            check_keys::<DeviceKey>(connection, decoder, &devices, CHANGE_PARTITIONS, device).await?;
-            check_keys::<ServerKey>(connection, decoder, &servers, SINGLE_PARTITION, server).await?;
-            check_keys::<ScanKey>(connection, decoder, &scans, SINGLE_PARTITION, scan).await
+            own(&devices, &codecs.device_key).guard::<DeviceKey>(connection, decoder, 0..CHANGE_PARTITIONS).await?;
+            own(&servers, &codecs.server_key).guard::<ServerKey>(connection, decoder, 0..SINGLE_PARTITION).await?;
+            own(&scans, &codecs.scan_key).guard::<ScanKey>(connection, decoder, 0..SINGLE_PARTITION).await
         };
         checked.await.map_err(|error| ProducerError::Schemas(error.into()))?;
     }

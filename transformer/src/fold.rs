@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::warn;
 use windfall_runtime::kafka::consumer::Start;
-use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, TableError};
+pub(crate) use windfall_runtime::kafka::table::Own;
+use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, Keys, TableError};
 use windfall_runtime::kafka::{Connection, Record};
 use windfall_runtime::reader::Decoder;
-use windfall_schemas::wire::{SchemaReference, unframe};
 
 use crate::error::TransformerError;
 
@@ -32,40 +32,6 @@ pub(crate) struct Cached<S> {
     keys: Keys,
 }
 
-/// The keys of a partition.
-#[derive(Debug, Default, Clone, Copy)]
-struct Keys {
-    /// The newest that can be read.
-    read: Option<Newest>,
-    /// The newest that names a schema and cannot be read.
-    foreign: Option<Newest>,
-    /// How many cannot be read.
-    passed_over: u64,
-}
-
-/// Where a key stands, and the schema that it was written with.
-#[derive(Debug, Clone, Copy)]
-struct Newest {
-    timestamp_ms: Option<i64>,
-    offset: i64,
-    schema: Option<u32>,
-}
-
-impl Keys {
-    fn note(&mut self, record: &Record, readable: bool) {
-        let Record { timestamp_ms, offset, .. } = *record;
-        let newest = Some(Newest { timestamp_ms, offset, schema: key_schema(record) });
-        if readable {
-            self.read = newest;
-            return;
-        }
-        self.passed_over += 1;
-        if key_schema(record).is_some() {
-            self.foreign = newest;
-        }
-    }
-}
-
 impl<S: Default> Default for Cached<S> {
     fn default() -> Self {
         Self { state: S::default(), next_offset: 0, read_at: Instant::now(), keys: Keys::default() }
@@ -77,13 +43,6 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where a fold tells how far it has come.
 pub(crate) type FoldReport = watch::Sender<FoldProgress>;
-
-/// A topic of ours, and the schema id that its keys have when we write them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Own<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) key_schema: u32,
-}
 
 /// What a fold reads with, and where it tells of it.
 #[derive(Clone, Copy)]
@@ -118,7 +77,7 @@ pub(crate) async fn partitions<S: Default + Send + 'static, K: DeserializeOwned>
         }
         folded => folded?,
     };
-    check_keys(own, &folded)?;
+    own.judge(folded.values().map(|cached| &cached.keys))?;
     cache.extend(folded);
     Ok(())
 }
@@ -126,45 +85,6 @@ pub(crate) async fn partitions<S: Default + Send + 'static, K: DeserializeOwned>
 /// Counts the records of partitions that were passed over because their keys cannot be read.
 pub(crate) fn passed_over<S>(cache: &BTreeMap<i32, Cached<S>>) -> u64 {
     cache.values().map(|cached| cached.keys.passed_over).sum()
-}
-
-/// Refuses a topic as [`partitions`] does, without keeping anything of it; the newest keys alone mostly settle it.
-pub(crate) async fn check_key_schema<K: DeserializeOwned>(
-    folding: Folding<'_>,
-    own: Own<'_>,
-    numbers: BTreeSet<i32>,
-) -> Result<(), TransformerError> {
-    match table::check_key_schema(folding.connection, own.topic, numbers.iter().copied(), own.key_schema).await {
-        Err(TableError::KeySchema { .. }) => {
-            // Whether that is a stranger's key shows in what else stands there.
-            let mut cache: BTreeMap<i32, Cached<()>> = BTreeMap::new();
-            partitions(folding, own, numbers, &mut cache, |(), _: K, _| ()).await
-        }
-        checked => Ok(checked?),
-    }
-}
-
-/// Judges by the newest key that can be read. Where none can, those that name a schema are what a registry leaves behind that
-/// was changed or has lost its ids; beside keys of ours they are a stranger's.
-fn check_keys<S>(own: Own<'_>, folded: &BTreeMap<i32, Cached<S>>) -> Result<(), TableError> {
-    let newest = |of: fn(&Keys) -> Option<Newest>| {
-        let found = folded.iter().filter_map(|(number, cached)| Some((*number, of(&cached.keys)?)));
-        found.max_by_key(|(_, newest)| (newest.timestamp_ms, newest.offset))
-    };
-    match newest(|keys| keys.read).or_else(|| newest(|keys| keys.foreign)) {
-        Some((partition, newest)) if newest.schema != Some(own.key_schema) => {
-            let (topic, ours) = (own.topic.to_owned(), own.key_schema);
-            Err(TableError::KeySchema { topic, partition, offset: newest.offset, found: newest.schema, ours })
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn key_schema(record: &Record) -> Option<u32> {
-    match unframe(record.key.as_deref()?, None) {
-        Ok((SchemaReference::Id(id), _)) => Some(id),
-        Ok((SchemaReference::Guid(_), _)) | Err(_) => None,
-    }
 }
 
 async fn run<S: Default + Send + 'static, K: DeserializeOwned>(
@@ -181,23 +101,17 @@ async fn run<S: Default + Send + 'static, K: DeserializeOwned>(
     let before = passed_over(&taken);
     let mut request = FoldRequest::whole(topic, []).reporting(folding.report.clone());
     request.from = from;
-    let decoder = folding.decoder.clone();
-    let each = move |state: &mut BTreeMap<i32, Cached<S>>, record: Record| {
-        decoder.learn_blocking(&record)?;
-        let cached = state.entry(record.partition).or_default();
-        let key = decoder.key::<K>(&record);
-        cached.keys.note(&record, key.is_ok());
-        if let Ok(key) = key {
-            take(&mut cached.state, key, &record);
-        }
-        Ok(())
+    let keys = taken.iter().map(|(number, cached)| (*number, cached.keys)).collect();
+    let each = move |state: &mut BTreeMap<i32, Cached<S>>, key, record: &Record| {
+        take(&mut state.entry(record.partition).or_default().state, key, record);
     };
-    let folded = table::fold(folding.connection, request, taken, each).await?;
-    let mut state = folded.state;
+    let folded = table::fold_keyed(folding.connection, folding.decoder, request, (taken, keys), each).await?;
+    let (mut state, keys) = folded.state;
     for (number, next_offset) in folded.next_offsets {
         let cached = state.entry(number).or_default();
         cached.next_offset = next_offset;
         cached.read_at = Instant::now();
+        cached.keys = keys.get(&number).copied().unwrap_or_default();
     }
     let records = passed_over(&state) - before;
     if records > 0 {

@@ -27,7 +27,7 @@ use crate::catalog::LoadedCollection;
 use crate::codecs::CollectionCodecs;
 use crate::collect::{MergeParts, MergeStage};
 use crate::error::TransformerError;
-use crate::fold::{self, FoldReport, Folding, Own};
+use crate::fold::{FoldReport, Own};
 use crate::map::MapStage;
 
 /// What the transformer runs with, beside its collections.
@@ -128,9 +128,8 @@ async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionC
     let name = &loaded.collection.name;
     // The map writes contributions without ever folding them; the keys of the other topics are looked at where they are folded.
     let contributions = Own { topic: &names.contributions(name), key_schema: own.contributions.key.id() };
-    let (decoder, (report, _)) = (decoder(setup, loaded), watch::channel(FoldProgress::default()));
-    let folding = Folding { connection: &connection, decoder: &decoder, report: &report };
-    fold::check_key_schema::<ContributionKey>(folding, contributions, (0..CHANGE_PARTITIONS).collect()).await?;
+    let decoder = decoder(setup, loaded);
+    contributions.guard::<ContributionKey>(&connection, &decoder, 0..CHANGE_PARTITIONS).await?;
     let sources: Vec<&str> = loaded.sources();
     info!(collection = %name, ?sources, fields = loaded.collection.targets.len(), "collection prepared");
     Ok(own)

@@ -7,7 +7,6 @@ use serde::de::DeserializeOwned;
 use windfall_runtime::kafka::Record;
 use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, Folded};
 use windfall_runtime::reader::Decoder;
-use windfall_runtime::registry::RegistryError;
 use windfall_schemas::device::{DeviceKey, DeviceValue};
 use windfall_schemas::envelope::Envelope;
 use windfall_schemas::scan::{ScanKey, ScanValue};
@@ -150,15 +149,10 @@ struct Taken<S> {
 
 impl<S: Folds> Taken<S> {
     /// Folds a record of `org`, or of any organization; see [`super::hidden`] for what becomes of one that cannot be read.
-    fn take(&mut self, decoder: &Decoder, org: Option<&str>, record: &Record) -> Result<(), RegistryError> {
-        decoder.learn_blocking(record)?;
-        let Ok(key) = decoder.key::<S::Key>(record) else {
-            self.passed_over += 1;
-            return Ok(());
-        };
+    fn take(&mut self, decoder: &Decoder, org: Option<&str>, key: S::Key, record: &Record) {
         let (of, id) = S::names(&key);
         if org.is_some_and(|org| org != of) {
-            return Ok(());
+            return;
         }
         match decoder.value::<S::Value>(record) {
             Ok(value) => {
@@ -172,7 +166,6 @@ impl<S: Folds> Taken<S> {
                 self.hidden.insert(id, place);
             }
         }
-        Ok(())
     }
 }
 
@@ -186,15 +179,17 @@ async fn read<S: Folds>(
     let (told, mut progress) = tokio::sync::watch::channel(FoldProgress::default());
     let request = FoldRequest::whole(topic, 0..partitions).reporting(told);
     let (decoder, org) = (cluster.codecs.decoder.clone(), org.map(str::to_owned));
-    let on_record = move |taken: &mut Taken<S>, record: Record| taken.take(&decoder, org.as_deref(), &record);
+    let on_record = move |taken: &mut Taken<S>, key, record: &Record| taken.take(&decoder, org.as_deref(), key, record);
     let telling = tokio::spawn(async move {
         while progress.changed().await.is_ok() {
             report(&progress.borrow_and_update());
         }
     });
-    let folded = table::fold(&cluster.connection, request, Taken::default(), on_record).await;
+    let (decoder, empty) = (&cluster.codecs.decoder, (Taken::default(), BTreeMap::new()));
+    let folded = table::fold_keyed(&cluster.connection, decoder, request, empty, on_record).await;
     telling.abort();
-    let Folded { state, next_offsets, records: _ } = folded?;
+    let Folded { state: (mut state, keys), next_offsets, .. } = folded?;
+    state.passed_over = keys.values().map(|keys| keys.passed_over).sum();
     Ok((state, next_offsets))
 }
 

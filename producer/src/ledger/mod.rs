@@ -9,7 +9,6 @@ mod codecs;
 mod error;
 mod fold;
 mod hidden;
-mod keys;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +27,6 @@ pub use codecs::Codecs;
 pub use error::LedgerError;
 pub(crate) use fold::{all_scans, describe};
 pub use hidden::{Hidden, Place};
-pub(crate) use keys::check as check_keys;
 
 use crate::checkpoint::Part;
 use crate::event::{self, Recorded};

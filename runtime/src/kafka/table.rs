@@ -7,6 +7,7 @@
 //! The log's last batch is never compacted away (it stands in the active segment), so a position does reach the end.
 
 mod error;
+mod keyed;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::watch;
 
 pub use error::TableError;
+pub use keyed::{Keys, Own, fold_keyed};
 
 use super::client::{PlainContext, make, passing, retried};
 use super::connection::Connection;
