@@ -86,7 +86,7 @@ fn a_fleet_goes_through_to_its_rows_and_every_verb_can_see_it() {
     let (_simulator, source) = simulator(&desk);
     desk.write("windfall.yaml", &config(&source));
 
-    let said = desk.run(&["topics", "verify"]).ended(1);
+    let said = desk.run(&["topics", "verify"]).ended(4);
     assert!(said.err().contains("windfall topics create"), "{}", said.err());
     desk.run(&["topics", "create"]).ended(0);
     desk.run(&["topics", "verify"]).ended(0);
