@@ -129,6 +129,33 @@ impl Default for DlqConfig {
     }
 }
 
+/// What a sink has to know beside its store, whatever that is.
+#[derive(Debug, Clone)]
+pub struct SinkSettings {
+    /// Name of the sink, `[a-z][a-z0-9_]*`; it names the consumer group and the dead letters.
+    pub name: String,
+    /// Kind of the store, as the dead letters name it.
+    pub store: String,
+    /// How records are cut into batches.
+    pub batch: BatchConfig,
+    /// When records that the store refuses stop the sink.
+    pub dlq: DlqConfig,
+}
+
+impl SinkSettings {
+    /// Takes the defaults for a sink of this name over this kind of store.
+    pub fn new(name: impl Into<String>, store: impl Into<String>) -> Self {
+        let (batch, dlq) = (BatchConfig::default(), DlqConfig::default());
+        Self { name: name.into(), store: store.into(), batch, dlq }
+    }
+}
+
+impl From<SinkConfig> for SinkSettings {
+    fn from(SinkConfig { name, kind, batch, dlq, .. }: SinkConfig) -> Self {
+        Self { name, store: kind.as_str().to_owned(), batch, dlq }
+    }
+}
+
 /// What the kind-specific fields come to.
 #[derive(Debug, Clone)]
 pub enum Target {

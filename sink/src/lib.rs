@@ -22,7 +22,7 @@ pub mod table;
 mod work;
 mod writer;
 
-pub use config::SinkConfig;
+pub use config::{SinkConfig, SinkSettings};
 pub use error::SinkError;
-pub use open::{AnyStore, check, open};
+pub use open::{check, open};
 pub use run::{Report, Sink, Surroundings};

@@ -6,36 +6,31 @@ use windfall_schemas::topic::Names;
 use crate::asset::AssetChange;
 use crate::config::{SinkConfig, Target};
 use crate::error::SinkError;
-use crate::store::memory::MemoryStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Applied, AssetStore, Claimed, Identity, Span, StoreError};
 use crate::table::{Table, TableName};
 
-/// Any of the stores.
-pub enum AnyStore {
-    /// A PostgreSQL table.
+/// A store that a configuration names. Whoever has another one gives it to [`Sink::new`](crate::Sink::new) itself.
+enum Configured {
     Postgres(Box<PostgresStore>),
-    /// A SQLite table.
     Sqlite(SqliteStore),
-    /// Maps in memory, for tests of whole pipelines.
-    Memory(MemoryStore),
 }
 
-/// Makes the store of a sink; connects to nothing yet.
+/// Makes the store that a sink's configuration names; connects to nothing yet.
 ///
 /// # Errors
 /// [`SinkError::Table`] and [`SinkError::Refused`].
-pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<AnyStore, SinkError> {
+pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<impl AssetStore + use<>, SinkError> {
     let sink = || config.name.clone();
     let name = TableName::parse(&config.table).map_err(|source| SinkError::Table { sink: sink(), source })?;
     let table = Table::of_collection(name, collection).map_err(|source| SinkError::Table { sink: sink(), source })?;
     let identity = Identity { sink: sink(), topic: names.assets(collection.name()) };
     Ok(match config.target().map_err(|source| SinkError::Refused { sink: sink(), source })? {
         Target::Postgres(address) => {
-            AnyStore::Postgres(Box::new(PostgresStore::new(*address, identity, table, config.schema)))
+            Configured::Postgres(Box::new(PostgresStore::new(*address, identity, table, config.schema)))
         }
-        Target::Sqlite(path) => AnyStore::Sqlite(SqliteStore::new(path, identity, table, config.schema)),
+        Target::Sqlite(path) => Configured::Sqlite(SqliteStore::new(path, identity, table, config.schema)),
     })
 }
 
@@ -52,12 +47,11 @@ pub async fn check(config: &SinkConfig, collection: &Collection, names: &Names) 
     })
 }
 
-impl AssetStore for AnyStore {
+impl AssetStore for Configured {
     async fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
         match self {
             Self::Postgres(store) => store.claim(partitions).await,
             Self::Sqlite(store) => store.claim(partitions).await,
-            Self::Memory(store) => store.claim(partitions).await,
         }
     }
 
@@ -65,7 +59,6 @@ impl AssetStore for AnyStore {
         match self {
             Self::Postgres(store) => store.apply(batch, spans).await,
             Self::Sqlite(store) => store.apply(batch, spans).await,
-            Self::Memory(store) => store.apply(batch, spans).await,
         }
     }
 
@@ -73,7 +66,6 @@ impl AssetStore for AnyStore {
         match self {
             Self::Postgres(store) => store.check().await,
             Self::Sqlite(store) => store.check().await,
-            Self::Memory(store) => store.check().await,
         }
     }
 }

@@ -23,7 +23,7 @@ use windfall_runtime::worker::{Done, GRACE, Handler, Logs, Session, Taken, Worke
 use windfall_schemas::asset::Collection;
 use windfall_schemas::topic::Names;
 
-use crate::config::SinkConfig;
+use crate::config::SinkSettings;
 use crate::error::SinkError;
 use crate::freshness::{RENEWAL, as_of, away_too_long};
 use crate::letters::KafkaDeadLetters;
@@ -68,16 +68,15 @@ pub struct Report {
 
 /// A sink over a store, ready to run.
 pub struct Sink<S> {
-    config: SinkConfig,
+    settings: SinkSettings,
     surroundings: Surroundings,
     store: S,
 }
 
 impl<S: AssetStore> Sink<S> {
     /// Makes a sink that writes into `store`; connects to nothing yet.
-    #[must_use]
-    pub fn new(config: SinkConfig, store: S, surroundings: Surroundings) -> Self {
-        Self { config, surroundings, store }
+    pub fn new(settings: impl Into<SinkSettings>, store: S, surroundings: Surroundings) -> Self {
+        Self { settings: settings.into(), surroundings, store }
     }
 
     /// Runs until `stop` is cancelled; what is in flight then ends or is thrown away.
@@ -99,29 +98,29 @@ impl<S: AssetStore> Sink<S> {
     }
 
     fn worker(self, stop: CancellationToken, once: bool) -> Worker<Rows<S>> {
-        let Self { config, surroundings, store } = self;
+        let Self { settings, surroundings, store } = self;
         let Surroundings { connection, collection, registry, clock, part, instance, membership } = surroundings;
         let names = Names::new(&*connection.config().topic_prefix);
         let topic = names.assets(collection.name());
-        let group = names.sink_group(&config.name);
+        let group = names.sink_group(&settings.name);
         let limits = BatchLimits {
-            max_records: usize::try_from(config.batch.count.get()).unwrap_or(usize::MAX),
+            max_records: usize::try_from(settings.batch.count.get()).unwrap_or(usize::MAX),
             max_bytes: MAX_BATCH_BYTES,
-            linger: config.batch.period.get(),
+            linger: settings.batch.period.get(),
         };
         let letters = KafkaDeadLetters {
             connection: connection.clone(),
             topic: names.dead_letters(&topic, &group),
-            service: format!("windfall-sink-{}", config.name),
+            service: format!("windfall-sink-{}", settings.name),
             instance,
-            component: config.kind.as_str().to_owned(),
+            component: settings.store,
             clock: clock.clone(),
             sender: None,
         };
         let rows = Rows {
-            writer: Writer::new(store, letters, &config.dlq),
+            writer: Writer::new(store, letters, &settings.dlq),
             reader: AssetReader::new(collection, registry, &topic),
-            sink: config.name.clone(),
+            sink: settings.name.clone(),
             topic: topic.clone(),
             clock,
             part: part.clone(),
@@ -132,7 +131,7 @@ impl<S: AssetStore> Sink<S> {
             report: Report::default(),
             logs: Logs::new(connection.clone()),
         };
-        let labels = vec![Label::new(label::STAGE, STAGE), Label::new(label::SINK, config.name)];
+        let labels = vec![Label::new(label::STAGE, STAGE), Label::new(label::SINK, settings.name)];
         let group = GroupOptions { group, topics: vec![topic], membership, limits };
         Worker::new(rows, connection, WorkerOptions { group, labels, once }, part, stop)
     }

@@ -25,7 +25,7 @@ use windfall_schemas::wire::Codec;
 use windfall_sink::store::AssetStore;
 use windfall_sink::store::Cause;
 use windfall_sink::store::memory::{Fault, Memory};
-use windfall_sink::{AnyStore, Report, Sink, SinkConfig, SinkError, Surroundings};
+use windfall_sink::{Report, Sink, SinkConfig, SinkError, Surroundings};
 
 use crate::subjects::{PostgresSubject, Subject, unique};
 
@@ -82,7 +82,7 @@ impl Pipeline {
         .unwrap()
     }
 
-    fn sink(&self, instance: &str, membership: Membership) -> Sink<AnyStore> {
+    fn sink(&self, instance: &str, membership: Membership) -> Sink<impl AssetStore + use<>> {
         let store = windfall_sink::open(&self.config(), &self.collection, &self.names).unwrap();
         self.sink_over(store, instance, membership)
     }

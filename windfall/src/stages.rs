@@ -10,7 +10,8 @@ use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::worker::SILENCE;
-use windfall_sink::{AnyStore, Sink, SinkConfig, Surroundings, open};
+use windfall_sink::store::AssetStore;
+use windfall_sink::{Sink, SinkConfig, Surroundings, open};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -95,7 +96,7 @@ impl Stages {
         Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })
     }
 
-    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink<AnyStore>> {
+    fn opened(&self, config: &SinkConfig, dynamic: bool) -> crate::Result<Sink<impl AssetStore + use<>>> {
         let instance = self.context.instance.clone();
         let surroundings = Surroundings {
             connection: self.sink_connection(config),

@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
 mod promises;
+mod run;

@@ -62,7 +62,7 @@ impl Idle {
         let config = serde_json::json!({ "name": "assets", "type": "sqlite", "path": "never-opened.db", "collection": "devices" });
         let memory = Memory::default();
         let store = memory.open("assets", "assets.devices");
-        let sink = Sink::new(serde_json::from_value(config).unwrap(), store, surroundings);
+        let sink = Sink::new(serde_json::from_value::<crate::SinkConfig>(config).unwrap(), store, surroundings);
         let mut rows = sink.worker(CancellationToken::new(), false).handler;
         rows.writer.claim(&(0..CHANGE_PARTITIONS).collect::<Vec<_>>()).await.unwrap();
         rows.reached = (0..CHANGE_PARTITIONS).map(|partition| (partition, 0)).collect();
