@@ -27,7 +27,7 @@ use windfall_sink::store::Cause;
 use windfall_sink::store::memory::{Fault, Memory};
 use windfall_sink::{Report, Sink, SinkConfig, SinkError, Surroundings};
 
-use crate::subjects::{PostgresSubject, Subject, unique};
+use crate::subjects::{PostgresSubject, Subject, unique, until};
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,8 +143,9 @@ impl Pipeline {
     /// Waits until the table holds what `expected` says.
     async fn await_colors(&self, expected: &BTreeMap<String, String>) {
         let wait = async {
+            let mut changes = self.subject.changes().await;
             while self.colors().await != *expected {
-                tokio::task::yield_now().await;
+                changes.next().await;
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("the table comes to hold it");
@@ -258,22 +259,19 @@ async fn a_store_that_is_away_pauses_the_sink_with_its_reason_and_everything_arr
     memory.fault(Fault::LoseAnswer(Cause::TimedOut));
     let (stop, running) =
         spawn(pipeline.sink_over(memory.open("assets", &pipeline.topic()), "one", Membership::Dynamic));
-    let reasons = async {
-        let mut seen = Vec::new();
-        while memory.rows().len() < 40 {
-            let snapshot = pipeline.status.snapshot();
-            let part = &snapshot.parts["sink assets one"];
-            if part.state == State::Paused {
-                let reason = part.details["reason"].as_str().unwrap().to_owned();
-                if seen.last() != Some(&reason) {
-                    seen.push(reason);
-                }
+    let mut seen = Vec::new();
+    let stored = until(|| {
+        let snapshot = pipeline.status.snapshot();
+        let part = &snapshot.parts["sink assets one"];
+        if part.state == State::Paused {
+            let reason = part.details["reason"].as_str().unwrap().to_owned();
+            if seen.last() != Some(&reason) {
+                seen.push(reason);
             }
-            tokio::task::yield_now().await;
         }
-        seen
-    };
-    let seen = tokio::time::timeout(PATIENCE, reasons).await.unwrap();
+        memory.rows().len() == 40
+    });
+    tokio::time::timeout(PATIENCE, stored).await.unwrap();
     assert!(seen.iter().any(|reason| reason.contains("no space is left")), "{seen:?}");
     assert_eq!(memory.rows().len(), 40);
     end(stop, running).await;
@@ -291,11 +289,8 @@ async fn two_members_share_the_partitions_and_no_row_is_lost_or_goes_back() {
         pipeline.publish(pipeline.records(&assets(200, color))).await;
     }
     pipeline.await_colors(&assets(200, "grey")).await;
-    let shared = async {
-        while pipeline.status.snapshot().parts["sink assets two"].details.get("partitions") != Some(&6.into()) {
-            tokio::task::yield_now().await;
-        }
-    };
+    let details = |part: &str| pipeline.status.snapshot().parts[part].details.clone();
+    let shared = until(|| details("sink assets two").get("partitions") == Some(&6.into()));
     tokio::time::timeout(PATIENCE, shared).await.expect("the second member gets half of the partitions");
     pipeline.publish(pipeline.records(&assets(200, "gold"))).await;
     pipeline.await_colors(&assets(200, "gold")).await;
@@ -315,11 +310,7 @@ async fn a_member_that_was_fenced_in_the_store_gives_up_and_writes_nothing() {
     let mut heir = windfall_sink::open(&pipeline.config(), &pipeline.collection, names).unwrap();
     heir.claim(&(0..CHANGE_PARTITIONS).collect::<Vec<_>>()).await.unwrap();
     pipeline.publish(pipeline.records(&assets(30, "blue"))).await;
-    let given_up = async {
-        while !pipeline.status.snapshot().parts["sink assets one"].details.contains_key("given_up") {
-            tokio::task::yield_now().await;
-        }
-    };
+    let given_up = until(|| pipeline.status.snapshot().parts["sink assets one"].details.contains_key("given_up"));
     tokio::time::timeout(PATIENCE, given_up).await.unwrap();
     assert_eq!(end(stop, running).await.applied.applied, 30);
     assert_eq!(pipeline.colors().await, assets(30, "red"));

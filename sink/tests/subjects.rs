@@ -1,12 +1,14 @@
 //! The stores under test, each made empty and looked into by means other than its own.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio_postgres::NoTls;
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, NoTls};
 use windfall_sink::asset::Field;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::memory::{Memory, MemoryStore};
@@ -132,10 +134,53 @@ impl PostgresSubject {
         PostgresStore::new(Address::parse(&self.url).unwrap(), identity(sink), table, mode).with_deadlines(deadlines)
     }
 
+    /// Has the server tell of changes to the table, which exists by now.
+    pub(crate) async fn changes(&self) -> Changes {
+        self.by_hand(&format!(
+            "create or replace function {0}.tell() returns trigger language plpgsql as
+             'begin perform pg_notify(''{0}'', null); return null; end';
+             create or replace trigger tell after insert or update on $ execute function {0}.tell()",
+            self.schema
+        ))
+        .await;
+        let (client, mut connection) = tokio_postgres::connect(&self.url, NoTls).await.unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if matches!(message, AsyncMessage::Notification(_)) && tell.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        client.batch_execute(&format!("listen {}", self.schema)).await.unwrap();
+        Changes { _client: client, told }
+    }
+
     /// Runs statements by hand, with `$` standing for the table.
     pub(crate) async fn by_hand(&self, statements: &str) {
         let table = format!("{}.assets", self.schema);
         self.client.batch_execute(&statements.replace('$', &table)).await.unwrap();
+    }
+}
+
+/// Tells of each statement that changes the table of a subject, once it is committed.
+pub(crate) struct Changes {
+    _client: tokio_postgres::Client,
+    told: mpsc::UnboundedReceiver<()>,
+}
+
+impl Changes {
+    /// Waits for the next change.
+    pub(crate) async fn next(&mut self) {
+        self.told.recv().await.expect("the server goes on telling");
+    }
+}
+
+/// Looks again every few milliseconds until something holds: the status board tells nobody that it has changed.
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    while !holds() {
+        look.tick().await;
     }
 }
 
