@@ -39,7 +39,8 @@ pub trait AssetStore: Send {
     /// Applies a batch and moves the positions of its partitions in one transaction: both or neither.
     ///
     /// `batch` is in the order of offsets within each partition and lies inside `spans`, which hold each partition at
-    /// most once. A span without records moves the position alone; one with `from == to` renews its `as_of` alone.
+    /// most once. A span without records moves the position alone; one with `from == to` renews its `as_of` alone, and one
+    /// whose `to` lies before `from` takes the position back, so that its records are read again.
     ///
     /// # Errors
     /// As the table at [`StoreError`] says; nothing is applied then, or, after a lost answer, everything.

@@ -286,6 +286,18 @@ pub async fn as_of_is_renewed_without_records_and_neither_it_nor_the_time_of_the
     assert_eq!((claimed.as_of, claimed.log_time), (Some(later), Some(80)));
 }
 
+pub async fn a_position_may_be_taken_back_and_what_is_read_again_changes_nothing(subject: impl Subject) {
+    let mut store = claimed(&subject).await;
+    let batch = [record("a", 0, 0, "red"), record("b", 0, 1, "blue")];
+    store.apply(&batch, &[span(0, 0, 2)]).await.unwrap();
+    store.apply(&[], &[span(0, 2, 0)]).await.unwrap();
+    drop(store);
+    let mut store = subject.open("assets");
+    assert_eq!(store.claim(&[0]).await.unwrap()[0].next_offset, 0);
+    let again = store.apply(&batch, &[span(0, 0, 2)]).await.unwrap();
+    assert_eq!(again, Applied { stale: 2, ..Applied::default() });
+}
+
 pub async fn a_table_has_one_sink(subject: impl Subject) {
     claimed(&subject).await;
     let error = subject.open("other").claim(&[0]).await.unwrap_err();
@@ -338,6 +350,7 @@ macro_rules! conformance {
             a_life_within_one_batch_comes_to_its_last_state,
             a_refused_record_is_told_from_trouble_and_nothing_of_its_batch_stays,
             as_of_is_renewed_without_records_and_neither_it_nor_the_time_of_the_log_goes_back,
+            a_position_may_be_taken_back_and_what_is_read_again_changes_nothing,
             a_table_has_one_sink,
             a_check_claims_nothing,
             a_check_of_an_empty_store_leaves_it_to_whoever_claims_it_first,

@@ -97,6 +97,11 @@ impl AssetStore for PostgresStore {
             batch.one_by_one = true;
             outcome = session.transaction(session.write(&self.target, &batch)).await;
         }
+        if let Err(StoreError::Fenced { partition }) = outcome
+            && let Some(span) = spans.iter().find(|span| span.partition == partition)
+        {
+            outcome = session.misfit(&self.target, span).await;
+        }
         if !matches!(outcome, Err(StoreError::Environment { .. })) {
             self.session = Some(session);
         }

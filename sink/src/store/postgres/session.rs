@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::future::join;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 use tokio_postgres::{CancelToken, Client, Row};
@@ -157,7 +158,15 @@ impl Session {
 
     /// Moves positions and writes a folded batch.
     pub(super) async fn write(&self, target: &Target, batch: &Batch<'_>) -> Result<Applied, StoreError> {
-        self.advance(target, batch.spans).await?;
+        // Both are sent at once. What the rows come to counts only once every position has moved.
+        let (moved, written) = join(self.advance(target, batch.spans), self.rows(target, batch)).await;
+        moved?;
+        let applied = written?;
+        windfall_runtime::failpoint!("sink.commit.before");
+        Ok(applied)
+    }
+
+    async fn rows(&self, target: &Target, batch: &Batch<'_>) -> Result<Applied, StoreError> {
         let Folded { upserts, tombstones, overtaken } = &batch.folded;
         let generation = |partition: i32| target.claims.get(&partition).map_or(1, |claim| claim.generation);
         let mut applied = Applied { folded: *overtaken, ..Applied::default() };
@@ -186,7 +195,6 @@ impl Session {
             applied.deleted += deleted;
             applied.unchanged = tombstones.len() as u64 - deleted;
         }
-        windfall_runtime::failpoint!("sink.commit.before");
         Ok(applied)
     }
 
@@ -212,7 +220,7 @@ impl Session {
         Ok((count(counts.try_get(0).map_err(classify)?), count(counts.try_get(1).map_err(classify)?)))
     }
 
-    /// Moves the positions; what does not fit is looked at again and named.
+    /// Moves the positions. For one that does not fit the answer is [`StoreError::Fenced`]: [`Session::misfit`] knows more.
     async fn advance(&self, target: &Target, spans: &[Span]) -> Result<(), StoreError> {
         let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
         let mut epochs = Vec::with_capacity(spans.len());
@@ -236,13 +244,14 @@ impl Session {
         let moved = self.query(&target.statements.advance, &parameters).await?;
         let moved: Vec<i32> = moved.iter().filter_map(|row| row.try_get(0).ok()).collect();
         match spans.iter().find(|span| !moved.contains(&span.partition)) {
-            Some(span) => self.misfit(target, span).await,
+            Some(span) => Err(StoreError::Fenced { partition: span.partition }),
             None => Ok(()),
         }
     }
 
-    /// Reads the row of a position that did not move: taken over, or moved by an earlier commit of ours?
-    async fn misfit(&self, target: &Target, span: &Span) -> Result<(), StoreError> {
+    /// Reads why a position did not move, after the transaction was taken back: was the partition taken over, or did an
+    /// earlier commit of ours come through?
+    pub(super) async fn misfit(&self, target: &Target, span: &Span) -> Result<Applied, StoreError> {
         let Span { partition, from, .. } = *span;
         let parameters: [Parameter<'_>; 3] =
             [(&target.identity.sink, Type::TEXT), (&target.identity.topic, Type::TEXT), (&partition, Type::INT4)];
