@@ -2,6 +2,7 @@
 
 mod compose;
 mod end_to_end;
+mod standby;
 mod tidy;
 mod torture;
 mod transactions;

@@ -436,4 +436,19 @@ mod tests {
         let view = mailbox.view();
         assert_eq!((view.epoch, &view.live["t"]), (epoch, &HashMap::from([(1, 8)])));
     }
+
+    #[test]
+    fn a_pause_is_told_until_something_was_confirmed_after_it() {
+        let (mailbox, _) = assigned();
+        let before = Instant::now();
+        mailbox.take_turn();
+        assert!(!mailbox.paused_since(before));
+        let back = |duration| Instant::now().checked_sub(duration).unwrap();
+        mailbox.state().polled_at = Some(back(PAUSE));
+        assert!(!mailbox.paused_since(before), "it was asked for the time since a moment ago");
+        assert!(mailbox.paused_since(back(PAUSE)), "it still stands still");
+        mailbox.take_turn();
+        assert!(mailbox.paused_since(before), "it has polled again, and nobody knows what has become of its place");
+        assert!(!mailbox.paused_since(Instant::now()), "what was confirmed since counts");
+    }
 }
