@@ -30,7 +30,9 @@ pub async fn committed(
 ) -> Result<BTreeMap<TopicPartition, Option<Committed>>, ConsumerError> {
     as_group(connection, group, move |consumer| {
         let mut list = TopicPartitionList::new();
-        partitions.iter().for_each(|at| drop(list.add_partition(&at.topic, at.partition)));
+        for at in &partitions {
+            list.add_partition(&at.topic, at.partition);
+        }
         Committed::of(&consumer.committed_offsets(list, ASK_TIMEOUT)?)
     })
     .await
