@@ -110,6 +110,8 @@ pub(crate) enum Verb {
     Topics(TopicsArgs),
     /// List, show and approve what scans hold back
     Scans(ScansArgs),
+    /// Map a collection again from the start of its sources, when the transformer is next started
+    Remap(RemapArgs),
     /// Print the decoded records of a topic
     Tap(TapArgs),
     /// Print the JSON Schema or the reference of the configuration
@@ -234,12 +236,24 @@ pub(crate) struct TopicsArgs {
 /// What to do with the topics.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum TopicsAction {
+    /// Accept a topic that was made anew as it is, after showing how far the former one was read and asking
+    Accept {
+        /// The topic, with or without the prefix
+        topic: String,
+    },
     /// Create what is missing, verify the rest, and register the schemas
     Create,
     /// List what is declared, without asking Kafka
     List,
     /// Compare the topics and schemas that are there with what is declared
     Verify,
+}
+
+/// `remap`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RemapArgs {
+    /// The collection
+    pub(crate) collection: String,
 }
 
 /// `scans`

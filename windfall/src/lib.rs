@@ -15,6 +15,7 @@ pub mod exit;
 mod output;
 mod part;
 pub mod reference;
+mod remap;
 mod report;
 mod run;
 mod scans;
@@ -74,6 +75,7 @@ async fn dispatch(cli: &Cli, logs: &LogOptions) -> Result<Exit> {
         Verb::Status(args) => status::run(global, args).await,
         Verb::Topics(args) => topics::run(global, &args.action).await,
         Verb::Scans(args) => scans::run(global, &args.action).await,
+        Verb::Remap(args) => remap::remap(global, &args.collection).await,
         Verb::Tap(args) => tap::run(global, args).await,
         Verb::Config(args) => config_verb::run(global, &args.action),
         Verb::Version => version::run(global),

@@ -152,13 +152,13 @@ fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> cr
 }
 
 /// Asks on the terminal; without one, or with `--no-input`, only `--yes` will do.
-fn confirmed(global: &Global, question: &str) -> crate::Result<bool> {
+pub(crate) fn confirmed(global: &Global, question: &str) -> crate::Result<bool> {
     if global.yes {
         return Ok(true);
     }
     if global.no_input || !io::stdin().is_terminal() {
         let failure = Failure::new(Kind::Usage, format!("{question} Nobody can be asked here"));
-        return Err(failure.help("add `--yes` once you have seen the plan").into());
+        return Err(failure.help("add `--yes` once you have seen it").into());
     }
     eprint!("{question} [y/N] ");
     io::stderr().flush()?;

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::part::Part;
+use crate::remap;
 
 /// Lists the declared topics, or creates or verifies them.
 pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result<Exit> {
@@ -19,6 +20,7 @@ pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result
     let specs = context.topics();
     let manage = match action {
         TopicsAction::List => return list(global, &specs),
+        TopicsAction::Accept { topic } => return remap::accept(global, topic).await,
         TopicsAction::Create => ManageTopics::Create,
         TopicsAction::Verify => ManageTopics::Verify,
     };
