@@ -19,7 +19,7 @@ pub enum ProducerError {
         source_name: String,
         /// What happened.
         #[source]
-        source: ConsumerError,
+        source: Box<ConsumerError>,
     },
     /// The group of the source has a living member, so a single run leaves the source to it.
     #[error("another instance is at work on source `{source_name}`: {members}")]

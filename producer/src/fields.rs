@@ -40,7 +40,7 @@ fn required(value: &String) -> &String {
 /// A serial number, compared without its case: another spelling of it is no change.
 struct Serial<'a>(&'a str);
 
-fn serial(value: &String) -> Serial<'_> {
+fn serial(value: &str) -> Serial<'_> {
     Serial(value)
 }
 

@@ -261,9 +261,8 @@ impl AppleDirectory {
         let apples = problems.is_some();
         let cursor_named = problems.iter().flatten().any(|problem| problem.cursor);
         let (code, detail) = problems.into_iter().flatten().next().map(|it| (it.code, it.detail)).unwrap_or_default();
-        let detail =
-            endpoint.without_id(&detail.replace(token.expose(), "…")).chars().take(MAX_DETAIL).collect::<String>();
-        let detail = escaped(&detail).to_string();
+        let detail = endpoint.without_id(&detail.replace(token.expose(), "…"));
+        let detail = escaped(&detail.chars().take(MAX_DETAIL).collect::<String>()).to_string().into();
         let refusal = Refusal { path: endpoint.shown(), status, code, detail, request_id: answer.request_id };
         let retry_after = headers::retry_after(&headers, self.clock.now());
         Err(match status {

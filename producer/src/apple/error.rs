@@ -17,7 +17,7 @@ pub struct Refusal {
     /// Apple's code, such as `FORBIDDEN_ERROR`; empty when the body was not Apple's error document.
     pub code: String,
     /// Apple's sentence, cut and in one line, without our token and without the id of a device.
-    pub detail: String,
+    pub detail: Box<str>,
     /// Apple's `X-Apple-Request-Uuid`, to be quoted to Apple's support.
     pub request_id: Option<String>,
 }

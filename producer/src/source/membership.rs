@@ -98,6 +98,6 @@ impl<D> Source<D> {
     }
 
     pub(super) fn no_member(&self, source: ConsumerError) -> ProducerError {
-        ProducerError::Membership { source_name: self.org().to_owned(), source }
+        ProducerError::Membership { source_name: self.org().to_owned(), source: Box::new(source) }
     }
 }

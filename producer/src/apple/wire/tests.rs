@@ -175,7 +175,7 @@ fn odd(attributes: &str) -> (DeviceValue, Vec<&'static str>) {
     let body = format!(r#"{{"data": [{{"type": "orgDevices", "id": "D1", "attributes": {{{attributes}}}}}]}}"#);
     let mut list = devices(body.as_bytes(), "acme").unwrap();
     assert!(list.rejected.is_empty(), "{attributes}: {:?}", list.rejected);
-    let single = body.replace('[', "").replace(']', "");
+    let single = body.replace(['[', ']'], "");
     if !attributes.contains('[') {
         let (device, unread) = single_device(single.as_bytes(), "acme").unwrap();
         assert_eq!(
