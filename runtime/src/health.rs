@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::SharedClock;
+use crate::metrics::{PART_STATE, label};
 
 /// What a part is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,22 @@ pub enum State {
     Finished,
     /// It gave up; the detail `error` says why.
     Failed,
+}
+
+impl State {
+    /// Its name in `status` and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Standby => "standby",
+            Self::Paused => "paused",
+            Self::Held => "held",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Long work with a known end.
@@ -159,7 +177,20 @@ impl Status {
             details: BTreeMap::new(),
         };
         self.parts().insert(name.clone(), entry);
-        Part { board: self.clone(), name }
+        let part = Part { board: self.clone(), name };
+        part.measure(State::Starting, 1.0);
+        part
+    }
+
+    /// Says that every part whose name begins with `stage` gave up, but for those that have ended by themselves.
+    pub fn gave_up(&self, stage: &str, error: &str) {
+        let named = |name: &&String| name.starts_with(stage);
+        let names: Vec<String> = self.parts().keys().filter(named).cloned().collect();
+        for part in names.into_iter().map(|name| Part { board: self.clone(), name }) {
+            if !matches!(part.current(), Some(State::Failed | State::Finished)) {
+                part.failed(error);
+            }
+        }
     }
 
     /// Says that the process is stopping: from now on it is not ready.
@@ -296,7 +327,11 @@ impl Part {
     /// Says whether the part waits for something to heal.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.board.parts().get(&self.name).is_some_and(|entry| entry.state == State::Paused)
+        self.current() == Some(State::Paused)
+    }
+
+    fn current(&self) -> Option<State> {
+        self.board.parts().get(&self.name).map(|entry| entry.state)
     }
 
     /// Says that the part gave up.
@@ -343,8 +378,17 @@ impl Part {
 
     fn change(&self, change: impl FnOnce(&mut PartEntry)) {
         if let Some(entry) = self.board.parts().get_mut(&self.name) {
+            let before = entry.state;
             change(entry);
+            if before != entry.state {
+                self.measure(before, 0.0);
+                self.measure(entry.state, 1.0);
+            }
         }
+    }
+
+    fn measure(&self, state: State, value: f64) {
+        gauge!(PART_STATE, label::PART => self.name.clone(), label::STATE => state.name()).set(value);
     }
 }
 
@@ -438,6 +482,23 @@ mod tests {
         part.paused("the store is away");
         assert_eq!(part.stalled(LIMIT).await, "the store is away", "why it is paused tells more");
         assert_eq!(status.snapshot().parts["map devices"].details.get("waits_for"), None);
+    }
+
+    #[test]
+    fn a_stage_that_gave_up_shows_the_reason_on_each_of_its_parts_that_said_none() {
+        let status = Status::new("a", Arc::new(HandClock::default()));
+        let part = |name: &str| status.part(name, Duration::from_secs(30));
+        part("map devices");
+        part("map users").failed("its own reason");
+        part("sink assets").progress();
+        status.gave_up("map ", "no topic");
+        let parts = status.snapshot().parts;
+        assert_eq!(
+            (parts["map devices"].state, &parts["map devices"].details["error"]),
+            (State::Failed, &"no topic".into())
+        );
+        assert_eq!(parts["map users"].details["error"], "its own reason");
+        assert_eq!(parts["sink assets"].state, State::Running);
     }
 
     #[test]

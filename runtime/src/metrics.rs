@@ -31,6 +31,10 @@ pub mod label {
     pub const OUTCOME: &str = "outcome";
     /// Short name of the error.
     pub const CODE: &str = "code";
+    /// Name of the part on the status board: `map devices`.
+    pub const PART: &str = "part";
+    /// What a part is doing: `starting`, `running`, `standby`, `paused`, `held`, `finished`, `failed`.
+    pub const STATE: &str = "state";
     /// Name of the collection.
     pub const COLLECTION: &str = "collection";
     /// Name of a field of a record.
@@ -113,6 +117,8 @@ metrics! {
     ERRORS = Counter "windfall_errors_total";
     /// Seconds a transaction took from its first record to its commit.
     TRANSACTION_SECONDS = Histogram "windfall_transaction_duration_seconds";
+    /// 1 for the state that a part is in, 0 for those that it was in before.
+    PART_STATE = Gauge "windfall_part_state";
     /// Records not read yet, by the reader's position.
     CONSUMER_LAG = Gauge "windfall_consumer_lag_records";
     /// Seconds from a record's publication to its row.

@@ -90,6 +90,11 @@ impl Work {
         work
     }
 
+    /// When the batch was received.
+    pub(crate) fn received(&self) -> DateTime<Utc> {
+        self.received
+    }
+
     /// Whether everything has been stored or refused.
     pub(crate) fn is_done(&self) -> bool {
         self.entries.is_empty()

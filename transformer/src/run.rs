@@ -8,8 +8,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::Diagnose;
 use windfall_runtime::health::{Part, Progress, Status};
 use windfall_runtime::kafka::config::KafkaConfig;
 use windfall_runtime::kafka::consumer::{BatchLimits, GroupOptions};
@@ -19,6 +20,7 @@ use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::metrics::label;
 use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::telemetry::chain;
 use windfall_runtime::worker::{Report, SILENCE, Stage, Transactional, Worker, WorkerOptions};
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, value_subject};
@@ -59,32 +61,37 @@ impl Setup {
     }
 }
 
-/// Runs all loops until the token is cancelled; the first that only an operator can help ends them all.
+/// Runs all loops until the token is cancelled. One that only an operator can help ends alone.
 ///
 /// # Errors
-/// The error of that loop: see [`TransformerError`].
+/// When all have ended, the first error of any: see [`TransformerError`].
 pub async fn run(
     setup: &Setup,
     collections: &[LoadedCollection],
     shutdown: CancellationToken,
 ) -> Result<(), TransformerError> {
-    let stop = shutdown.child_token();
     let mut loops = JoinSet::new();
+    let mut result = Ok(());
     for loaded in collections {
-        let own = prepare(setup, loaded).await?;
-        let mut map = Loop::new(setup, loaded, false, "map").map(&own, stop.clone());
+        let own = match prepare(setup, loaded).await {
+            Ok(own) => own,
+            Err(error) => {
+                let collection = &loaded.collection.name;
+                error!(collection, error = %chain(&error), help = error.help().as_deref(), "collection not prepared");
+                setup.status.gave_up(&format!("map {collection}"), &chain(&error).to_string());
+                setup.status.gave_up(&format!("merge {collection}"), &chain(&error).to_string());
+                result = result.and(Err(error));
+                continue;
+            }
+        };
+        let mut map = Loop::new(setup, loaded, false, "map").map(&own, shutdown.clone());
         loops.spawn(async move { map.run().await });
-        let mut merge = Loop::new(setup, loaded, false, "merge").merge(&own, stop.clone());
+        let mut merge = Loop::new(setup, loaded, false, "merge").merge(&own, shutdown.clone());
         loops.spawn(async move { merge.run().await });
     }
-    let mut result = Ok(());
     while let Some(ended) = loops.join_next().await {
         let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        // Whoever ends first takes the others along; the first reason is the one that is told.
-        stop.cancel();
-        if result.is_ok() {
-            result = ended.map(|_| ());
-        }
+        result = result.and(ended.map(|_| ()));
     }
     result
 }

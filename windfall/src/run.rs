@@ -7,13 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::suggestion;
-use windfall_runtime::diagnose::Kind;
+use windfall_runtime::diagnose::{Diagnosed, Kind};
 use windfall_runtime::health::Status;
 use windfall_runtime::http::{self, Shown};
 use windfall_runtime::kafka::reach;
 use windfall_runtime::kafka::topics::ensure;
 use windfall_runtime::metrics;
 use windfall_runtime::shutdown::{self, Crew, Next};
+use windfall_runtime::telemetry::chain;
 use windfall_sink::SinkConfig;
 
 use crate::cli::{Global, RunArgs, StageArgs, StageName};
@@ -22,7 +23,6 @@ use crate::exit::{Exit, Failure};
 use crate::part::Part;
 use crate::report::report;
 use crate::stages::Stages;
-use crate::status;
 
 /// A part that has not begun is not ready, however long it takes; the limit is only shown.
 const BEGINNING: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> 
     let exit = match begun {
         None => Exit::Success,
         Some(stages) if args.once => once(global, stages, &plan).await,
-        Some(stages) => serve_all(stages, plan).await?,
+        Some(stages) => serve_all(global, stages, plan).await,
     };
     info!(exit = exit as u8, "stopped");
     Ok(if args.once && stop.is_cancelled() { Exit::Interrupted } else { exit })
@@ -67,9 +67,6 @@ async fn begin(
 ) -> crate::Result<Stages> {
     let status = Status::new(&context.instance, SystemClock::shared());
     announce(&context, plan, &status);
-    if once {
-        refuse_when_at_work(&context, plan).await?;
-    }
     // A run that ends by itself is not scraped; whoever wants to look at it says where.
     if !once || global.http.is_some() {
         serve(context.listen.as_deref(), &status, stop).await?;
@@ -159,49 +156,47 @@ async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) 
     Ok(())
 }
 
-/// A process of the same host that already does this work would be fenced by ours.
-async fn refuse_when_at_work(context: &Context, plan: &Plan) -> crate::Result<()> {
-    let Some(listen) = &context.listen else { return Ok(()) };
-    let Ok(snapshot) = status::ask(listen).await else { return Ok(()) };
-    let sources = context.config.sources.iter().map(|source| format!("producer {}", source.name));
-    let ours: Vec<_> = sources.filter(|_| plan.producer).collect();
-    match ours.iter().find(|part| snapshot.parts.contains_key(*part)) {
-        None => Ok(()),
-        Some(part) => {
-            let what = format!("another instance is at work: `{}` at `{listen}` runs `{part}`", snapshot.instance);
-            Err(Failure::new(Kind::Refused, what).help("stop it first, or leave the work to it").into())
-        }
-    }
-}
-
-/// Runs the stages side by side; the first that fails ends them all, and its error is the one that is told.
+/// Runs the stages side by side until all have ended, and returns the worst exit code. One that fails is told at once and shown
+/// as failed; the others go on.
 ///
 /// Who does not stop in time is left behind: the process ends without it, as interrupted when nothing worse has happened.
-async fn serve_all(stages: Stages, plan: Plan) -> crate::Result<Exit> {
-    let stop = stages.stop.clone();
+async fn serve_all(global: &Global, stages: Stages, plan: Plan) -> Exit {
+    let (stop, status) = (stages.stop.clone(), stages.status.clone());
     let mut crew = Crew::new(&stop);
     if plan.producer {
-        crew.spawn("producer", stages.clone().producer());
+        let running = stages.clone().producer();
+        crew.spawn("producer", async { ("producer".to_owned(), running.await) });
     }
     if plan.transformer {
-        crew.spawn("transformer", stages.clone().transformer());
+        let running = stages.clone().transformer();
+        crew.spawn("transformer", async { ("transformer".to_owned(), running.await) });
     }
     for sink in plan.sinks {
-        crew.spawn(format!("sink {}", sink.name), stages.clone().sink(sink));
+        let name = format!("sink {}", sink.name);
+        let running = stages.clone().sink(sink);
+        crew.spawn(name.clone(), async { (name, running.await) });
     }
-    let mut result = Ok(Exit::Success);
+    all_ended(crew, |stage, error| {
+        let parts = if stage == "transformer" { vec!["map ", "merge "] } else { vec![stage] };
+        parts.into_iter().for_each(|part| status.gave_up(part, &chain(&error).to_string()));
+        report(&error, global)
+    })
+    .await
+}
+
+/// Waits until no stage runs any more, and returns the worst exit code; `failed` is told of each that fails, at once.
+async fn all_ended(
+    mut crew: Crew<(String, crate::Result<Exit>)>,
+    mut failed: impl FnMut(&str, Diagnosed) -> Exit,
+) -> Exit {
+    let mut worst = Exit::Success;
     loop {
-        let ended = match crew.next().await {
-            Next::Ended(ended) => ended,
-            Next::Gone => return result,
-            Next::Late(_) => return result.map(|worst| worst.worse(Exit::Interrupted)),
-        };
-        // Whoever ends first, for whatever reason, takes the others along.
-        stop.cancel();
-        result = match (result, ended) {
-            (Ok(worst), Ok(exit)) => Ok(worst.worse(exit)),
-            (Err(first), _) | (Ok(_), Err(first)) => Err(first),
-        };
+        worst = worst.worse(match crew.next().await {
+            Next::Ended((_, Ok(exit))) => exit,
+            Next::Ended((stage, Err(error))) => failed(&stage, error),
+            Next::Gone => return worst,
+            Next::Late(_) => return worst.worse(Exit::Interrupted),
+        });
     }
 }
 
@@ -258,6 +253,26 @@ fn say_what_is_left(stage: &str, exit: Exit) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stage_that_fails_is_told_at_once_and_ends_no_other() {
+        let stop = CancellationToken::new();
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let mut crew = Crew::new(&stop);
+        let failure = || Failure::new(Kind::Refused, "too many dead letters").into();
+        crew.spawn("sink a", async move { ("sink a".to_owned(), Err(failure())) });
+        crew.spawn("sink b", async move {
+            // It goes on until it has heard that the other one has failed.
+            let stage: Option<String> = heard.recv().await;
+            (stage.unwrap_or_default(), Ok(Exit::Success))
+        });
+        let exit = all_ended(crew, |stage, _| {
+            told.send(stage.to_owned()).unwrap();
+            Exit::Failure
+        });
+        assert_eq!(exit.await, Exit::Failure, "the worst of all");
+        assert!(!stop.is_cancelled());
+    }
 
     #[tokio::test]
     async fn nothing_is_measured_where_nobody_can_look() {

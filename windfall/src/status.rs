@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use windfall_runtime::diagnose::Kind;
-use windfall_runtime::health::{PartStatus, Snapshot, State};
+use windfall_runtime::health::{PartStatus, Snapshot};
 use windfall_runtime::telemetry::chain;
 
 use crate::cli::{Global, StatusArgs};
@@ -68,17 +68,8 @@ fn address(global: &Global) -> crate::Result<String> {
 }
 
 fn row(name: &str, part: &PartStatus) -> Vec<String> {
-    let state = match part.state {
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Standby => "standby",
-        State::Paused => "paused",
-        State::Held => "held",
-        State::Finished => "finished",
-        State::Failed => "failed",
-    };
     let ready = if part.ready { "yes" } else { "no" };
-    vec![name.to_owned(), state.to_owned(), ready.to_owned(), format!("{}s", part.silent_s), details(part)]
+    vec![name.to_owned(), part.state.name().to_owned(), ready.to_owned(), format!("{}s", part.silent_s), details(part)]
 }
 
 fn details(part: &PartStatus) -> String {

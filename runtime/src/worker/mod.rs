@@ -22,7 +22,7 @@ use std::time::Duration;
 use ::metrics::Label;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use error::{Failure, WorkerError};
 pub use handler::{Done, GRACE, Handler, Session, Starts, Taken};
@@ -145,7 +145,10 @@ impl<H: Handler> Worker<H> {
         };
         match &ended {
             Ok(()) => part.state(State::Finished),
-            Err(failure) => part.failed(chain(failure).to_string()),
+            Err(failure) => {
+                error!(group = self.group_name(), error = %chain(failure), help = failure.help().as_deref(), "stopped");
+                part.failed(chain(failure).to_string());
+            }
         }
         ended.map(|()| self.report)
     }
