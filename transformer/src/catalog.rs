@@ -106,7 +106,7 @@ impl Source {
         let path = base.join(path);
         match read(&path) {
             Ok(text) => Ok(Self { shown, text, path: Some(path) }),
-            Err(what) => Err(one(&shown, what)),
+            Err(why) => Err(one(&shown, format!("cannot be read: {why}"))),
         }
     }
 
@@ -117,10 +117,10 @@ impl Source {
     }
 }
 
-/// Reads a text file; the error is the end of a sentence that begins with the file's name.
+/// Reads a text file; the error says why that is not possible.
 fn read(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    text_of(bytes).map_err(|what| format!("{what}; {SAVE_AS_UTF8}"))
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    text_of(bytes).map_err(|what| format!("it {what}; {SAVE_AS_UTF8}"))
 }
 
 fn load_one(base: &Path, config: &CollectionConfig, tables: &[Arc<SourceTable>]) -> Result<LoadedCollection, Problems> {

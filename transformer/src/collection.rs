@@ -27,6 +27,26 @@ pub struct CompiledCollection {
     pub merge: Vec<Option<MergeRule>>,
     /// A hash of the file.
     pub fingerprint: u64,
+    /// The file, and where each field stands in it.
+    file: String,
+    places: Vec<Place>,
+}
+
+impl CompiledCollection {
+    /// Compares the fields with the registered schema of the flat record: fields may come and go, and each keeps its type.
+    #[must_use]
+    pub fn changed_types(&self, registered: &str) -> Problems {
+        let mut problems = Problems::default();
+        let Ok(known) = Collection::from_value_schema(registered) else { return problems };
+        for (field, place) in self.schema.fields().iter().zip(&self.places) {
+            let before = known.fields().iter().find(|before| before.name == field.name);
+            if let Some(before) = before.filter(|before| before.kind != field.kind) {
+                let what = format!("`{}` is `{}`, and is registered as `{}`", field.name, field.kind, before.kind);
+                problems.push(&self.file, *place, what);
+            }
+        }
+        problems
+    }
 }
 
 /// A field of a collection as mappings see it.
@@ -80,8 +100,9 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
             required: field.value.required,
         })
         .collect();
-    let places: Vec<(String, Place)> = fields.iter().map(|field| (field.value.name.clone(), field.place)).collect();
-    let plain = fields.into_iter().map(|field| field.value).collect();
+    let places: Vec<Place> = fields.iter().map(|field| field.place).collect();
+    let plain: Vec<Field> = fields.into_iter().map(|field| field.value).collect();
+    let names: Vec<String> = plain.iter().map(|field| field.name.clone()).collect();
     match Collection::new(name.value.clone(), plain) {
         Ok(schema) => reader.problems.or(CompiledCollection {
             name: name.value,
@@ -90,12 +111,12 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
             identity: Arc::new(identity),
             merge,
             fingerprint: xxhash_rust::xxh3::xxh3_64(text.as_bytes()),
+            file: file.to_owned(),
+            places,
         }),
         Err(error) => {
-            let place = places
-                .iter()
-                .find(|(field, _)| Some(field.as_str()) == error.field())
-                .map_or(name.place, |(_, place)| *place);
+            let field = names.iter().position(|field| Some(field.as_str()) == error.field());
+            let place = field.map_or(name.place, |field| places[field]);
             // A name that stands twice has been reported where it does.
             if reader.problems.is_empty() {
                 reader.fault(place, error.to_string());

@@ -23,6 +23,21 @@ fn the_shipped_mapping_passes_its_own_tests() {
 }
 
 #[test]
+fn a_number_without_quotes_in_a_mappings_test_is_the_text_that_stands_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = include_str!("../defaults/abm-devices.yaml");
+    let tests = "tests:\n  - name: numbers\n    input: { org: acme, device_id: X, serial_number: 12345e67, order_number: 1.50, imei: [-0o17, 0x1F] }\n    \
+                 expect: { serial_number: \"12345E67\", order_number: \"1.50\" }\n";
+    let numbers = format!("{}{tests}", &shipped[..shipped.find("tests:\n").unwrap()]);
+    std::fs::write(folder.path().join("m.yaml"), numbers).unwrap();
+    let mappings = vec!["m.yaml".into()];
+    let config = CollectionConfig { mappings, ..CollectionConfig::shipped() };
+    let loaded = load_collections(folder.path(), &[config]).unwrap();
+    assert_eq!(loaded[0].mappings[0].examples.len(), 1);
+    assert_eq!(loaded[0].test(), []);
+}
+
+#[test]
 fn the_shipped_mapping_reads_every_field_of_the_table() {
     let loaded = load_collections(Path::new("."), &[]).unwrap();
     let mapping = include_str!("../defaults/abm-devices.yaml");

@@ -48,7 +48,9 @@ impl Line {
             Ok(detail) => Self { what, ok: true, detail, warnings: Vec::new(), help: None, exit: Exit::Success },
             Err(error) => {
                 let Diagnosis { kind, help, retry: _ } = error.diagnosis();
-                let (detail, help) = (chain(&error).to_string(), help.map(Into::into));
+                let told =
+                    std::iter::once(chain(&error).to_string()).chain(error.faults().iter().map(ToString::to_string));
+                let (detail, help) = (told.collect::<Vec<_>>().join("; "), help.map(Into::into));
                 Self { what, ok: false, detail, warnings: Vec::new(), help, exit: kind.into() }
             }
         }
@@ -59,6 +61,7 @@ impl Line {
 pub(crate) async fn run(global: &Global, args: &StageArgs) -> crate::Result<Exit> {
     let part = Part::of(args)?;
     let context = Context::load(global, &part)?;
+    context.test_mappings()?;
     if let Part::Sink(name) = &part {
         named_sink(&context, name)?;
     }
@@ -109,7 +112,7 @@ fn warned(config: &KafkaConfig, answer: crate::Result<(String, Vec<String>)>) ->
 }
 
 async fn kafka(context: &Context) -> crate::Result<(String, Vec<String>)> {
-    let connection = context.tool_connection("check");
+    let connection = context.tool_connection("check").at_once();
     let TopicReport { verified, missing, warnings, created: _ } =
         topics::examine(&connection, &context.topics()).await?;
     topics::transactions(&connection).await?;
@@ -138,14 +141,8 @@ async fn registry_line(context: &Context) -> Line {
 }
 
 async fn ask_registry(context: &Context) -> crate::Result<String> {
-    // One that is embedded and has no topic yet is made at the first start; a check makes nothing.
-    if context.config.kafka.schema_registry.embedded.is_some() {
-        let topic = context.names.registry();
-        if topics::partition_count(&context.tool_connection("check"), &topic).await?.is_none() {
-            return Ok(format!("will be kept in `{topic}`, which will be created at the first start"));
-        }
-    }
-    let client = context.registry(&context.tool_connection("check")).await?;
+    let client = context.registry_to_look(&context.tool_connection("check").at_once()).await?;
+    context.compare_types(&client).await?;
     let subject = value_subject(&context.names.devices());
     Ok(match client.latest(&subject).await? {
         Some(found) => format!("`{subject}` is registered, version {}", found.version.unwrap_or_default()),

@@ -6,7 +6,10 @@ use std::path::Path;
 use windfall_runtime::config::{Loaded, Rules, Violations, folder_of, load};
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::Connection;
+use windfall_runtime::kafka::topics;
 use windfall_runtime::registry::RegistryClient;
+use windfall_runtime::registry::embedded::EmbeddedRegistry;
+use windfall_schemas::topic::value_subject;
 use windfall_schemas::topic::{CollectionTopics, Names, TopicSpec};
 use windfall_transformer::collection::CompiledCollection;
 use windfall_transformer::{LoadedCollection, load_collections};
@@ -92,6 +95,42 @@ impl Context {
     /// Connects to the schema registry.
     pub(crate) async fn registry(&self, connection: &Connection) -> crate::Result<RegistryClient> {
         Ok(RegistryClient::connect(connection).await?)
+    }
+
+    /// Connects to the schema registry for a command that makes nothing: where ours has no topic yet, nothing is registered.
+    pub(crate) async fn registry_to_look(&self, connection: &Connection) -> crate::Result<RegistryClient> {
+        let embedded = self.config.kafka.schema_registry.embedded.is_some();
+        if embedded && topics::partition_count(connection, &self.names.registry()).await?.is_none() {
+            return Ok(RegistryClient::embedded(EmbeddedRegistry::in_memory(), false));
+        }
+        self.registry(connection).await
+    }
+
+    /// Runs the tests of all mappings.
+    pub(crate) fn test_mappings(&self) -> crate::Result<()> {
+        let failures: Vec<_> = self.collections.iter().flat_map(LoadedCollection::test).collect();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let failure = Failure::new(Kind::Refused, format!("tests of mappings fail: {}", failures.len()));
+        Err(failure.faults(failures).help("correct the mapping, or what its test expects").into())
+    }
+
+    /// Refuses a collection one of whose fields has another type than the registry knows it by.
+    pub(crate) async fn compare_types(&self, registry: &RegistryClient) -> crate::Result<()> {
+        let mut faults = Vec::new();
+        for LoadedCollection { collection, .. } in &self.collections {
+            let subject = value_subject(&self.names.assets(&collection.name));
+            if let Some(found) = registry.latest(&subject).await? {
+                faults.extend(collection.changed_types(&found.text));
+            }
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let failure = Failure::new(Kind::Configuration, "a field of a collection has changed its type");
+        let help = "give the field its former type, or add a field of another name: readers have the old one's values";
+        Err(failure.faults(faults).help(help).into())
     }
 
     /// Finds a collection by its name.

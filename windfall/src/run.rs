@@ -40,6 +40,7 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> 
     for warning in &context.warnings {
         warn!(configuration = %global.config.display(), "{warning}");
     }
+    context.test_mappings()?;
     let plan = plan(&context, &args.what)?;
     let stop = shutdown::on_signal()?;
     let begun = tokio::select! {
@@ -77,6 +78,7 @@ async fn begin(
     }
     ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
     let registry = context.registry(&context.connection("registry")).await?;
+    context.compare_types(&registry).await?;
     info!(instance = context.instance, sinks = plan.sinks.len(), once, "started");
     Ok(Stages {
         context: Arc::new(context),

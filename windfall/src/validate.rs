@@ -2,11 +2,9 @@
 
 use serde_json::json;
 
-use windfall_runtime::diagnose::Kind;
-
 use crate::cli::Global;
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::output::Output;
 use crate::part::Part;
 
@@ -14,14 +12,7 @@ use crate::part::Part;
 /// are there, and not needed.
 pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::IfThere)?;
-    let mut failures = Vec::new();
-    for collection in &context.collections {
-        failures.extend(collection.test());
-    }
-    if !failures.is_empty() {
-        let failure = Failure::new(Kind::Refused, format!("tests of mappings fail: {}", failures.len()));
-        return Err(failure.faults(failures).help("correct the mapping, or what its test expects").into());
-    }
+    context.test_mappings()?;
     let config = &context.config;
     let answer = json!({
         "valid": true,

@@ -94,6 +94,47 @@ fn a_mapping_whose_test_fails_is_a_failure() {
     desk.write("m.yaml", &wishful);
     let said = desk.run(&["validate"]).ended(1);
     says(&said, &["error: tests of mappings fail: 1\n  ", "identifiers are normalised", "GOLD", "\n  help: correct"]);
+    for verb in [&["check"] as &[&str], &["run", "transformer", "--once"]] {
+        says(&desk.run(verb).ended(1), &["error: tests of mappings fail: 1\n  m.yaml:"]);
+    }
+}
+
+#[test]
+fn brokers_that_refuse_a_connection_are_told_without_waiting_for_them() {
+    let desk = Desk::with(&config("").replace(windfall_services::kafka(), "127.0.0.1:1"));
+    let said = desk.run(&["check", "transformer"]).ended(1);
+    says(&said, &["Connection refused", "help: check `kafka.bootstrap_servers`"]);
+    assert!(!said.err().contains("trying on"), "{}", said.err());
+}
+
+#[test]
+fn a_field_that_changes_its_type_is_refused_with_its_file_and_line() {
+    let desk = Desk::with(&config("collections: [{ name: devices, file: devices.yaml }]\n"));
+    let shipped = std::fs::read_to_string(super::repository().join("transformer/defaults/devices.yaml")).unwrap();
+    desk.write("devices.yaml", &shipped.replacen("\nidentify_by:", "\n  shelf: integer\nidentify_by:", 1));
+    desk.run(&["topics", "create"]).ended(0);
+    desk.run(&["check", "transformer"]).ended(0);
+    desk.write("devices.yaml", &shipped.replacen("\nidentify_by:", "\n  shelf: string\nidentify_by:", 1));
+    let line = shipped.lines().position(|line| line.starts_with("identify_by:")).unwrap() + 1;
+    let place = format!("devices.yaml:{line}:3: `shelf` is `string`, and is registered as `integer`");
+    for verb in [&["check", "transformer"] as &[&str], &["run", "transformer", "--once"]] {
+        says(
+            &desk.run(verb).ended(78),
+            &["a field of a collection has changed its type", &place, "help: give the field"],
+        );
+    }
+}
+
+#[test]
+fn reading_a_topic_makes_nothing_and_reads_no_other_installations() {
+    let desk = Desk::with(&config("").replace("topic_prefix: \"", "topic_prefix: \"x"));
+    // Whether or not somebody has a topic without any prefix, it is not ours.
+    let bare = config("").replace("topic_prefix: \"", "topic_prefix: \"\" #");
+    Desk::with(&bare).run(&["topics", "create"]);
+    let said = desk.run(&["tap", "abm.devices", "--until-end"]).ended(4);
+    says(&said, &["there is no topic `xverbs"]);
+    let said = desk.run(&["tap", "_windfall_schemas", "--until-end"]).ended(4);
+    says(&said, &["there is no topic `xverbs"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Asks the brokers what topics there are; when none answers, what the client has heard of them says why.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use super::client::{make, passing};
 
 /// One try: whoever waits hears in between what is wrong.
 const TRY: Duration = Duration::from_secs(2);
+/// One try of whoever gives up when all brokers refuse a connection, which they do at once.
+const SHORT_TRY: Duration = Duration::from_millis(500);
 /// What was heard is served by the client's own queue, whose thread may be a moment late.
 const SERVE: Duration = Duration::from_millis(10);
 
@@ -29,23 +32,23 @@ pub(super) struct Unanswered {
     pub(super) reason: Option<String>,
 }
 
-/// Keeps the last thing that was said of a broker.
+/// Keeps the last thing that was said of a broker, and whether every one of them is down.
 #[derive(Default)]
-struct Hearing(Mutex<Option<(Code, String)>>);
-
-impl Hearing {
-    fn last(&self) -> Option<(Code, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+struct Hearing {
+    last: Mutex<Option<(Code, String)>>,
+    all_down: AtomicBool,
 }
 
 impl ClientContext for Hearing {
     fn error(&self, error: KafkaError, reason: &str) {
-        // That all are down says nothing that was not said of each.
-        if let Some(code) = error.rdkafka_error_code().filter(|code| *code != Code::AllBrokersDown) {
-            // How long it took and how often is different each time.
-            let reason = reason.split_once(" (after ").map_or(reason, |(reason, _)| reason);
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown) => self.all_down.store(true, Ordering::SeqCst),
+            Some(code) => {
+                // How long it took and how often is different each time.
+                let reason = reason.split_once(" (after ").map_or(reason, |(reason, _)| reason);
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+            }
+            None => {}
         }
     }
 }
@@ -53,11 +56,15 @@ impl ClientContext for Hearing {
 impl ConsumerContext for Hearing {}
 
 /// A client that asks what topics there are.
-pub(super) struct Asker(BaseConsumer<Hearing>);
+pub(super) struct Asker {
+    client: BaseConsumer<Hearing>,
+    at_once: bool,
+}
 
 impl Asker {
-    pub(super) fn new(settings: &ClientConfig) -> KafkaResult<Self> {
-        make(settings, Hearing::default()).map(Self)
+    /// Makes a client, which gives up `at_once` when no broker takes a connection.
+    pub(super) fn new(settings: &ClientConfig, at_once: bool) -> KafkaResult<Self> {
+        Ok(Self { client: make(settings, Hearing::default())?, at_once })
     }
 
     /// Returns how many partitions each topic has, or the one that is asked for; tries on until the limit is over.
@@ -65,10 +72,11 @@ impl Asker {
     /// A broker that refuses who we are is not asked again: another try would lock the account sooner than help.
     pub(super) fn partitions(&self, topic: Option<&str>, limit: Duration) -> Result<BTreeMap<String, i32>, Unanswered> {
         let deadline = Instant::now() + limit;
+        let one_try = if self.at_once { SHORT_TRY } else { TRY };
         let mut told = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let source = match self.0.fetch_metadata(topic, left.min(TRY)) {
+            let source = match self.client.fetch_metadata(topic, left.min(one_try)) {
                 Ok(metadata) => {
                     let existing = metadata.topics().iter().filter(|topic| topic.error().is_none());
                     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
@@ -81,7 +89,8 @@ impl Asker {
             if let Some((code @ Code::Authentication, _)) = heard {
                 return Err(Unanswered { source: KafkaError::MetadataFetch(code), reason });
             }
-            if Instant::now() >= deadline || !source.rdkafka_error_code().is_some_and(passing) {
+            let refused = self.at_once && self.client.context().all_down.load(Ordering::SeqCst);
+            if refused || Instant::now() >= deadline || !source.rdkafka_error_code().is_some_and(passing) {
                 return Err(Unanswered { source, reason });
             }
             if told != reason {
@@ -94,7 +103,7 @@ impl Asker {
     /// Lists the brokers.
     pub(super) fn brokers(&self, limit: Duration) -> KafkaResult<Vec<i32>> {
         // The metadata of one topic is less than that of all; which one does not matter.
-        let metadata = self.0.fetch_metadata(Some("__transaction_state"), limit)?;
+        let metadata = self.client.fetch_metadata(Some("__transaction_state"), limit)?;
         Ok(metadata.brokers().iter().map(|broker| broker.id()).collect())
     }
 
@@ -111,10 +120,10 @@ impl Asker {
     /// Lets the client say what it has met meanwhile.
     fn hear(&self) -> Option<(Code, String)> {
         for _ in 0..MOST_HEARD {
-            if self.0.poll(SERVE).is_none() {
+            if self.client.poll(SERVE).is_none() {
                 break;
             }
         }
-        self.0.context().last()
+        self.client.context().last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -49,13 +49,25 @@ pub type Reader = BaseConsumer<PlainContext>;
 pub struct Connection {
     config: Arc<KafkaConfig>,
     client_id: String,
+    at_once: bool,
 }
 
 impl Connection {
     /// Describes the cluster for a stage (`producer`, `map-devices`, `sink-assets`) of an instance.
     #[must_use]
     pub fn new(config: &KafkaConfig, stage: &str, instance: &str) -> Self {
-        Self { config: Arc::new(config.clone()), client_id: format!("windfall-{stage}-{instance}") }
+        Self { config: Arc::new(config.clone()), client_id: format!("windfall-{stage}-{instance}"), at_once: false }
+    }
+
+    /// Gives up as soon as every broker has refused a connection, as a command does that only looks; a stage waits for brokers that
+    /// are starting.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        Self { at_once: true, ..self }
+    }
+
+    pub(super) fn gives_up_at_once(&self) -> bool {
+        self.at_once
     }
 
     /// Returns the configuration this was made from.

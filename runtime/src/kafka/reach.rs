@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// When the settings make no client.
 pub fn watch(connection: &Connection, status: &Status, clock: SharedClock, stop: CancellationToken) -> KafkaResult<()> {
-    let asker = Arc::new(Asker::new(&connection.reader())?);
+    let asker = Arc::new(Asker::new(&connection.reader(), false)?);
     let part = status.part("kafka", SILENCE);
     tokio::spawn(async move {
         loop {

@@ -289,7 +289,7 @@ impl Admin {
         let config = connection.config();
         let servers = config.bootstrap_servers.join(",");
         let made = make::<_, AdminClient<PlainContext>>(&connection.admin(), PlainContext)
-            .and_then(|client| Ok((client, Asker::new(&connection.reader())?)));
+            .and_then(|client| Ok((client, Asker::new(&connection.reader(), connection.gives_up_at_once())?)));
         match made {
             Ok((client, asker)) => {
                 let (client, asker) = (Some(std::sync::Arc::new(client)), Some(std::sync::Arc::new(asker)));

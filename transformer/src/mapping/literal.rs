@@ -9,16 +9,16 @@ pub(crate) fn literal(node: &Node, kind: Kind) -> Option<Value> {
     #[allow(clippy::cast_precision_loss)]
     // A literal of more than 53 bits for a decimal is rounded, as in any language.
     match (kind, node) {
-        (Kind::Text, Node::Text(text)) => Some(Value::Text(text.clone())),
-        (Kind::Text, Node::Integer(number)) => Some(Value::Text(number.to_string())),
-        (Kind::Text, Node::Decimal(number)) => Some(Value::Text(number.to_string())),
+        (Kind::Text, Node::Text(text) | Node::Integer(_, text) | Node::Decimal(_, text)) => {
+            Some(Value::Text(text.clone()))
+        }
         (Kind::Text, Node::Boolean(flag)) => Some(Value::Text(flag.to_string())),
-        (Kind::Integer, Node::Integer(number)) => Some(Value::Integer(*number)),
-        (Kind::Decimal, Node::Integer(number)) => Some(Value::Decimal(*number as f64)),
-        (Kind::Decimal, Node::Decimal(number)) if number.is_finite() => Some(Value::Decimal(*number)),
+        (Kind::Integer, Node::Integer(number, _)) => Some(Value::Integer(*number)),
+        (Kind::Decimal, Node::Integer(number, _)) => Some(Value::Decimal(*number as f64)),
+        (Kind::Decimal, Node::Decimal(number, _)) if number.is_finite() => Some(Value::Decimal(*number)),
         (Kind::Boolean, Node::Boolean(flag)) => Some(Value::Boolean(*flag)),
         (Kind::Timestamp, Node::Text(text)) => parse_timestamp(text).map(Value::Timestamp),
-        (Kind::Timestamp, Node::Integer(millis)) => Some(Value::Timestamp(*millis)),
+        (Kind::Timestamp, Node::Integer(millis, _)) => Some(Value::Timestamp(*millis)),
         (Kind::List, Node::List(items)) => {
             let items: Option<Vec<String>> = items
                 .iter()

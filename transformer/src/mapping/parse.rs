@@ -310,7 +310,7 @@ impl Reader<'_> {
             Node::Text(word) if word == "first" => Take::First,
             Node::Text(word) if word == "last" => Take::Last,
             Node::Text(word) if word == "join" => Take::Join,
-            Node::Integer(number) if *number >= 1 => Take::Nth(usize::try_from(*number).unwrap_or(usize::MAX)),
+            Node::Integer(number, _) if *number >= 1 => Take::Nth(usize::try_from(*number).unwrap_or(usize::MAX)),
             _ => {
                 self.fault(node.place, "`take` must be `first`, `last`, `join` or a number from 1 on");
                 return None;

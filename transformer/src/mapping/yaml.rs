@@ -16,8 +16,9 @@ use crate::problem::{At, Place, Problems};
 pub(crate) enum Node {
     Null,
     Boolean(bool),
-    Integer(i64),
-    Decimal(f64),
+    /// With the text that stands in the file: an identifier that looks like a number keeps its signs.
+    Integer(i64, String),
+    Decimal(f64, String),
     Text(String),
     List(Vec<At<Node>>),
     /// In the file's order; a key that stands twice is here twice.
@@ -30,8 +31,8 @@ impl Node {
         match self {
             Self::Null => "nothing",
             Self::Boolean(_) => "a boolean",
-            Self::Integer(_) => "a whole number",
-            Self::Decimal(_) => "a number",
+            Self::Integer(..) => "a whole number",
+            Self::Decimal(..) => "a number",
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -48,12 +49,33 @@ pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Problems> {
         // `N`, `no` and `on` are words of a fleet, not booleans.
         strict_booleans: true,
     };
-    serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options).map(located).map_err(|error| {
-        let place = error.location().map_or_else(Place::default, place_of);
-        let mut problems = Problems::default();
-        problems.push(file, place, format!("not readable as YAML: {}", first_line(&error.to_string())));
-        problems
-    })
+    let mut root =
+        serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options).map(located).map_err(|error| {
+            let place = error.location().map_or_else(Place::default, place_of);
+            let mut problems = Problems::default();
+            problems.push(file, place, format!("not readable as YAML: {}", first_line(&error.to_string())));
+            problems
+        })?;
+    keep_texts(&mut root, &text.lines().collect::<Vec<_>>());
+    Ok(root)
+}
+
+/// Gives each number the text that stands in the file; one that an alias repeats keeps the usual form.
+fn keep_texts(node: &mut At<Node>, lines: &[&str]) {
+    match &mut node.value {
+        Node::Integer(_, text) | Node::Decimal(_, text) => {
+            let at = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+            let rest =
+                lines.get(at(node.place.line)).into_iter().flat_map(|line| line.chars().skip(at(node.place.column)));
+            let stands: String = rest.take_while(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)).collect();
+            if !stands.is_empty() {
+                *text = stands;
+            }
+        }
+        Node::List(items) => items.iter_mut().for_each(|item| keep_texts(item, lines)),
+        Node::Map(entries) => entries.iter_mut().for_each(|(_, value)| keep_texts(value, lines)),
+        Node::Null | Node::Boolean(_) | Node::Text(_) => {}
+    }
 }
 
 fn first_line(text: &str) -> &str {
@@ -100,16 +122,17 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Integer(value))
+        Ok(Node::Integer(value, value.to_string()))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
         // A number beyond i64 is an identifier that someone forgot to quote: as text it keeps its digits.
-        Ok(i64::try_from(value).map_or_else(|_| Node::Text(value.to_string()), Node::Integer))
+        Ok(i64::try_from(value)
+            .map_or_else(|_| Node::Text(value.to_string()), |number| Node::Integer(number, value.to_string())))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Decimal(value))
+        Ok(Node::Decimal(value, value.to_string()))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {

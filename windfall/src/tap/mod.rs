@@ -60,12 +60,13 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> 
     let context = Context::load(global, &Part::Shared)?;
     let connection = context.tool_connection("tap");
     let (topic, partitions) = find_topic(&context, &connection, &args.topic).await?;
-    let decoder = Decoder::new(context.registry(&connection).await?, value_subject(&topic));
+    let decoder = Decoder::new(context.registry_to_look(&connection).await?, value_subject(&topic));
     let from = args.from.unwrap_or(if args.until_end { From::Beginning } else { From::End });
     let mut reading = Reading::begin(&connection, &topic, partitions, from, args.until_end).await?;
     let filter = args.key.as_deref().map(record::KeyFilter::new);
     let mut output = Output::new(global.output);
     let mut left = args.limit.unwrap_or(u64::MAX);
+    let (mut shown_all, mut readable) = (0_u64, 0_u64);
     while let Some(read) = reading.next().await? {
         let shown = decode(&decoder, &read).await;
         if filter.as_ref().is_some_and(|filter| !filter.matches(&shown["key"])) {
@@ -75,21 +76,33 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> 
             Form::Table => record::print_line(&mut output, &shown)?,
             Form::Json | Form::Yaml => output.record(&shown)?,
         }
+        shown_all += 1;
+        readable += u64::from(shown.get("key_error").is_none() || shown.get("value_error").is_none());
         left -= 1;
         if left == 0 {
             break;
         }
     }
     output.flush()?;
+    if shown_all > 0 && readable == 0 {
+        let what = format!("none of the {shown_all} records of `{topic}` could be decoded");
+        let help = "see that `kafka.schema_registry` is the registry whose schemas the topic was written with";
+        return Err(Failure::new(Kind::Refused, what).help(help).into());
+    }
     Ok(Exit::Success)
 }
 
-/// Finds the topic as it was named, or with the configured prefix in front.
+/// Finds the topic with the configured prefix in front, or as it was named.
+///
+/// A declared topic is ours alone: one of its name without the prefix belongs to another installation.
 async fn find_topic(context: &Context, connection: &Connection, named: &str) -> crate::Result<(String, i32)> {
     let found: BTreeMap<String, i32> = topics::partition_counts(connection).await?;
-    for name in [named.to_owned(), context.names.topic(named)] {
-        if let Some(partitions) = found.get(&name) {
-            return Ok((name, *partitions));
+    let ours = context.names.topic(named);
+    let declared = context.topics().iter().any(|spec| spec.name == ours);
+    let candidates = if declared { vec![ours] } else { vec![ours, named.to_owned()] };
+    for name in &candidates {
+        if let Some(partitions) = found.get(name) {
+            return Ok((name.clone(), *partitions));
         }
     }
     // Other prefixes are other installations; their topics were hardly meant.
@@ -98,7 +111,7 @@ async fn find_topic(context: &Context, connection: &Connection, named: &str) -> 
         Some(meant) => format!("did you mean `{meant}`?"),
         None => "`windfall topics list` shows the declared topics, `windfall topics create` makes them".to_owned(),
     };
-    Err(Failure::new(Kind::NotFound, format!("there is no topic `{named}`")).help(help).into())
+    Err(Failure::new(Kind::NotFound, format!("there is no topic `{}`", candidates[0])).help(help).into())
 }
 
 #[cfg(test)]
