@@ -41,7 +41,7 @@ pub enum SinkError {
     },
     /// The worker failed: its membership, its position, or a single run.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Worker(Box<WorkerError>),
     /// Dead letters cannot be delivered at present.
     #[error("sink `{sink}` could not deliver dead letters")]
     DeadLetters {
@@ -102,6 +102,12 @@ pub enum SinkError {
         #[source]
         source: Box<RegistryError>,
     },
+}
+
+impl From<WorkerError> for SinkError {
+    fn from(error: WorkerError) -> Self {
+        Self::Worker(Box::new(error))
+    }
 }
 
 impl Failure for SinkError {

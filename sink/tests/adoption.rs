@@ -23,13 +23,14 @@ async fn a_row_of_an_adopted_postgres_table_is_updated_and_keeps_the_users_own_c
     let subject = PostgresSubject::new().await;
     subject.by_hand(&format!("create table $ {TABLE}; insert into $ values {ROWS}")).await;
     rows_without_a_guard_are_older_than_anything(&subject).await;
-    let text = format!("select asset_id, color, note, __deleted, __offset from {}.assets order by 1", subject.schema);
+    let text = format!(
+        "select concat_ws(' ', asset_id, color, coalesce(note, '-'), coalesce(__deleted, '-'), coalesce(__offset::text, '-')) \
+         from {}.assets order by asset_id",
+        subject.schema
+    );
     let rows = subject.client.query(&text, &[]).await.unwrap();
-    let seen: Vec<(&str, &str, Option<&str>, Option<&str>, Option<i64>)> =
-        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect();
-    assert_eq!(seen[0], ("a", "red", Some("mine"), Some("false"), Some(0)));
-    assert_eq!(seen[1], ("b", "grey", None, Some("true"), Some(1)));
-    assert_eq!(seen[2], ("c", "grey", None, None, None), "a row that the topic does not know stays as it was");
+    let seen: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(seen, ["a red mine false 0", "b grey - true 1", "c grey - - -"], "what the topic does not know stays");
 }
 
 #[tokio::test]

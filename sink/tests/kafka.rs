@@ -326,7 +326,8 @@ async fn a_topic_that_was_created_again_stops_the_sink_with_the_reason() {
         .by_hand(&format!("update {}.windfall_positions set next_offset = 1000", pipeline.subject.schema))
         .await;
     let error = pipeline.once().await.unwrap_err();
-    let SinkError::Worker(WorkerError::OtherLog(other)) = &error else { panic!("{error:?}") };
+    let SinkError::Worker(failure) = &error else { panic!("{error:?}") };
+    let WorkerError::OtherLog(other) = &**failure else { panic!("{error:?}") };
     assert_eq!(other.position.next_offset, 1000);
     assert_eq!(pipeline.colors().await.len(), 30);
 }
@@ -351,7 +352,10 @@ async fn a_topic_that_was_made_anew_and_has_grown_past_the_position_stops_the_si
     }
     for _ in 0..2 {
         let error = pipeline.once().await.unwrap_err();
-        assert!(matches!(&error, SinkError::Worker(WorkerError::OtherLog(_))), "{error:?}");
+        assert!(
+            matches!(&error, SinkError::Worker(failure) if matches!(**failure, WorkerError::OtherLog(_))),
+            "{error:?}"
+        );
         assert!(error.told().contains(&format!("windfall topics accept {topic}")), "{}", error.told());
     }
     assert_eq!(pipeline.colors().await, assets(30, "red"), "nothing of the new log is written");
@@ -384,7 +388,7 @@ async fn once_beside_a_running_sink_says_that_another_is_at_work() {
     pipeline.await_colors(&assets(5, "red")).await;
     let error = pipeline.once().await.unwrap_err();
     assert!(
-        matches!(error, SinkError::Worker(WorkerError::Shared { .. } | WorkerError::NotAssigned { .. })),
+        matches!(&error, SinkError::Worker(failure) if matches!(**failure, WorkerError::Shared { .. } | WorkerError::NotAssigned { .. })),
         "{error:?}"
     );
     end(stop, running).await;

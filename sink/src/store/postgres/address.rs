@@ -135,7 +135,9 @@ impl Tls {
                     ));
                 }
                 ("sslrootcert", path) => tls.root_file = Some(PathBuf::from(path)),
-                _ => drop(others.append_pair(&name, &value)),
+                _ => {
+                    others.append_pair(&name, &value);
+                }
             }
         }
         let others = others.finish().replace('+', "%20");
