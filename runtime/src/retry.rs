@@ -54,6 +54,39 @@ impl Backoff {
     }
 }
 
+/// How often trouble that lasts is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Tells trouble once when it begins, and once a minute while it lasts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quiet {
+    told_at: Option<Duration>,
+    left_out: u64,
+}
+
+impl Quiet {
+    /// Makes a teller that has told nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { told_at: None, left_out: 0 }
+    }
+
+    /// Says, at the time `now` of any clock, whether to tell it: then with how many were left out since the last time.
+    pub fn tell(&mut self, now: Duration) -> Option<u64> {
+        if self.told_at.is_some_and(|told_at| now.saturating_sub(told_at) < TOLD_AGAIN) {
+            self.left_out += 1;
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+
+    /// Says that the trouble is over, and whether it was told, so that its end is told as well.
+    pub fn over(&mut self) -> bool {
+        std::mem::take(self).told_at.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +104,15 @@ mod tests {
         let said = Duration::from_secs(177);
         assert_eq!(Backoff::default().next(Retry::After(said), 9, 0.3), Some(said));
         assert_eq!(Backoff::default().next(Retry::Never, 1, 0.3), None);
+    }
+
+    #[test]
+    fn an_outage_is_told_when_it_begins_once_a_minute_and_when_it_ends() {
+        let mut quiet = Quiet::new();
+        let told: Vec<_> = (0..150).filter_map(|second| quiet.tell(Duration::from_secs(second))).collect();
+        assert_eq!(told, [0, 59, 59]);
+        assert!(quiet.over() && !quiet.over());
+        assert_eq!(quiet.tell(Duration::from_secs(151)), Some(0), "the next outage is told at once");
     }
 
     proptest! {

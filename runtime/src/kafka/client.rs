@@ -1,5 +1,7 @@
 //! The one place where clients are made, how they are asked, and what they tell beside their answers.
 
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tracing::warn;
 
 use super::record::TopicPartition;
+use crate::retry::Quiet;
 
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// One try of a question that is repeated: short enough that whoever gives up need not wait long.
@@ -98,10 +101,18 @@ pub(super) fn number(offset: Offset) -> Option<i64> {
 
 /// Logs what librdkafka calls an error: most are brokers that come and go, which it sees to by itself.
 ///
+/// Each kind of error is told once a minute in the whole process: every client meets the same outage, several times a second.
 /// The end of a partition comes this way too, and is none.
 pub(super) fn log_error(error: &KafkaError, reason: &str) {
-    if !matches!(error, KafkaError::PartitionEOF(_)) {
-        warn!(%error, reason, "kafka client met an error");
+    static TOLD: Mutex<BTreeMap<String, Quiet>> = Mutex::new(BTreeMap::new());
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    if matches!(error, KafkaError::PartitionEOF(_)) {
+        return;
+    }
+    let now = BEGAN.elapsed();
+    let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner).entry(error.to_string()).or_default().tell(now);
+    if let Some(left_out) = told {
+        warn!(%error, reason, left_out, "kafka client met an error");
     }
 }
 

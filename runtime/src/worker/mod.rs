@@ -36,7 +36,7 @@ use crate::kafka::table::{self, Extent, TableError};
 use crate::kafka::{Connection, TopicPartition, connection, topics};
 use crate::log_identity::{Found, Position, judge};
 use crate::metrics::{self as names, label};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Quiet};
 use crate::telemetry::chain;
 
 /// Someone else who holds the group must let go within this time.
@@ -97,6 +97,9 @@ pub struct Worker<H> {
     /// The lag that was shown last.
     lag: Option<i64>,
     failures: u32,
+    /// Tells failures that follow each other once a minute.
+    quiet: Quiet,
+    began: Instant,
     /// Whether records failed that have not become durable since.
     unsettled: bool,
     report: Report,
@@ -125,6 +128,8 @@ impl<H: Handler> Worker<H> {
             goal: None,
             lag: None,
             failures: 0,
+            quiet: Quiet::new(),
+            began: Instant::now(),
             unsettled: false,
             report: Report::default(),
         }
@@ -377,6 +382,9 @@ impl<H: Handler> Worker<H> {
         if !self.unsettled {
             self.failures = 0;
             self.part.progress();
+            if self.quiet.over() {
+                info!(group = self.group_name(), "working again");
+            }
         }
     }
 
@@ -414,7 +422,12 @@ impl<H: Handler> Worker<H> {
         self.failures += 1;
         let wait = BACKOFF.next(failure.retry(), self.failures, 0.5)?;
         let reason = failure.told();
-        warn!(group = self.options.group.group, error = reason, attempt = self.failures, "trying again");
+        match self.quiet.tell(self.began.elapsed()) {
+            Some(left_out) => {
+                warn!(group = self.group_name(), error = reason, attempt = self.failures, left_out, "trying again");
+            }
+            None => debug!(group = self.group_name(), error = reason, attempt = self.failures, "trying again"),
+        }
         self.part.paused(reason);
         Some(wait)
     }
