@@ -18,6 +18,20 @@ pub enum LedgerError {
     /// A topic was not read to its end.
     #[error("own topic was not read")]
     Fold(#[source] Box<TableError>),
+    /// The topic of the devices has lost them: it is not the one that the scans wrote.
+    #[error(
+        "`{topic}` knows {known} devices of `{org}`, and the last scan has written {seen}: it is not the topic that the scans wrote"
+    )]
+    Lost {
+        /// The topic.
+        topic: String,
+        /// Alias of the organization.
+        org: String,
+        /// How many devices it knows.
+        known: u64,
+        /// How many the last scan has written.
+        seen: u64,
+    },
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
@@ -56,6 +70,10 @@ impl Diagnose for LedgerError {
                 TableError::KeySchema { .. } | TableError::Schema { .. } => error.diagnosis(),
                 error => error.diagnosis().retry(Retry::Backoff),
             },
+            LedgerError::Lost { .. } => Kind::Refused.help(
+                "see whether `kafka.bootstrap_servers` names the right cluster, or restore the topic; to begin anew with a snapshot of the whole \
+                 fleet, delete `abm.scans` too (kafka-topics.sh --delete), with its held plans and suspects",
+            ),
             // Nothing was written, and what is written next may fit: no such record ends a source for ever.
             LedgerError::Encode(error) => error.diagnosis().retry(Retry::Backoff),
             LedgerError::Unwritable(found) => {

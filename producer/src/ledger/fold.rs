@@ -15,7 +15,7 @@ use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
 
 use super::hidden::{self, Hidden, Place};
 use super::{Cluster, Found, LedgerError};
-use crate::checkpoint::{Part, Scans};
+use crate::checkpoint::{Header, Part, Scans, State};
 use crate::fleet::{Event, Fleet, Known, Servers};
 use crate::memory::Memory;
 
@@ -37,7 +37,25 @@ pub(super) async fn memory(
         passed_over: devices.passed_over + servers.passed_over + scans.passed_over,
     };
     let memory = Memory { fleet: devices.state, servers: servers.state, scans: scans.state.0 };
+    let (known, seen) = (memory.fleet.len() + hidden.devices.len(), memory.scans.devices.as_ref().map_or(0, written));
+    let known = u64::try_from(known).unwrap_or(u64::MAX);
+    if has_lost(known, seen) {
+        return Err(LedgerError::Lost { topic: names.devices(), org: org.to_owned(), known, seen });
+    }
     Ok((Found { memory, hidden }, device_ends))
+}
+
+/// How many devices a complete scan has written, or found as they were written before; an incomplete one may count some twice.
+fn written(header: &Header) -> u64 {
+    if header.state == State::Complete { header.devices.saturating_sub(header.rejects) } else { 0 }
+}
+
+/// Tells whether a fleet lacks more devices, of those that the last scan has seen, than some rejects can explain: more than ten
+/// and more than 5 %. Each of them has had a record before the header that counts it.
+fn has_lost(known: u64, seen: u64) -> bool {
+    /// That many may be missing for other reasons.
+    const FEW: u64 = 10;
+    known + FEW.max(seen / 20) < seen
 }
 
 /// Reads the scan state of every organization.
