@@ -1,6 +1,7 @@
 //! The join of devices with their management services, by the linkage lists read before the device pages.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use windfall_schemas::device::DeviceValue;
 
@@ -84,9 +85,9 @@ impl Assignments {
     /// | UNASSIGNED | none or another one | not read | as last known | as last known |
     ///
     /// A device that is listed as released has no service, and what a single read has settled stands over the lists. What
-    /// stays as last known takes the newest name of its server.
+    /// stays as last known takes the newest name of its server. `known` is asked for only where it matters.
     #[must_use]
-    pub fn join(&self, known: Option<&DeviceValue>, mut listed: Observation) -> Joined {
+    pub fn join(&self, known: impl FnOnce() -> Option<Arc<DeviceValue>>, mut listed: Observation) -> Joined {
         if listed.value.is_released() {
             return Joined { observation: listed.with_server(None, self.request), contradiction: None };
         }
@@ -96,17 +97,20 @@ impl Assignments {
         }
         let place = self.by_device.get(&listed.value.device_id);
         let contradiction = self.contradiction(&listed.value.device_id, listed.value.status.as_deref());
-        let last_known = known.and_then(|known| known.mdm_server_id.as_deref());
-        let observation = if listed.value.status.as_deref() != Some(UNASSIGNED) {
-            match place {
-                Some(Place::In(server)) => listed.with_server(Some((server, self.name(server))), self.request),
-                Some(Place::Torn) | None => self.keep_known(last_known, listed),
-            }
+        let assigned = listed.value.status.as_deref() != Some(UNASSIGNED);
+        if assigned && let Some(Place::In(server)) = place {
+            let observation = listed.with_server(Some((server, self.name(server))), self.request);
+            return Joined { observation, contradiction };
+        }
+        let known = known();
+        let last_known = known.as_ref().and_then(|known| known.mdm_server_id.as_deref());
+        let observation = if assigned {
+            self.keep_known(last_known, listed)
         } else if last_known.is_none_or(|server| self.has_left(server, place)) {
             listed.with_server(None, self.request)
         } else {
             // The page and the lists were read at different times: an image of both was never true.
-            if let Some(known) = known {
+            if let Some(known) = &known {
                 listed.value.status.clone_from(&known.status);
                 listed.value.updated_date_time = known.updated_date_time;
             }

@@ -55,6 +55,9 @@ pub type ServerChange = Change<ServerValue>;
 /// MAC addresses are compared by their digits and lists in their order; the texts published are Apple's.
 #[must_use]
 pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
+    if fleet.shows_nothing_new(&observation) {
+        return None;
+    }
     let Observation { value: mut after, reads } = observation;
     let Some(known) = fleet.get(&after.device_id) else {
         let fingerprint = after.fingerprint();
@@ -70,9 +73,9 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
         changed: names(&differing),
         number: known.number + 1,
         fingerprint: after.fingerprint(),
-        before: Some(Arc::clone(&known.value)),
-        after: Some(Arc::new(after)),
         last: Some(known.last()),
+        before: Some(known.value),
+        after: Some(Arc::new(after)),
     })
 }
 

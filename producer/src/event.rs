@@ -63,6 +63,8 @@ pub trait Recorded {
     fn id(&self) -> &str;
     /// Returns Apple's time of its last change.
     fn updated_at(&self) -> Option<i64>;
+    /// Returns the hash of its fields that are present.
+    fn fingerprint(&self) -> String;
 }
 
 impl Recorded for DeviceValue {
@@ -76,6 +78,10 @@ impl Recorded for DeviceValue {
     fn updated_at(&self) -> Option<i64> {
         self.updated_date_time
     }
+
+    fn fingerprint(&self) -> String {
+        DeviceValue::fingerprint(self)
+    }
 }
 
 impl Recorded for ServerValue {
@@ -88,6 +94,10 @@ impl Recorded for ServerValue {
 
     fn updated_at(&self) -> Option<i64> {
         self.updated_date_time
+    }
+
+    fn fingerprint(&self) -> String {
+        ServerValue::fingerprint(self)
     }
 }
 

@@ -3,6 +3,8 @@
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::server::ServerValue;
 
+use crate::packed::Pack;
+
 /// The group of fields that one answer of Apple's shows together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Group {
@@ -91,6 +93,16 @@ fn same_json(a: &str, b: &str) -> bool {
     }
 }
 
+/// A record in few bytes.
+pub(crate) trait Packed: Sized {
+    /// Packs the fields of the groups that are wanted; what is unpacked must hold all groups.
+    fn pack(&self, wanted: impl Fn(Group) -> bool) -> Vec<u8>;
+    fn unpack(bytes: &[u8]) -> Self;
+}
+
+/// Room for a packed device.
+const USUAL_BYTES: usize = 512;
+
 /// Writes the comparison of a record's fields. The record is taken apart by name, so that a field added to the schema does
 /// not compile until someone has decided what it means.
 macro_rules! compared {
@@ -103,6 +115,20 @@ macro_rules! compared {
                 differing.push(Differing { name: stringify!($field), group: Group::$group });
             })+
             differing
+        }
+
+        impl Packed for $record {
+            fn pack(&self, wanted: impl Fn(Group) -> bool) -> Vec<u8> {
+                let mut out = Vec::with_capacity(USUAL_BYTES);
+                $(if wanted(Group::$group) {
+                    self.$field.pack(&mut out);
+                })+
+                out
+            }
+
+            fn unpack(mut bytes: &[u8]) -> Self {
+                Self { $($field: Pack::unpack(&mut bytes)),+ }
+            }
         }
 
         /// Sets the fields that were not read to what is known of them; without a known record they stay empty.

@@ -7,9 +7,11 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Envelope};
 use windfall_schemas::fingerprint::parse_sequence;
 use windfall_schemas::server::ServerValue;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::diff::Last;
-use crate::observation::Reads;
+use crate::fields::{Group, Packed as _};
+use crate::observation::{Observation, Reads};
 
 /// One record as it was last published.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +20,6 @@ pub struct Known<V> {
     pub value: Arc<V>,
     /// The number of its last event.
     pub number: u64,
-    /// The fingerprint that its last event carried.
-    pub fingerprint: String,
     /// When it was last observed, in epoch milliseconds.
     pub observed_at: i64,
     /// The `source.ts_ms` of its last event.
@@ -43,8 +43,6 @@ pub struct Event<V> {
     pub after: Option<Arc<V>>,
     /// The number of the event in its record's life.
     pub number: u64,
-    /// The fingerprint of the event.
-    pub fingerprint: String,
     /// When we made the event, in epoch milliseconds.
     pub made_at: i64,
     /// Its `source.ts_ms`: when the change happened.
@@ -58,12 +56,61 @@ impl<V> From<Envelope<Arc<V>>> for Event<V> {
         Self {
             after: envelope.after,
             number: envelope.source.sequence.as_deref().and_then(parse_sequence).unwrap_or(0),
-            fingerprint: envelope.fingerprint.unwrap_or_default(),
             made_at: envelope.ts_ms.unwrap_or(envelope.source.ts_ms),
             told_at: envelope.source.ts_ms,
             channel: envelope.source.channel,
         }
     }
+}
+
+/// A device as the fleet keeps it: packed, with hashes by which an unchanged one is told without unpacking it.
+#[derive(Debug, Clone)]
+pub struct Device {
+    number: u64,
+    observed_at: i64,
+    told_at: i64,
+    reads: [u32; 4],
+    /// Hash of the groups that a list shows: attributes and release.
+    listed: [u8; 16],
+    /// Hash of the group of the management service.
+    server: [u8; 16],
+    packed: Box<[u8]>,
+    released: bool,
+}
+
+impl Device {
+    /// Returns the record as it was last published.
+    #[must_use]
+    pub fn value(&self) -> DeviceValue {
+        DeviceValue::unpack(&self.packed)
+    }
+
+    /// Tells whether the device was released.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.released
+    }
+
+    /// Returns when it was last observed, in epoch milliseconds.
+    #[must_use]
+    pub fn observed_at(&self) -> i64 {
+        self.observed_at
+    }
+
+    fn known(&self) -> Known<DeviceValue> {
+        let Self { number, observed_at, told_at, reads, .. } = *self;
+        Known { value: Arc::new(self.value()), number, observed_at, told_at, reads: Reads::from_numbers(reads) }
+    }
+}
+
+/// Hashes a device as a list shows it.
+fn listed(value: &DeviceValue) -> [u8; 16] {
+    xxh3_128(&value.pack(|group| matches!(group, Group::Attributes | Group::Release))).to_le_bytes()
+}
+
+/// Hashes a device's management service.
+fn server(value: &DeviceValue) -> [u8; 16] {
+    xxh3_128(&value.pack(|group| group == Group::Server)).to_le_bytes()
 }
 
 /// The last known devices of one organization.
@@ -72,7 +119,7 @@ impl<V> From<Envelope<Arc<V>>> for Event<V> {
 /// good is kept as long as its `d` event is in the topic, so that a return goes on counting.
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
-    devices: HashMap<String, Known<DeviceValue>>,
+    devices: HashMap<Box<str>, Box<Device>>,
     gone: HashMap<String, u64>,
     live: usize,
     releases: Vec<i64>,
@@ -81,7 +128,7 @@ pub struct Fleet {
 impl Fleet {
     /// Applies an event that is in the topic; `None` is a tombstone.
     pub fn apply(&mut self, device_id: &str, event: Option<Event<DeviceValue>>) {
-        let before = self.devices.get(device_id).map(|known| (known.value.is_released(), known.number, known.reads));
+        let before = self.devices.get(device_id).map(|known| (known.released, known.number, known.reads));
         let Some(event) = event else {
             self.forget(device_id, before.map(|(_, number, _)| number));
             return;
@@ -90,29 +137,30 @@ impl Fleet {
             self.forget(device_id, Some(event.number));
             return;
         };
-        let now_released = after.is_released();
+        let released = after.is_released();
         let was_released = before.map(|(was, ..)| was);
-        if now_released && was_released == Some(false) && event.channel != Some(Channel::Operator) {
+        if released && was_released == Some(false) && event.channel != Some(Channel::Operator) {
             self.releases.push(event.made_at);
         }
-        self.live = self.live + usize::from(!now_released) - usize::from(was_released == Some(false));
+        self.live = self.live + usize::from(!released) - usize::from(was_released == Some(false));
         self.gone.remove(device_id);
-        self.devices.insert(
-            device_id.to_owned(),
-            Known {
-                value: after,
-                number: event.number,
-                fingerprint: event.fingerprint,
-                observed_at: event.made_at,
-                told_at: event.told_at,
-                reads: before.map(|(_, _, reads)| reads).unwrap_or_default(),
-            },
-        );
+        let device = Device {
+            number: event.number,
+            observed_at: event.made_at,
+            told_at: event.told_at,
+            reads: before.map(|(_, _, reads)| reads).unwrap_or_default(),
+            listed: listed(&after),
+            server: server(&after),
+            // A copy is as large as it must be; a buffer that shrinks keeps its place.
+            packed: after.pack(|_| true).as_slice().into(),
+            released,
+        };
+        self.devices.insert(device_id.into(), Box::new(device));
     }
 
     fn forget(&mut self, device_id: &str, number: Option<u64>) {
         if let Some(known) = self.devices.remove(device_id)
-            && !known.value.is_released()
+            && !known.released
         {
             self.live -= 1;
         }
@@ -124,15 +172,39 @@ impl Fleet {
     /// Notes that a device was observed, changed or not.
     pub fn observed(&mut self, device_id: &str, reads: &Reads, at: i64) {
         if let Some(known) = self.devices.get_mut(device_id) {
-            known.reads.merge(reads);
+            for (known, read) in known.reads.iter_mut().zip(reads.numbers()) {
+                *known = read.max(*known);
+            }
             known.observed_at = known.observed_at.max(at);
         }
     }
 
-    /// Returns a device.
+    /// Tells whether an observation shows a device to the letter as it is known: hash against hash.
+    ///
+    /// `false` says nothing: the comparison of the fields decides.
     #[must_use]
-    pub fn get(&self, device_id: &str) -> Option<&Known<DeviceValue>> {
-        self.devices.get(device_id)
+    pub fn shows_nothing_new(&self, observation: &Observation) -> bool {
+        let Observation { value, reads } = observation;
+        let Some(device) = self.devices.get(&*value.device_id) else { return false };
+        let known = Reads::from_numbers(device.reads);
+        let newer = |group| reads.supersedes(&known, group);
+        newer(Group::Attributes)
+            && newer(Group::Release)
+            && !newer(Group::Coverage)
+            && device.listed == listed(value)
+            && (!newer(Group::Server) || device.server == server(value))
+    }
+
+    /// Returns a device, unpacked.
+    #[must_use]
+    pub fn get(&self, device_id: &str) -> Option<Known<DeviceValue>> {
+        self.devices.get(device_id).map(|device| device.known())
+    }
+
+    /// Tells whether a device is known and not released.
+    #[must_use]
+    pub fn is_live(&self, device_id: &str) -> bool {
+        self.devices.get(device_id).is_some_and(|device| !device.released)
     }
 
     /// Returns the number of the last event of a device, also of one that is gone.
@@ -160,13 +232,13 @@ impl Fleet {
     }
 
     /// Lists the devices that are not released, in no order.
-    pub fn live_devices(&self) -> impl Iterator<Item = (&str, &Known<DeviceValue>)> {
-        self.devices.iter().filter(|(_, known)| !known.value.is_released()).map(|(id, known)| (id.as_str(), known))
+    pub fn live_devices(&self) -> impl Iterator<Item = (&str, &Device)> {
+        self.devices().filter(|(_, device)| !device.released)
     }
 
     /// Lists all devices, in no order.
-    pub fn devices(&self) -> impl Iterator<Item = (&str, &Known<DeviceValue>)> {
-        self.devices.iter().map(|(id, known)| (id.as_str(), known))
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &Device)> {
+        self.devices.iter().map(|(id, device)| (&**id, &**device))
     }
 
     /// Counts the releases after `since`, those that an operator approved left out.
@@ -188,10 +260,9 @@ impl Servers {
     pub fn apply(&mut self, server_id: &str, event: Option<Event<ServerValue>>) {
         let last = self.servers.remove(server_id).map(|known| known.number);
         match event {
-            Some(Event { after: Some(value), number, fingerprint, made_at, told_at, channel: _ }) => {
+            Some(Event { after: Some(value), number, made_at, told_at, channel: _ }) => {
                 self.gone.remove(server_id);
-                let known =
-                    Known { value, number, fingerprint, observed_at: made_at, told_at, reads: Reads::default() };
+                let known = Known { value, number, observed_at: made_at, told_at, reads: Reads::default() };
                 self.servers.insert(server_id.to_owned(), known);
             }
             Some(Event { after: None, number, .. }) => {

@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod memory;
 pub mod notice;
 pub mod observation;
+mod packed;
 pub mod release;
 pub mod run;
 pub mod scans;

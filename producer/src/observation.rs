@@ -36,6 +36,19 @@ impl Reads {
         }
     }
 
+    /// Returns the numbers of the requests in a form that takes little room; 0 stands for none.
+    pub(crate) fn numbers(&self) -> [u32; 4] {
+        let number = |read: Option<RequestNumber>| u32::try_from(read.unwrap_or(0)).unwrap_or(u32::MAX);
+        [self.attributes, self.server, self.release, self.coverage].map(number)
+    }
+
+    /// Takes what [`Reads::numbers`] returned.
+    pub(crate) fn from_numbers(numbers: [u32; 4]) -> Self {
+        let [attributes, server, release, coverage] =
+            numbers.map(|number| (number > 0).then_some(RequestNumber::from(number)));
+        Self { attributes, server, release, coverage }
+    }
+
     /// Tells whether this reading of `group` may stand over the one already `known`.
     #[must_use]
     pub fn supersedes(&self, known: &Reads, group: Group) -> bool {

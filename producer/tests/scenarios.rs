@@ -100,8 +100,7 @@ fn device(fields: &Json) -> DeviceValue {
 }
 
 pub(crate) fn known_event(value: DeviceValue, number: u64, made_at: i64) -> Event<DeviceValue> {
-    let fingerprint = value.fingerprint();
-    Event { after: Some(value.into()), number, fingerprint, made_at, told_at: made_at, channel: None }
+    Event { after: Some(value.into()), number, made_at, told_at: made_at, channel: None }
 }
 
 pub(crate) fn answer(number: u64, at: i64) -> Answer {

@@ -88,7 +88,7 @@ impl Folds for Fleet {
     }
 
     fn hide(&mut self, id: &str, place: &Place) {
-        let stands = standing(self.get(id), place);
+        let stands = standing(self.get(id).as_ref(), place);
         self.apply(id, Some(stands));
     }
 }
@@ -116,7 +116,6 @@ fn standing<V>(known: Option<&Known<V>>, place: &Place) -> Event<V> {
     Event {
         after: known.map(|known| Arc::clone(&known.value)),
         number: place.number(),
-        fingerprint: known.map(|known| known.fingerprint.clone()).unwrap_or_default(),
         made_at: known.map_or(0, |known| known.observed_at),
         told_at: known.map_or(0, |known| known.told_at),
         channel: None,

@@ -93,7 +93,11 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
         failpoint!("producer.look_up.after");
         let (said, reading) = match read {
             Ok(Lookup::Found { mut device, unread, answer }) => {
-                keep_in_device(&mut device, &unread, self.memory.fleet.get(&device_id).map(|known| &*known.value));
+                keep_in_device(
+                    &mut device,
+                    &unread,
+                    self.memory.fleet.get(&device_id).map(|known| known.value).as_deref(),
+                );
                 let said = match unread.contains(&"released_from_org_date_time") {
                     true => LookUp::Failed { why: "the release date could not be understood".to_owned() },
                     false => LookUp::Found(device),
@@ -238,7 +242,7 @@ mod tests {
         for id in ["A", "B", "C", "D", "E", "F"] {
             let value = DeviceValue { device_id: id.to_owned(), ..DeviceValue::default() };
             let after = Some(value.into());
-            let event = Event { after, number: 1, fingerprint: String::new(), made_at: 0, told_at: 0, channel: None };
+            let event = Event { after, number: 1, made_at: 0, told_at: 0, channel: None };
             memory.fleet.apply(id, Some(event));
         }
         memory.scans.suspects.insert("A".to_owned(), Suspect::new(1, 0));

@@ -223,7 +223,7 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
         let met: BTreeSet<String> = step.observed.iter().map(|(id, _)| id.clone()).collect();
         let (fleet, hidden) = (&self.memory.fleet, &self.hidden.devices);
         for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
-            let told = step::retell(origin, &seen, (id, &place.to_string()), fleet.get(id), &mut step.devices);
+            let told = step::retell(origin, &seen, (id, &place.to_string()), fleet.get(id).as_ref(), &mut step.devices);
             if let Some(planned) = told {
                 step::count_again(origin, header, step, planned.as_ref());
             }

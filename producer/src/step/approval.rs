@@ -1,6 +1,7 @@
 //! A person's approval of a held plan.
 
-use windfall_schemas::device::DeviceValue;
+use std::sync::Arc;
+
 use windfall_schemas::envelope::Channel;
 use windfall_schemas::scan::ScanPart;
 use windfall_schemas::signal::ApproveScan;
@@ -126,7 +127,7 @@ fn release(
     let Some(first) = plan.first_missed(device_id) else { return };
     let request = Some(newest);
     let reads = Reads { attributes: request, server: request, release: request, coverage: None };
-    let observation = Observation { value: left(DeviceValue::clone(&known.value), first.ended_at), reads };
+    let observation = Observation { value: left(Arc::unwrap_or_clone(known.value), first.ended_at), reads };
     let seen = Seen {
         channel: Channel::Operator,
         scan: Some(ScanPage { scan_id: plan.scan_id.clone(), started_at: plan.origin.started_at, page: None }),

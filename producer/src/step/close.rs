@@ -104,9 +104,9 @@ pub fn forget_seen(origin: &Origin, memory: &Memory) -> Step {
 fn missing(memory: &Memory, header: &Header, seen: &BTreeSet<&str>, at: i64) -> (usize, BTreeSet<String>) {
     let unseen = memory.fleet.live_devices().filter(|(id, known)| {
         // What was observed in the future was observed by a clock that was ahead.
-        (known.observed_at < header.started_at || known.observed_at > at)
+        (known.observed_at() < header.started_at || known.observed_at() > at)
             && !seen.contains(id)
-            && !seen.contains(known.value.serial_number.as_str())
+            && !seen.contains(known.value().serial_number.as_str())
     });
     let (held, missing): (Vec<_>, Vec<_>) = unseen.map(|(id, _)| id).partition(|id| memory.scans.held(id));
     (held.len(), missing.into_iter().map(str::to_owned).collect())

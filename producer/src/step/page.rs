@@ -104,7 +104,7 @@ pub fn page(
 fn leaving(memory: &Memory, items: &[Item<DeviceValue>]) -> BTreeSet<String> {
     let released = items.iter().map(|item| &item.value).filter(|device| {
         release::counts(device.released_from_org_date_time, device.added_to_org_date_time)
-            && memory.fleet.get(&device.device_id).is_some_and(|known| !known.value.is_released())
+            && memory.fleet.is_live(&device.device_id)
     });
     released.map(|device| device.device_id.clone()).collect()
 }
@@ -133,8 +133,10 @@ fn compare(
         if !met.insert(device_id.clone()) {
             continue;
         }
-        let known = memory.fleet.get(&device_id).map(|known| &*known.value);
-        keep_in_device(&mut item.value, &item.unread, known);
+        let known = || memory.fleet.get(&device_id).map(|known| known.value);
+        if !item.unread.is_empty() {
+            keep_in_device(&mut item.value, &item.unread, known().as_deref());
+        }
         for field in item.unread {
             *header.unread.entry(field.to_owned()).or_default() += 1;
         }
@@ -156,7 +158,7 @@ fn finish_parts(origin: &Origin, memory: &Memory, header: &Header, met: BTreeSet
     let mut back: BTreeSet<&str> = met.iter().map(String::as_str).collect();
     if !step.rejects.is_empty() {
         // A rejected item without a usable id was met by its serial number.
-        let by_serial = memory.fleet.live_devices().filter(|(_, known)| met.contains(&known.value.serial_number));
+        let by_serial = memory.fleet.live_devices().filter(|(_, known)| met.contains(&known.value().serial_number));
         back.extend(by_serial.map(|(id, _)| id));
     }
     step.parts = memory.scans.clear(&origin.org, &back, at);

@@ -48,7 +48,7 @@ pub fn retell<V: Recorded>(
                 before: None,
                 after: Some(Arc::clone(&known.value)),
                 number: known.number + 1,
-                fingerprint: known.fingerprint.clone(),
+                fingerprint: known.value.fingerprint(),
                 last: Some(known.last()),
             };
             let telling = Telling { snapshot: Snapshot::True, evidence: vec![evidence], ..Telling::shown() };
