@@ -11,7 +11,7 @@ use windfall_simulator::Round;
 /// The stages at work.
 pub const STAGES: [&[&str]; 3] = [&["run", "producer"], &["run", "transformer"], &["run", "sink", "assets"]];
 /// Processes of each stage, in the order of [`STAGES`].
-pub const REPLICAS: [usize; 3] = [1, 2, 2];
+pub const REPLICAS: [usize; 3] = [2, 2, 2];
 /// A producer asks for a token whenever it takes the source over, and may have ten in five minutes. Six disturbances leave room.
 const PRODUCER_DISTURBANCES: usize = 6;
 

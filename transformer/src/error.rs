@@ -31,7 +31,7 @@ pub enum TransformerError {
     Topics(#[from] TopicError),
     /// The worker failed: its membership, a transaction, or a single run.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Worker(Box<WorkerError>),
     /// Own output was not read.
     #[error("own output was not read")]
     Table(#[source] Box<TableError>),
@@ -65,10 +65,16 @@ impl Diagnose for TransformerError {
     }
 }
 
+impl From<WorkerError> for TransformerError {
+    fn from(error: WorkerError) -> Self {
+        Self::Worker(Box::new(error))
+    }
+}
+
 impl From<TableError> for TransformerError {
     fn from(error: TableError) -> Self {
         match error {
-            TableError::OtherLog(other) => Self::Worker(WorkerError::OtherLog(other)),
+            TableError::OtherLog(other) => WorkerError::OtherLog(other).into(),
             error => Self::Table(Box::new(error)),
         }
     }

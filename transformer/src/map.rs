@@ -100,17 +100,21 @@ struct Refused {
     why: Unreadable,
 }
 
+/// What the map is made of.
+pub(crate) struct MapParts {
+    pub(crate) connection: Connection,
+    pub(crate) decoder: Decoder,
+    pub(crate) own: CollectionCodecs,
+    pub(crate) loaded: LoadedCollection,
+    pub(crate) clock: SharedClock,
+    pub(crate) instance: String,
+    pub(crate) part: Part,
+    pub(crate) folding: FoldReport,
+}
+
 impl MapStage {
-    pub(crate) fn new(
-        connection: Connection,
-        decoder: Decoder,
-        own: CollectionCodecs,
-        loaded: LoadedCollection,
-        clock: SharedClock,
-        instance: String,
-        part: Part,
-        folding: FoldReport,
-    ) -> Self {
+    pub(crate) fn new(parts: MapParts) -> Self {
+        let MapParts { connection, decoder, own, loaded, clock, instance, part, folding } = parts;
         let program = loaded.program();
         let names = Names::new(connection.config().topic_prefix.clone());
         let name = &loaded.collection.name;

@@ -30,7 +30,7 @@ use crate::codecs::CollectionCodecs;
 use crate::collect::{MergeParts, MergeStage};
 use crate::error::TransformerError;
 use crate::fold::{FoldReport, Own};
-use crate::map::MapStage;
+use crate::map::{MapParts, MapStage};
 
 /// What the transformer runs with, beside its collections.
 #[derive(Clone)]
@@ -166,16 +166,16 @@ impl<'a> Loop<'a> {
     }
 
     fn map(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MapStage>> {
-        let stage = MapStage::new(
-            self.connection.clone(),
-            decoder(self.setup, self.loaded),
-            own.clone(),
-            self.loaded.clone(),
-            Arc::clone(&self.setup.clock),
-            self.setup.instance.clone(),
-            self.part.clone(),
-            shown(&self.part),
-        );
+        let stage = MapStage::new(MapParts {
+            connection: self.connection.clone(),
+            decoder: decoder(self.setup, self.loaded),
+            own: own.clone(),
+            loaded: self.loaded.clone(),
+            clock: Arc::clone(&self.setup.clock),
+            instance: self.setup.instance.clone(),
+            part: self.part.clone(),
+            folding: shown(&self.part),
+        });
         let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
         let topics = self.loaded.sources().iter().map(|source| names.topic(source)).collect();
         let transactional_id = names.map_transactional_id(name, &self.setup.instance);

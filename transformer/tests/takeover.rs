@@ -122,7 +122,8 @@ async fn a_link_beyond_its_source_is_refused() {
     let record = link_record(&bench, &link).await.to_partition(link.source_partition);
     bench.write(vec![record]).await;
     let error = bench.once().await.unwrap_err();
-    let TransformerError::Worker(WorkerError::OtherLog(other)) = &error else { panic!("{error}") };
+    let TransformerError::Worker(worker) = &error else { panic!("{error}") };
+    let WorkerError::OtherLog(other) = &**worker else { panic!("{error}") };
     assert_eq!((other.at.partition, other.position.next_offset), (link.source_partition, 1_001));
     assert!(error.help().is_some());
 }
@@ -188,7 +189,8 @@ async fn a_single_run_beside_a_running_instance_is_refused() {
     bench.write(events).await;
     bench.await_assets(|assets| assets.len() == 1).await;
     let error = bench.once().await.unwrap_err();
-    let TransformerError::Worker(WorkerError::Shared { got, of, .. }) = &error else { panic!("{error}") };
+    let TransformerError::Worker(worker) = &error else { panic!("{error}") };
+    let WorkerError::Shared { got, of, .. } = &**worker else { panic!("{error}") };
     assert!(got < of, "{error}");
     running.stop().await;
 }

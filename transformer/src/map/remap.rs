@@ -22,6 +22,8 @@ pub(super) struct Remap {
 
 /// The offset of the newest record of each key of a partition.
 type Newest = HashMap<u128, i64>;
+/// Where each partition of a topic begins to be read, and where it ends.
+type Stretches = (BTreeMap<i32, Start>, BTreeMap<i32, i64>);
 
 impl Remap {
     /// Finds the newest record of each key in the stretch of each partition that is to be mapped again: from where it begins up
@@ -30,7 +32,7 @@ impl Remap {
         connection: &Connection,
         stretches: BTreeMap<TopicPartition, (Start, i64)>,
     ) -> Result<Self, TableError> {
-        let mut by_topic: BTreeMap<String, (BTreeMap<i32, Start>, BTreeMap<i32, i64>)> = BTreeMap::new();
+        let mut by_topic: BTreeMap<String, Stretches> = BTreeMap::new();
         for (at, (from, up_to)) in stretches {
             let (starts, ends) = by_topic.entry(at.topic.to_string()).or_default();
             starts.insert(at.partition, from);
