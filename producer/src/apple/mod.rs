@@ -1,7 +1,7 @@
 //! Apple's API: what can be asked of it, behind a trait that tests and the demo can stand in for.
 //!
 //! One method is one request. Waiting for the rate limit happens inside; a refusal comes back as a
-//! [`DirectoryError`], whose [`DirectoryError::retry`] says whether, and when, the same request is worth sending again.
+//! [`DirectoryError`], whose diagnosis says whether, and when, the same request is worth sending again.
 //! Nothing is retried behind the caller's back but a single 401, with a new token.
 
 pub mod auth;
