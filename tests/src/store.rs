@@ -157,7 +157,9 @@ pub fn sqlite_rows(path: &std::path::Path) -> anyhow::Result<Rows> {
         for (at, name) in names.iter().enumerate() {
             let value = match row.get::<_, rusqlite::types::Value>(at)? {
                 rusqlite::types::Value::Null => Json::Null,
-                rusqlite::types::Value::Integer(it) if name.starts_with("is_") => json!(it != 0),
+                rusqlite::types::Value::Integer(it) if name.starts_with("is_") || name == "in_organization" => {
+                    json!(it != 0)
+                }
                 rusqlite::types::Value::Integer(it) => json!(it),
                 rusqlite::types::Value::Real(it) => json!(it),
                 rusqlite::types::Value::Text(it) => millis(name, it),
