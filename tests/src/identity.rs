@@ -164,8 +164,8 @@ fn kind(table: Table, before: &Json, after: &Json) -> &'static str {
     let status = (before["status"].as_str(), after["status"].as_str());
     match (server, status) {
         ((Some(old), Some(new)), _) if old != new => "reassigned",
-        ((None, Some(_)), _) | (_, (Some("UNASSIGNED"), Some("ASSIGNED"))) => "assigned",
-        ((Some(_), None), _) | (_, (Some("ASSIGNED"), Some("UNASSIGNED"))) => "unassigned",
+        ((None, Some(_)), _) => "assigned",
+        ((Some(_), None), _) => "unassigned",
         (_, (old, new)) if old != new => "status-changed",
         _ if changed(table, before, after).iter().all(|name| name.starts_with("coverage_")) => "coverage-changed",
         _ => "updated",
@@ -269,6 +269,7 @@ mod tests {
         let of = |before: &Json, after: &Json| kind(Table::Devices, before, after);
         assert_eq!((of(&plain, &gone), of(&gone, &free)), ("released", "readded"));
         assert_eq!((of(&free, &plain), of(&plain, &free)), ("assigned", "unassigned"));
+        assert_eq!(of(&free, &device("ASSIGNED", Json::Null, Json::Null)), "status-changed", "no service yet");
         assert_eq!(of(&plain, &device("ASSIGNED", json!("Y"), Json::Null)), "reassigned");
         assert_eq!(of(&plain, &device("LOST", json!("X"), Json::Null)), "status-changed");
         let mut covered = plain.clone();
