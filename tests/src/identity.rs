@@ -44,7 +44,9 @@ impl Table {
 
     /// Fields that move without being a change.
     fn volatile(self, field: &str) -> bool {
-        self == Self::Servers && (field == "device_count" || field.starts_with("last_connected_"))
+        let moves_by_itself =
+            matches!(field, "device_count" | "updated_date_time") || field.starts_with("last_connected_");
+        self == Self::Servers && moves_by_itself
     }
 
     fn fingerprint(self, image: &Json) -> Option<String> {
