@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::consumer::Committed;
+use windfall_runtime::kafka::table::TableError;
 use windfall_runtime::kafka::{Connection, TopicPartition, groups, log, offsets};
 use windfall_runtime::log_identity::{ACCEPTED, Position};
 use windfall_schemas::topic::CHANGE_PARTITIONS;
@@ -36,10 +37,14 @@ impl Reading {
         Ok(Self { connection, group, topic, offsets })
     }
 
-    /// Says whether the offsets were taken from another log.
-    async fn is_another(&self) -> bool {
+    /// Says whether the offsets were taken from another log. Brokers that do not answer say neither.
+    async fn is_another(&self) -> crate::Result<bool> {
         let positions = self.offsets.iter().filter_map(|(at, known)| Some((at.partition, known.as_ref()?.position)));
-        log::check(&self.connection, &self.topic, &positions.collect()).await.is_err()
+        match log::check(&self.connection, &self.topic, &positions.collect()).await {
+            Ok(_) => Ok(false),
+            Err(TableError::OtherLog(_)) => Ok(true),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     /// Commits every offset as `moved` says.
@@ -80,7 +85,7 @@ pub(crate) async fn remap(global: &Global, collection: &str) -> crate::Result<Ex
     for source in sources.flat_map(|loaded| loaded.sources()) {
         mapped.push(Reading::of(&context, names.map_group(collection), names.topic(source)).await?);
     }
-    if merge.is_another().await {
+    if merge.is_another().await? {
         merge.commit(|known| known.map(|_| start(None))).await?;
     }
     for reading in &mapped {
