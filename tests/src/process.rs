@@ -10,6 +10,8 @@ use anyhow::{Context, bail, ensure};
 
 /// The signal by which a process ends itself at a label.
 const SIGABRT: i32 = 6;
+/// The signal that asks a process to stop.
+const SIGTERM: i32 = 15;
 
 /// A running `windfall`; killed when this is dropped.
 #[derive(Debug)]
@@ -115,6 +117,12 @@ impl Windfall {
     /// Says how the process has ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Says whether the request to stop ended the process before it listened for one.
+    #[must_use]
+    pub fn stopped_unheard(status: ExitStatus) -> bool {
+        status.signal() == Some(SIGTERM)
     }
 
     /// Says whether a labelled place ended the process.
