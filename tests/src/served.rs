@@ -224,9 +224,13 @@ impl Facts<'_> {
             None if old.is_some() => Some(format!("loses its server {old:?}, which never happened")),
             // Not known yet is no change.
             None => {
-                let true_server = walk.by(at).and_then(|state| state.server.as_deref());
-                let unknown = self.answers.unknown(self.id, true_server, self.scan_began(), at);
-                (!unknown).then(|| format!("has no server, while the lists show it on {true_server:?}"))
+                let began = self.scan_began();
+                let by = |time| walk.by(time).and_then(|state| state.server.as_deref());
+                let true_server = by(at);
+                // The new list was read before the device came, the old one after it had gone: none of them shows it.
+                let missed = by(began) != true_server && self.answers.claimed(self.id, began, at).is_empty();
+                (!missed && !self.answers.unknown(self.id, true_server, began, at))
+                    .then(|| format!("has no server, while the lists show it on {true_server:?}"))
             }
         }
     }

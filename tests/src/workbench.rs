@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 use windfall_simulator::journal::{Line, TrueDevice};
@@ -248,6 +251,20 @@ sinks:
     /// Notes that from now on one more token may be asked for: a process began, or a standby may take over.
     pub fn may_ask_for_a_token(&self) {
         locked(&self.started).push(Utc::now());
+    }
+
+    /// Deletes the topics of this run: a broker that holds those of many runs answers late.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn delete_topics(&self) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.readers).create()?;
+        let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
+        let names = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name);
+        let names: Vec<&str> = names.filter(|name| name.starts_with(&self.prefix)).collect();
+        self.block_on(admin.delete_topics(&names, &AdminOptions::new()))?;
+        Ok(())
     }
 
     /// Keeps the folder with configuration and logs after the end of the run, for somebody to read.

@@ -82,7 +82,7 @@ fn play(bench: &Workbench, plan: &Plan) -> anyhow::Result<()> {
     breaches.extend(bench.replay()?);
     let some = &breaches[..breaches.len().min(20)];
     ensure!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), some.join("\n"));
-    Ok(())
+    bench.delete_topics()
 }
 
 /// What is going on with a process.
