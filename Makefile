@@ -9,7 +9,7 @@ demo: build-prerequisites
 # All tests, against real Apache Kafka, PostgreSQL and a schema registry, which are started for the run.
 test: test-prerequisites
 	$(CARGO) build --quiet -p windfall-services
-	target/debug/windfall-services with $(CARGO) test --workspace $(ARGS)
+	target/debug/windfall-services with $(CARGO) test --workspace --no-fail-fast $(ARGS)
 
 # Random runs with several processes a stage, judged by the laws: make torture SEEDS=300 [FIRST=1] [JOBS=2]
 torture: test-prerequisites
