@@ -2,6 +2,7 @@
 
 mod compose;
 mod end_to_end;
+mod isolation;
 mod standby;
 mod tidy;
 mod torture;

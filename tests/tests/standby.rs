@@ -6,7 +6,7 @@ use anyhow::ensure;
 use chrono::Utc;
 use windfall_runtime::kafka::connection::SESSION_TIMEOUT;
 use windfall_schemas::topic::source_member;
-use windfall_simulator::Simulator;
+use windfall_simulator::{Round, Simulator};
 use windfall_tests::journal::complete_scans;
 use windfall_tests::process::Windfall;
 use windfall_tests::workbench::{PATIENCE, Workbench};
@@ -58,6 +58,38 @@ fn a_paused_producer_asks_for_nothing_before_its_group_has_spoken_and_publishes_
     let journal = bench.journal();
     let breaches =
         [checker::no_duplicate(&changes), checker::ordered(&changes), limits::limits_kept(&journal)].concat();
+    ensure!(breaches.is_empty(), "{breaches:?}");
+    Ok(())
+}
+
+/// The holder is killed while it scans. The heir needs the session time-out to learn of it, so the time is printed and not judged.
+#[test]
+fn a_standby_scans_when_the_process_that_polled_is_killed() -> anyhow::Result<()> {
+    let bench = Workbench::new("killed", PROGRAM, Simulator::builder().devices(300).servers(3).seed(29))?;
+    let mut instances = ["p", "q"];
+    instances.sort_by_key(|instance| source_member("acme", instance));
+    let [holder, heir] = instances;
+    let mut first = bench.start_as(PRODUCER, holder, None)?;
+    wait_for(&mut first, TAKEN_OVER)?;
+    let mut second = bench.start_as(PRODUCER, heir, None)?;
+    wait_for(&mut second, STANDS_BY)?;
+    wait_until("the first scan ends", || Ok(!complete_scans(&bench.read(&["abm.scans"])?).is_empty()))?;
+
+    first.kill();
+    let killed = Instant::now();
+    let asked = || windfall_tests::journal::responses(&bench.journal()).count();
+    let before = asked();
+    wait_until("the heir asks Apple", || Ok(asked() > before))?;
+    eprintln!("the standby asked Apple {:.1?} after the other process was killed", killed.elapsed());
+    bench.fleet().live(Round::of_each(2));
+    wait_for(&mut second, TAKEN_OVER)?;
+    let from = Utc::now();
+    wait_until("the heir's scan ends", || {
+        Ok(complete_scans(&bench.read(&["abm.scans"])?).iter().any(|(_, _, ended)| *ended > from))
+    })?;
+    ensure!(second.stop()?.success(), "no clean stop; {}", second.log_end());
+    let changes = bench.read(&["abm.devices"])?;
+    let breaches = [checker::no_duplicate(&changes), checker::ordered(&changes)].concat();
     ensure!(breaches.is_empty(), "{breaches:?}");
     Ok(())
 }
