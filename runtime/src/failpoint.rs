@@ -3,7 +3,8 @@
 //! A label is `stage.step.before` or `stage.step.after`. With the feature `failpoints` it obeys the variable
 //! `FAILPOINTS` (`producer.page.commit.before=2*off->return(abort)`); without, it costs nothing and leaves no text behind.
 
-/// Names a place at which a test may interfere: `return(abort)` ends the process at once, as `kill -9` would.
+/// Names a place at which a test may interfere: `return(abort)` ends the process at once, as `kill -9` would,
+/// `return(hang)` logs that the place was reached and stops the thread there for good.
 #[cfg(feature = "failpoints")]
 #[macro_export]
 macro_rules! failpoint {
@@ -25,6 +26,12 @@ macro_rules! failpoint {
 pub fn reach(label: &str) {
     fail::eval(label, |action| match action.as_deref() {
         Some("abort") => std::process::abort(),
+        Some("hang") => {
+            tracing::info!(label, "failpoint reached, hanging");
+            loop {
+                std::thread::park();
+            }
+        }
         other => tracing::warn!(label, action = other, "failpoint has an action that is not known"),
     });
 }

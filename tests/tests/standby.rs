@@ -116,7 +116,7 @@ fn wait_for_requests(bench: &Workbench, more: usize) -> anyhow::Result<()> {
     wait_until("the source is polled", || Ok(asked() >= from + more))
 }
 
-fn wait_for(process: &mut Windfall, text: &str) -> anyhow::Result<()> {
+pub(crate) fn wait_for(process: &mut Windfall, text: &str) -> anyhow::Result<()> {
     let log = |process: &Windfall| process.log_end();
     wait_until(text, || Ok(log(process).contains(text))).map_err(|error| error.context(log(process)))
 }
