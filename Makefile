@@ -1,21 +1,24 @@
 # The whole daily life. `demo` and `test` also install what is missing, where they may (see scripts/prerequisites).
-.PHONY: demo test torture check kafka up down bless docs bench build-prerequisites test-prerequisites
+.PHONY: demo test torture check kafka up down bless docs bench build-prerequisites kafka-prerequisites test-prerequisites
 CARGO ?= cargo
+# Where cargo puts what it builds.
+BUILT = $(or $(CARGO_TARGET_DIR),target)/debug
 
 # The whole pipeline in one process, against a simulated organization: no account, no Kafka, no Docker.
 demo: build-prerequisites
-	$(CARGO) run --quiet -p windfall -- demo $(ARGS)
+	@$(CARGO) build -p windfall
+	@$(BUILT)/windfall demo $(ARGS)
 
 # All tests, against real Apache Kafka, PostgreSQL and a schema registry, which are started for the run.
 test: test-prerequisites
-	$(CARGO) build --quiet -p windfall-services
-	target/debug/windfall-services with $(CARGO) test --workspace --no-fail-fast $(ARGS)
+	$(CARGO) build -p windfall-services
+	$(BUILT)/windfall-services with $(CARGO) test --workspace --no-fail-fast $(ARGS)
 
 # Random runs with several processes a stage, judged by the laws: make torture SEEDS=300 [FIRST=1] [JOBS=2]
 torture: test-prerequisites
-	$(CARGO) build --quiet -p windfall-services
+	$(CARGO) build -p windfall-services
 	WINDFALL_TORTURE_SEEDS=$(or $(SEEDS),20) WINDFALL_TORTURE_FIRST=$(or $(FIRST),1) WINDFALL_TORTURE_JOBS=$(or $(JOBS),2) \
-	  target/debug/windfall-services with $(CARGO) test -p windfall-tests --test main -- --nocapture --exact torture::the_laws_hold_in_random_runs_with_several_processes_a_stage
+	  $(BUILT)/windfall-services with $(CARGO) test -p windfall-tests --test main -- --nocapture --exact torture::the_laws_hold_in_random_runs_with_several_processes_a_stage
 
 # Format, lints, documentation: all warnings are errors.
 check: build-prerequisites
@@ -24,9 +27,9 @@ check: build-prerequisites
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
 # A real local Kafka that stays until Ctrl-C; then: windfall run all -c examples/local.yaml
-kafka: test-prerequisites
-	$(CARGO) build --quiet -p windfall-services
-	target/debug/windfall-services kafka $(ARGS)
+kafka: kafka-prerequisites
+	$(CARGO) build -p windfall-services
+	$(BUILT)/windfall-services kafka $(ARGS)
 
 # The same with containers.
 up:
@@ -36,16 +39,18 @@ down:
 
 # Rewrites what is generated or recorded: configuration reference, golden files, snapshots.
 bless: test-prerequisites
-	$(CARGO) build --quiet -p windfall-services
-	WINDFALL_BLESS=1 INSTA_UPDATE=always target/debug/windfall-services with $(CARGO) test --workspace
+	$(CARGO) build -p windfall-services
+	WINDFALL_BLESS=1 INSTA_UPDATE=always $(BUILT)/windfall-services with $(CARGO) test --workspace
 docs: build-prerequisites
 	$(CARGO) doc --workspace --no-deps --open
 
 bench: test-prerequisites
-	$(CARGO) build --quiet -p windfall-services
-	target/debug/windfall-services with $(CARGO) bench -p windfall-producer -p windfall-transformer -p windfall-sink
+	$(CARGO) build -p windfall-services
+	$(BUILT)/windfall-services with $(CARGO) bench -p windfall-producer -p windfall-transformer -p windfall-sink
 
 build-prerequisites:
 	@scripts/prerequisites build
+kafka-prerequisites:
+	@scripts/prerequisites kafka
 test-prerequisites:
 	@scripts/prerequisites test
