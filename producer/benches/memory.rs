@@ -4,7 +4,7 @@ use windfall_producer::fleet::{Event, Fleet};
 use windfall_schemas::device::DeviceValue;
 
 /// Most bytes that a device may take.
-const GOAL: usize = 500;
+const GOAL: usize = 450;
 
 /// The allocator of the command.
 #[global_allocator]

@@ -6,9 +6,9 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::Kind;
 use windfall_schemas::server::ServerValue;
 
-use crate::fields::{self, Differing, Group};
+use crate::fields::{Fields as _, Group};
 use crate::fleet::{Fleet, Known, Servers};
-use crate::observation::{Observation, Reads};
+use crate::observation::Observation;
 
 /// What became of a record: the images on both sides, and which fields differ.
 ///
@@ -63,14 +63,14 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
         let fingerprint = after.fingerprint();
         return Some(first_seen(fleet.last_number(&after.device_id), after, fingerprint));
     };
-    let differing = fields::differing_in_device(&known.value, &after, |group| reads.supersedes(&known.reads, group));
-    if differing.is_empty() {
+    let changed = known.value.differing(&after, |group| reads.supersedes(&known.reads, group));
+    if changed.is_empty() {
         return None;
     }
-    keep_unread_groups(&mut after, &known.value, &reads, &known.reads);
+    after.keep(&known.value, |_, group| !reads.supersedes(&known.reads, group));
     Some(Change {
-        kind: kind_of(&known.value, &after, &differing),
-        changed: names(&differing),
+        kind: kind_of(&known.value, &after),
+        changed,
         number: known.number + 1,
         fingerprint: after.fingerprint(),
         last: Some(known.last()),
@@ -86,13 +86,13 @@ pub fn diff_server(servers: &Servers, seen: ServerValue) -> Option<ServerChange>
         let fingerprint = seen.fingerprint();
         return Some(first_seen(servers.last_number(&seen.server_id), seen, fingerprint));
     };
-    let differing = fields::differing_in_server(&known.value, &seen, |group| group == Group::Attributes);
-    if differing.is_empty() {
+    let changed = known.value.differing(&seen, |group| group == Group::Attributes);
+    if changed.is_empty() {
         return None;
     }
     Some(Change {
         kind: Kind::Updated,
-        changed: names(&differing),
+        changed,
         number: known.number + 1,
         fingerprint: seen.fingerprint(),
         before: Some(Arc::clone(&known.value)),
@@ -115,10 +115,6 @@ pub fn removed_server(known: &Known<ServerValue>) -> ServerChange {
     }
 }
 
-fn names(differing: &[Differing]) -> Vec<&'static str> {
-    differing.iter().map(|field| field.name).collect()
-}
-
 fn first_seen<V>(last_number: u64, after: V, fingerprint: String) -> Change<V> {
     Change {
         kind: Kind::Added,
@@ -131,39 +127,11 @@ fn first_seen<V>(last_number: u64, after: V, fingerprint: String) -> Change<V> {
     }
 }
 
-fn keep_unread_groups(after: &mut DeviceValue, known: &DeviceValue, reads: &Reads, known_reads: &Reads) {
-    if !reads.supersedes(known_reads, Group::Attributes) {
-        let read = std::mem::replace(after, known.clone());
-        after.mdm_server_id = read.mdm_server_id;
-        after.mdm_server_name = read.mdm_server_name;
-        after.released_from_org_date_time = read.released_from_org_date_time;
-        after.releaser_entity_type = read.releaser_entity_type;
-        after.releaser_id = read.releaser_id;
-        after.coverage_status = read.coverage_status;
-        after.coverage_description = read.coverage_description;
-        after.coverage_end_date_time = read.coverage_end_date_time;
-    }
-    if !reads.supersedes(known_reads, Group::Server) {
-        after.mdm_server_id.clone_from(&known.mdm_server_id);
-        after.mdm_server_name.clone_from(&known.mdm_server_name);
-    }
-    if !reads.supersedes(known_reads, Group::Release) {
-        after.released_from_org_date_time = known.released_from_org_date_time;
-        after.releaser_entity_type.clone_from(&known.releaser_entity_type);
-        after.releaser_id.clone_from(&known.releaser_id);
-    }
-    if !reads.supersedes(known_reads, Group::Coverage) {
-        after.coverage_status.clone_from(&known.coverage_status);
-        after.coverage_description.clone_from(&known.coverage_description);
-        after.coverage_end_date_time = known.coverage_end_date_time;
-    }
-}
-
-/// The first that applies: released, readded, reassigned, assigned, unassigned, status-changed, coverage-changed, updated.
+/// The first that applies: released, readded, reassigned, assigned, unassigned, status-changed, updated.
 ///
 /// `reassigned`, `assigned` and `unassigned` speak of the management service alone. A list and the linkage can show one
 /// assignment in two scans: the status that moves first is `status-changed`, and the service makes the one `assigned`.
-fn kind_of(before: &DeviceValue, after: &DeviceValue, differing: &[Differing]) -> Kind {
+fn kind_of(before: &DeviceValue, after: &DeviceValue) -> Kind {
     match (before.released_from_org_date_time, after.released_from_org_date_time) {
         (None, Some(_)) => return Kind::Released,
         (Some(_), None) => return Kind::Readded,
@@ -177,9 +145,6 @@ fn kind_of(before: &DeviceValue, after: &DeviceValue, differing: &[Differing]) -
     }
     if present(&before.status) != present(&after.status) {
         return Kind::StatusChanged;
-    }
-    if differing.iter().all(|field| field.group == Group::Coverage) {
-        return Kind::CoverageChanged;
     }
     Kind::Updated
 }

@@ -93,68 +93,54 @@ fn same_json(a: &str, b: &str) -> bool {
     }
 }
 
-/// A record in few bytes.
-pub(crate) trait Packed: Sized {
-    /// Packs the fields of the groups that are wanted; what is unpacked must hold all groups.
-    fn pack(&self, wanted: impl Fn(Group) -> bool) -> Vec<u8>;
-    fn unpack(bytes: &[u8]) -> Self;
+/// The fields of a record, each in its group.
+pub(crate) trait Fields {
+    /// Lists the fields that differ from those `seen`, in name order, of the groups that `observed` accepts.
+    fn differing(&self, seen: &Self, observed: impl Fn(Group) -> bool) -> Vec<&'static str>;
+    /// Sets the fields that were not read, by name or by group, to what is known of them.
+    fn keep(&mut self, known: &Self, unread: impl Fn(&str, Group) -> bool);
+    /// Packs the fields of the groups that `wanted` accepts.
+    fn pack(&self, wanted: impl Fn(Group) -> bool, out: &mut Vec<u8>);
+    /// Sets the fields of these groups to what [`Fields::pack`] has written, taken from the front of `bytes`.
+    fn unpack(&mut self, wanted: impl Fn(Group) -> bool, bytes: &mut &[u8]);
 }
 
-/// Room for a packed device.
-const USUAL_BYTES: usize = 512;
-
-/// Writes the comparison of a record's fields. The record is taken apart by name, so that a field added to the schema does
-/// not compile until someone has decided what it means.
-macro_rules! compared {
-    ($(#[$doc:meta])* $differing:ident, $keep:ident, $record:ident { $($field:ident: $group:ident by $form:ident,)+ }) => {
-        $(#[$doc])*
-        pub(crate) fn $differing(known: &$record, seen: &$record, observed: impl Fn(Group) -> bool) -> Vec<Differing> {
-            let $record { $($field),+ } = known;
-            let mut differing = Vec::new();
-            $(if $form($field) != $form(&seen.$field) && observed(Group::$group) {
-                differing.push(Differing { name: stringify!($field), group: Group::$group });
-            })+
-            differing
-        }
-
-        impl Packed for $record {
-            fn pack(&self, wanted: impl Fn(Group) -> bool) -> Vec<u8> {
-                let mut out = Vec::with_capacity(USUAL_BYTES);
-                $(if wanted(Group::$group) {
-                    self.$field.pack(&mut out);
+/// Writes what is done with each field of a record. The record is taken apart by name, so that a field added to the schema
+/// does not compile until someone has decided what it means.
+macro_rules! fields {
+    ($record:ident { $($field:ident: $group:ident by $form:ident,)+ }) => {
+        impl Fields for $record {
+            fn differing(&self, seen: &Self, observed: impl Fn(Group) -> bool) -> Vec<&'static str> {
+                let $record { $($field),+ } = self;
+                let mut differing = Vec::new();
+                $(if $form($field) != $form(&seen.$field) && observed(Group::$group) {
+                    differing.push(stringify!($field));
                 })+
-                out
+                differing
             }
 
-            fn unpack(mut bytes: &[u8]) -> Self {
-                Self { $($field: Pack::unpack(&mut bytes)),+ }
+            fn keep(&mut self, known: &Self, unread: impl Fn(&str, Group) -> bool) {
+                $(if unread(stringify!($field), Group::$group) {
+                    self.$field.clone_from(&known.$field);
+                })+
             }
-        }
 
-        /// Sets the fields that were not read to what is known of them; without a known record they stay empty.
-        pub(crate) fn $keep(seen: &mut $record, unread: &[&'static str], known: Option<&$record>) {
-            let Some(known) = known else { return };
-            for field in unread {
-                match *field {
-                    $(stringify!($field) => seen.$field.clone_from(&known.$field),)+
-                    other => unreachable!("`{other}` is not a field of the record"),
-                }
+            fn pack(&self, wanted: impl Fn(Group) -> bool, out: &mut Vec<u8>) {
+                $(if wanted(Group::$group) {
+                    self.$field.pack(out);
+                })+
+            }
+
+            fn unpack(&mut self, wanted: impl Fn(Group) -> bool, bytes: &mut &[u8]) {
+                $(if wanted(Group::$group) {
+                    self.$field = Pack::unpack(bytes);
+                })+
             }
         }
     };
 }
 
-/// A field that differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Differing {
-    pub(crate) name: &'static str,
-    pub(crate) group: Group,
-}
-
-compared! {
-    /// Lists the fields of a device that differ, in name order, of the groups that `observed` accepts.
-    differing_in_device,
-    keep_in_device,
+fields! {
     DeviceValue {
         added_to_org_date_time: Attributes by scalar,
         bluetooth_mac_address: Attributes by macs,
@@ -193,10 +179,7 @@ compared! {
     }
 }
 
-compared! {
-    /// Lists the fields of a server that differ, in name order, of the groups that `observed` accepts.
-    differing_in_server,
-    keep_in_server,
+fields! {
     ServerValue {
         created_date_time: Attributes by scalar,
         default_product_families: Attributes by list,

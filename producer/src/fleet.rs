@@ -7,10 +7,9 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Envelope};
 use windfall_schemas::fingerprint::parse_sequence;
 use windfall_schemas::server::ServerValue;
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::diff::Last;
-use crate::fields::{Group, Packed as _};
+use crate::fields::{Fields as _, Group};
 use crate::observation::{Observation, Reads};
 
 /// One record as it was last published.
@@ -63,26 +62,33 @@ impl<V> From<Envelope<Arc<V>>> for Event<V> {
     }
 }
 
-/// A device as the fleet keeps it: packed, with hashes by which an unchanged one is told without unpacking it.
+/// A device as the fleet keeps it: packed section by section, so that an unchanged one is told without unpacking it.
 #[derive(Debug, Clone)]
 pub struct Device {
     number: u64,
     observed_at: i64,
     told_at: i64,
-    reads: [u32; 4],
-    /// Hash of the groups that a list shows: attributes and release.
-    listed: [u8; 16],
-    /// Hash of the group of the management service.
-    server: [u8; 16],
-    packed: Box<[u8]>,
+    reads: [u32; 3],
     released: bool,
+    packed: Box<[u8]>,
 }
+
+/// The groups of fields in the order in which they are packed.
+const SECTIONS: [fn(Group) -> bool; 3] = [LISTED, SERVER, |group| !LISTED(group) && !SERVER(group)];
+/// What a list shows.
+const LISTED: fn(Group) -> bool = |group| matches!(group, Group::Attributes | Group::Release);
+const SERVER: fn(Group) -> bool = |group| group == Group::Server;
+
+/// Room for a packed device.
+const USUAL_BYTES: usize = 512;
 
 impl Device {
     /// Returns the record as it was last published.
     #[must_use]
     pub fn value(&self) -> DeviceValue {
-        DeviceValue::unpack(&self.packed)
+        let (mut value, mut packed) = (DeviceValue::default(), &*self.packed);
+        SECTIONS.iter().for_each(|section| value.unpack(section, &mut packed));
+        value
     }
 
     /// Tells whether the device was released.
@@ -101,16 +107,6 @@ impl Device {
         let Self { number, observed_at, told_at, reads, .. } = *self;
         Known { value: Arc::new(self.value()), number, observed_at, told_at, reads: Reads::from_numbers(reads) }
     }
-}
-
-/// Hashes a device as a list shows it.
-fn listed(value: &DeviceValue) -> [u8; 16] {
-    xxh3_128(&value.pack(|group| matches!(group, Group::Attributes | Group::Release))).to_le_bytes()
-}
-
-/// Hashes a device's management service.
-fn server(value: &DeviceValue) -> [u8; 16] {
-    xxh3_128(&value.pack(|group| group == Group::Server)).to_le_bytes()
 }
 
 /// The last known devices of one organization.
@@ -144,16 +140,16 @@ impl Fleet {
         }
         self.live = self.live + usize::from(!released) - usize::from(was_released == Some(false));
         self.gone.remove(device_id);
+        let mut packed = Vec::with_capacity(USUAL_BYTES);
+        SECTIONS.iter().for_each(|section| after.pack(section, &mut packed));
         let device = Device {
             number: event.number,
             observed_at: event.made_at,
             told_at: event.told_at,
             reads: before.map(|(_, _, reads)| reads).unwrap_or_default(),
-            listed: listed(&after),
-            server: server(&after),
-            // A copy is as large as it must be; a buffer that shrinks keeps its place.
-            packed: after.pack(|_| true).as_slice().into(),
             released,
+            // A copy is as large as it must be; a buffer that shrinks keeps its place.
+            packed: packed.as_slice().into(),
         };
         self.devices.insert(device_id.into(), Box::new(device));
     }
@@ -179,7 +175,7 @@ impl Fleet {
         }
     }
 
-    /// Tells whether an observation shows a device to the letter as it is known: hash against hash.
+    /// Tells whether an observation shows a device to the letter as it is known: byte against byte.
     ///
     /// `false` says nothing: the comparison of the fields decides.
     #[must_use]
@@ -188,11 +184,16 @@ impl Fleet {
         let Some(device) = self.devices.get(&*value.device_id) else { return false };
         let known = Reads::from_numbers(device.reads);
         let newer = |group| reads.supersedes(&known, group);
-        newer(Group::Attributes)
-            && newer(Group::Release)
-            && !newer(Group::Coverage)
-            && device.listed == listed(value)
-            && (!newer(Group::Server) || device.server == server(value))
+        if !newer(Group::Attributes) || !newer(Group::Release) {
+            return false;
+        }
+        let mut shown = Vec::with_capacity(USUAL_BYTES);
+        value.pack(LISTED, &mut shown);
+        if newer(Group::Server) {
+            value.pack(SERVER, &mut shown);
+        }
+        // A packed field tells where it ends, so that equal beginnings are equal fields.
+        device.packed.starts_with(&shown)
     }
 
     /// Returns a device, unpacked.

@@ -19,8 +19,6 @@ pub struct Reads {
     pub server: Option<RequestNumber>,
     /// The request that showed whether the device is released.
     pub release: Option<RequestNumber>,
-    /// The request that read the cover.
-    pub coverage: Option<RequestNumber>,
 }
 
 impl Reads {
@@ -31,22 +29,20 @@ impl Reads {
             Group::Attributes => self.attributes,
             Group::Server => self.server,
             Group::Release => self.release,
-            Group::Coverage => self.coverage,
-            Group::Identity | Group::Volatile => None,
+            Group::Identity | Group::Coverage | Group::Volatile => None,
         }
     }
 
     /// Returns the numbers of the requests in a form that takes little room; 0 stands for none.
-    pub(crate) fn numbers(&self) -> [u32; 4] {
+    pub(crate) fn numbers(&self) -> [u32; 3] {
         let number = |read: Option<RequestNumber>| u32::try_from(read.unwrap_or(0)).unwrap_or(u32::MAX);
-        [self.attributes, self.server, self.release, self.coverage].map(number)
+        [self.attributes, self.server, self.release].map(number)
     }
 
     /// Takes what [`Reads::numbers`] returned.
-    pub(crate) fn from_numbers(numbers: [u32; 4]) -> Self {
-        let [attributes, server, release, coverage] =
-            numbers.map(|number| (number > 0).then_some(RequestNumber::from(number)));
-        Self { attributes, server, release, coverage }
+    pub(crate) fn from_numbers(numbers: [u32; 3]) -> Self {
+        let [attributes, server, release] = numbers.map(|number| (number > 0).then_some(RequestNumber::from(number)));
+        Self { attributes, server, release }
     }
 
     /// Tells whether this reading of `group` may stand over the one already `known`.
@@ -60,7 +56,6 @@ impl Reads {
         self.attributes = self.attributes.max(later.attributes);
         self.server = self.server.max(later.server);
         self.release = self.release.max(later.release);
-        self.coverage = self.coverage.max(later.coverage);
     }
 }
 

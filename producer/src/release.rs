@@ -85,9 +85,6 @@ pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) 
             }
             found.mdm_server_id = None;
             found.mdm_server_name = None;
-            found.coverage_status.clone_from(&last.coverage_status);
-            found.coverage_description.clone_from(&last.coverage_description);
-            found.coverage_end_date_time = last.coverage_end_date_time;
             let date = found.released_from_org_date_time.unwrap_or(at);
             let evidence =
                 vec![absent(absence.last_scan), format!("lookup {}: 200, released {}", text(at), text(date))];

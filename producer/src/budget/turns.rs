@@ -11,14 +11,11 @@ pub enum Priority {
     Scan,
     /// The lists of management services.
     Linkage,
-    /// AppleCare, device by device.
-    Coverage,
 }
 
 impl Priority {
     /// All of them, in order.
-    pub const ALL: [Priority; 5] =
-        [Priority::LookUp, Priority::Audit, Priority::Scan, Priority::Linkage, Priority::Coverage];
+    pub const ALL: [Priority; 4] = [Priority::LookUp, Priority::Audit, Priority::Scan, Priority::Linkage];
 
     /// After how many requests of others a waiting one is let before all: its floor is 1 in this many plus one.
     const fn patience(self) -> u32 {
@@ -27,7 +24,6 @@ impl Priority {
             Priority::Audit => 3,
             Priority::Scan => 4,
             Priority::Linkage => 4,
-            Priority::Coverage => 9,
         }
     }
 
@@ -39,7 +35,6 @@ impl Priority {
             Priority::Audit => "audit",
             Priority::Scan => "scan",
             Priority::Linkage => "linkage",
-            Priority::Coverage => "coverage",
         }
     }
 }
@@ -113,21 +108,21 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_look_ups_do_not_starve_the_coverage() {
+    fn ten_thousand_look_ups_do_not_starve_the_linkage() {
         let mut turns = Turns::default();
-        let coverage = turns.enter(Priority::Coverage);
+        let linkage = turns.enter(Priority::Linkage);
         let mut before = 0;
         loop {
             let look_up = turns.enter(Priority::LookUp);
             match turns.first() {
-                Some(first) if first == coverage => break,
+                Some(first) if first == linkage => break,
                 Some(first) => turns.take(first),
                 None => unreachable!("somebody waits"),
             }
             turns.leave(look_up);
             before += 1;
         }
-        assert_eq!(before, 9);
+        assert_eq!(before, 4);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::Interruption;
 use super::asking::LOOK_UP_TRIES;
 use super::session::{Session, millis};
 use crate::apple::{Answer, DeviceDirectory, DirectoryError, Lookup};
-use crate::fields::keep_in_device;
+use crate::fields::Fields as _;
 use crate::ledger::LedgerError;
 use crate::memory::Memory;
 use crate::release::LookUp;
@@ -93,11 +93,9 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
         failpoint!("producer.look_up.after");
         let (said, reading) = match read {
             Ok(Lookup::Found { mut device, unread, answer }) => {
-                keep_in_device(
-                    &mut device,
-                    &unread,
-                    self.memory.fleet.get(&device_id).map(|known| known.value).as_deref(),
-                );
+                if let Some(known) = self.memory.fleet.get(&device_id) {
+                    device.keep(&known.value, |field, _| unread.contains(&field));
+                }
                 let said = match unread.contains(&"released_from_org_date_time") {
                     true => LookUp::Failed { why: "the release date could not be understood".to_owned() },
                     false => LookUp::Found(device),

@@ -126,7 +126,7 @@ fn release(
     let Some(known) = memory.fleet.get(device_id).filter(|known| !known.value.is_released()) else { return };
     let Some(first) = plan.first_missed(device_id) else { return };
     let request = Some(newest);
-    let reads = Reads { attributes: request, server: request, release: request, coverage: None };
+    let reads = Reads { attributes: request, server: request, release: request };
     let observation = Observation { value: left(Arc::unwrap_or_clone(known.value), first.ended_at), reads };
     let seen = Seen {
         channel: Channel::Operator,

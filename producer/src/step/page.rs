@@ -14,7 +14,7 @@ use crate::breaker::{self, Case, Limits};
 use crate::checkpoint::{DEVICES, Header, Plan, Scans, Scope};
 use crate::diff::{DeviceChange, diff};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
-use crate::fields::keep_in_device;
+use crate::fields::Fields as _;
 use crate::fleet::Fleet;
 use crate::memory::Memory;
 use crate::notice;
@@ -134,8 +134,10 @@ fn compare(
             continue;
         }
         let known = || memory.fleet.get(&device_id).map(|known| known.value);
-        if !item.unread.is_empty() {
-            keep_in_device(&mut item.value, &item.unread, known().as_deref());
+        if !item.unread.is_empty()
+            && let Some(known) = known()
+        {
+            item.value.keep(&known, |field, _| item.unread.contains(&field));
         }
         for field in item.unread {
             *header.unread.entry(field.to_owned()).or_default() += 1;

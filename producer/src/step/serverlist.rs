@@ -13,7 +13,7 @@ use crate::breaker::plan_hash;
 use crate::checkpoint::{DEVICES, Header, Missing, SERVERS, Scope, State};
 use crate::diff::{ServerChange, diff_server, removed_server};
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
-use crate::fields::keep_in_server;
+use crate::fields::Fields as _;
 use crate::memory::Memory;
 use crate::notice;
 
@@ -77,8 +77,9 @@ impl ReadServers {
         for page in pages {
             read.read_at = page.answer.received_at.timestamp_millis();
             for mut item in page.items {
-                let known = memory.servers.get(&item.value.server_id).map(|known| &*known.value);
-                keep_in_server(&mut item.value, &item.unread, known);
+                if let Some(known) = memory.servers.get(&item.value.server_id) {
+                    item.value.keep(&known.value, |field, _| item.unread.contains(&field));
+                }
                 for field in item.unread {
                     *read.unread.entry(format!("servers.{field}")).or_default() += 1;
                 }

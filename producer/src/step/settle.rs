@@ -40,7 +40,7 @@ pub fn settle(origin: &Origin, memory: &Memory, device_id: &str, answer: LookUp,
         }
         Verdict::Released { after, evidence } => {
             let request = Some(reading.request);
-            let reads = Reads { attributes: request, server: request, release: request, coverage: None };
+            let reads = Reads { attributes: request, server: request, release: request };
             let telling = if shown { Telling { evidence, ..Telling::shown() } } else { Telling::inferred(evidence) };
             (Observation { value: *after, reads }, telling)
         }
