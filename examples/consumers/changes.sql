@@ -15,7 +15,7 @@ CREATE TABLE devices (
 SELECT mdm_server_name, COUNT(*) AS devices FROM devices WHERE released_from_org_date_time IS NULL GROUP BY mdm_server_name;
 
 CREATE TABLE assets (
-  asset_id STRING, serial_number STRING, status STRING, `__deleted` STRING, `__version` BIGINT,
+  asset_id STRING, serial_number STRING, status STRING, in_organization BOOLEAN, `__deleted` STRING, `__version` BIGINT,
   PRIMARY KEY (asset_id) NOT ENFORCED
 ) WITH (
   'connector' = 'upsert-kafka', 'topic' = 'assets.devices', 'properties.bootstrap.servers' = '127.0.0.1:9092',
@@ -23,4 +23,5 @@ CREATE TABLE assets (
   'value.format' = 'avro-confluent', 'value.avro-confluent.url' = 'http://127.0.0.1:8081'
 );
 
-SELECT status, COUNT(*) AS assets FROM assets WHERE `__deleted` = 'false' GROUP BY status;
+-- A released device keeps its asset, which is then no longer in the organization.
+SELECT status, COUNT(*) AS assets FROM assets WHERE `__deleted` = 'false' AND in_organization GROUP BY status;

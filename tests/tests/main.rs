@@ -6,6 +6,7 @@ mod isolation;
 mod shutdown;
 mod standby;
 mod tidy;
+mod topics_page;
 mod torture;
 mod transactions;
 
