@@ -6,6 +6,7 @@ use windfall_runtime::registry::RegistryError;
 use windfall_runtime::retry::Retry;
 use windfall_runtime::worker::{Failure, WorkerError};
 
+use crate::lost::Lost;
 use crate::store::{Refusal, Source, StoreError};
 use crate::table::TableError;
 
@@ -93,6 +94,9 @@ pub enum SinkError {
         /// Up to when deletions are known.
         as_of: DateTime<Utc>,
     },
+    /// The table does not hold what its positions say was written.
+    #[error(transparent)]
+    Lost(Box<Lost>),
     /// The registry will not tell the schemas of the records without anybody's help.
     #[error("sink `{sink}` cannot read records without their schemas")]
     Registry {
@@ -118,6 +122,7 @@ impl Failure for SinkError {
             Self::Worker(error) => error.code(),
             Self::DeadLetters { .. } | Self::TooManyDeadLetters { .. } => "dead_letters",
             Self::AwayTooLong { .. } => "away_too_long",
+            Self::Lost(_) => "lost_rows",
             Self::Registry { .. } => "registry",
         }
     }
@@ -140,6 +145,7 @@ impl Diagnose for SinkError {
             ),
             Self::AwayTooLong { .. } => Kind::Refused
                 .help("fill a new table under a new sink name; this one cannot be brought up to date from the topic"),
+            Self::Lost(lost) => lost.diagnosis(),
             Self::Registry { source, .. } => source.diagnosis().or_help("see the registry's log"),
         }
     }

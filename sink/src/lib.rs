@@ -14,6 +14,7 @@ pub mod conformance;
 mod error;
 mod freshness;
 mod letters;
+mod lost;
 mod open;
 pub mod record;
 mod run;
@@ -24,5 +25,6 @@ mod writer;
 
 pub use config::{SinkConfig, SinkSettings};
 pub use error::SinkError;
+pub use lost::Lost;
 pub use open::{check, open};
 pub use run::{Report, Sink, Surroundings};

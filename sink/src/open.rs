@@ -1,14 +1,17 @@
 //! From a sink's configuration to its store.
 
+use chrono::Utc;
+use windfall_runtime::kafka::{Connection, log, topics};
 use windfall_schemas::asset::Collection;
 use windfall_schemas::topic::Names;
 
 use crate::asset::AssetChange;
 use crate::config::{SinkConfig, Target};
 use crate::error::SinkError;
+use crate::lost;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Applied, AssetStore, Claimed, Identity, Span, StoreError};
+use crate::store::{Applied, AssetStore, Claimed, Held, Identity, Span, StoreError};
 use crate::table::{Table, TableName};
 
 /// A store that a configuration names. Whoever has another one gives it to [`Sink::new`](crate::Sink::new) itself.
@@ -34,17 +37,33 @@ pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Resu
     })
 }
 
-/// Probes a sink's store; returns the statements that a start would run to make its tables fit. Changes nothing.
+/// Probes a sink's store and compares its rows with their positions; returns the statements that a start would run to make its
+/// tables fit. Changes nothing.
 ///
 /// # Errors
 /// [`SinkError::Store`] when it does not answer, [`SinkError::Refused`] and [`SinkError::Table`] when it must not be
-/// written as configured.
-pub async fn check(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<Vec<String>, SinkError> {
-    let sink = config.name.clone();
-    open(config, collection, names)?.check().await.map_err(|error| match error {
-        StoreError::Refused(source) => SinkError::Refused { sink, source },
-        source => SinkError::Store { sink, source },
-    })
+/// written as configured, [`SinkError::Lost`] when rows are missing, [`SinkError::Worker`] when the topic is another one.
+pub async fn check(
+    config: &SinkConfig,
+    collection: &Collection,
+    names: &Names,
+    connection: &Connection,
+) -> Result<Vec<String>, SinkError> {
+    let mut store = open(config, collection, names)?;
+    let failed = |error| match error {
+        StoreError::Refused(source) => SinkError::Refused { sink: config.name.clone(), source },
+        source => SinkError::Store { sink: config.name.clone(), source },
+    };
+    let ddl = store.check().await.map_err(failed)?;
+    let held = store.held().await.map_err(failed)?;
+    let topic = names.assets(collection.name());
+    // Without brokers, or without the topic, there is nothing to compare with: the check of Kafka tells it.
+    if let Ok(Some(_)) = topics::partition_count(connection, &topic).await {
+        let positions = held.partitions.iter().map(|at| (at.partition, at.position)).collect();
+        log::check(connection, &topic, &positions).await.map_err(lost::unread)?;
+        lost::look(connection, names, &config.name, &topic, &held, Utc::now()).await?;
+    }
+    Ok(ddl)
 }
 
 impl AssetStore for Configured {
@@ -66,6 +85,13 @@ impl AssetStore for Configured {
         match self {
             Self::Postgres(store) => store.check().await,
             Self::Sqlite(store) => store.check().await,
+        }
+    }
+
+    async fn held(&mut self) -> Result<Held, StoreError> {
+        match self {
+            Self::Postgres(store) => store.held().await,
+            Self::Sqlite(store) => store.held().await,
         }
     }
 }

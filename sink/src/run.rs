@@ -10,8 +10,9 @@ use chrono::{DateTime, Utc};
 use metrics::{Label, counter, histogram};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
 use windfall_runtime::clock::SharedClock;
+use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Group, GroupOptions, Start};
 use windfall_runtime::kafka::{Connection, Membership, Record, TopicPartition};
@@ -27,6 +28,7 @@ use crate::config::SinkSettings;
 use crate::error::SinkError;
 use crate::freshness::{RENEWAL, as_of, away_too_long};
 use crate::letters::KafkaDeadLetters;
+use crate::lost;
 use crate::record::{AssetReader, Refused};
 use crate::store::{Applied, AssetStore, Claimed, StoreError};
 use crate::work::{Entry, Fate, Work};
@@ -36,6 +38,8 @@ use crate::writer::{Halt, Step, Writer};
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Offsets are shown to Kafka's tools no more often than this.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
+/// How often rows are compared with their positions after a take-over: the store reads the whole table for it.
+const COMPARE_EVERY: Duration = Duration::from_secs(3600);
 /// Name of the stage in metrics.
 const STAGE: &str = "sink";
 
@@ -128,8 +132,11 @@ impl<S: AssetStore> Sink<S> {
             reached: BTreeMap::new(),
             marks: BTreeMap::new(),
             shown_at: None,
+            compared_at: None,
+            names,
             report: Report::default(),
             logs: Logs::new(connection.clone()),
+            connection: connection.clone(),
         };
         let labels = vec![Label::new(label::STAGE, STAGE), Label::new(label::SINK, settings.name)];
         let group = GroupOptions { group, topics: vec![topic], membership, limits };
@@ -138,7 +145,8 @@ impl<S: AssetStore> Sink<S> {
 }
 
 async fn run<S: AssetStore>(mut worker: Worker<Rows<S>>) -> Result<Report, SinkError> {
-    worker.run().await?;
+    // On the heap: whoever runs a sink need not have room for all that it may wait for.
+    Box::pin(worker.run()).await?;
     Ok(worker.handler.report)
 }
 
@@ -156,6 +164,10 @@ struct Rows<S> {
     /// Up to when each partition's deletions are known in the store.
     marks: BTreeMap<i32, DateTime<Utc>>,
     shown_at: Option<Instant>,
+    /// When the rows were compared with their positions; none since the last take-over.
+    compared_at: Option<Instant>,
+    connection: Connection,
+    names: Names,
     report: Report,
     /// How far the topic was read, with the times that the store keeps.
     logs: Logs,
@@ -182,7 +194,7 @@ impl<S: AssetStore> Handler for Rows<S> {
             let (sink, topic) = (self.sink.clone(), self.topic.clone());
             return Err(SinkError::AwayTooLong { sink, topic, partition: *partition, as_of: *as_of });
         }
-        self.reached.clear();
+        (self.compared_at, self.reached) = (None, BTreeMap::new());
         self.marks = claimed.iter().filter_map(|claimed| Some((claimed.partition, claimed.as_of?))).collect();
         let start = |claimed: &Claimed| match claimed.next_offset {
             0 => Start::Beginning,
@@ -219,6 +231,7 @@ impl<S: AssetStore> Handler for Rows<S> {
         let ours = self.writer.positions();
         self.reached.extend(ends.into_iter().filter(|(at, end)| ours.get(at).is_some_and(|position| position <= end)));
         if idle {
+            self.compare(received).await;
             fenced.extend(self.renew(received).await?);
         }
         self.reached.retain(|partition, _| !fenced.contains(partition));
@@ -250,6 +263,28 @@ impl<S: AssetStore> Rows<S> {
             Halt::TooManyDeadLetters { refused, window, last } => {
                 let Refused { kind, message, .. } = last;
                 SinkError::TooManyDeadLetters { sink, refused, window, kind, message }
+            }
+        }
+    }
+
+    /// Shows whether the store has lost rows that the positions say were written. The sink goes on: what it writes is right.
+    async fn compare(&mut self, now: DateTime<Utc>) {
+        if self.compared_at.is_some_and(|compared_at| compared_at.elapsed() < COMPARE_EVERY) {
+            return;
+        }
+        self.compared_at = Some(Instant::now());
+        let looked = match self.writer.held().await {
+            Ok(held) => lost::look(&self.connection, &self.names, &self.sink, &self.topic, &held, now).await,
+            Err(failure) => Err(self.failed(Halt::Store(failure))),
+        };
+        match looked {
+            Ok(()) => self.part.clear("lost"),
+            Err(failure @ SinkError::Lost(_)) => {
+                error!(sink = %self.sink, error = %chain(&failure), help = failure.help().as_deref(), "rows are lost");
+                self.part.detail("lost", failure.told());
+            }
+            Err(failure) => {
+                debug!(sink = %self.sink, error = %chain(&failure), "rows not compared with their positions")
             }
         }
     }

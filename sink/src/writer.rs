@@ -12,7 +12,7 @@ use windfall_runtime::telemetry::chain;
 use crate::config::DlqConfig;
 use crate::freshness::as_of;
 use crate::record::Refused;
-use crate::store::{Applied, AssetStore, Claimed, Refusal, Source, Span, StoreError};
+use crate::store::{Applied, AssetStore, Claimed, Held, Refusal, Source, Span, StoreError};
 use crate::work::{Entry, Fate, Work};
 
 /// Where refused records go.
@@ -66,6 +66,11 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
         let claimed = self.store.claim(partitions).await?;
         self.positions = claimed.iter().map(|claimed| (claimed.partition, claimed.next_offset)).collect();
         Ok(claimed)
+    }
+
+    /// Asks the store how far its positions and rows go.
+    pub(crate) async fn held(&mut self) -> Result<Held, StoreError> {
+        self.store.held().await
     }
 
     /// Forgets all partitions.

@@ -27,25 +27,27 @@ use windfall_sink::store::Cause;
 use windfall_sink::store::memory::{Fault, Memory};
 use windfall_sink::{Report, Sink, SinkConfig, SinkError, Surroundings};
 
-use crate::subjects::{PostgresSubject, Subject, unique, until};
+use crate::subjects::{PostgresSubject, SqliteSubject, Subject, unique, until};
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster under a prefix of its own, with a collection, its schemas and a sink's table.
-struct Pipeline {
+pub(crate) struct Pipeline {
     connection: Connection,
     names: Names,
     collection: Collection,
     registry: RegistryClient,
     key: Codec,
     value: Codec,
-    subject: PostgresSubject,
-    status: Status,
+    pub(crate) subject: PostgresSubject,
+    /// Where the rows are instead, if not in PostgreSQL.
+    pub(crate) sqlite: Option<SqliteSubject>,
+    pub(crate) status: Status,
 }
 
 impl Pipeline {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let bootstrap = tokio::task::spawn_blocking(windfall_services::kafka).await.unwrap();
         let mut config = KafkaConfig::new(bootstrap, SchemaRegistryConfig::embedded(None));
         config.topic_prefix = format!("{}.", unique("t"));
@@ -63,23 +65,32 @@ impl Pipeline {
         let value = registry.codec(&format!("{topic}-value"), &collection.value_schema()).await.unwrap();
         let subject = PostgresSubject::new().await;
         let status = Status::new("one", SystemClock::shared());
-        let pipeline = Self { connection, names, collection, registry, key, value, subject, status };
+        let pipeline = Self { connection, names, collection, registry, key, value, subject, sqlite: None, status };
         // Makes the table, so that it can be looked into before the sink has begun.
         let mut store = windfall_sink::open(&pipeline.config(), &pipeline.collection, &pipeline.names).unwrap();
         store.claim(&[]).await.unwrap();
         pipeline
     }
 
-    fn topic(&self) -> String {
+    pub(crate) fn topic(&self) -> String {
         self.names.assets("devices")
     }
 
     fn config(&self) -> SinkConfig {
-        serde_json::from_value(serde_json::json!({
+        let mut config = serde_json::json!({
             "name": "assets", "type": "postgres", "url": self.subject.url, "collection": "devices",
             "table": format!("{}.assets", self.subject.schema), "batch": {"count": 100, "period": "5ms"},
-        }))
-        .unwrap()
+        });
+        if let Some(SqliteSubject { path, .. }) = &self.sqlite {
+            let fields = config.as_object_mut().unwrap();
+            fields.retain(|name, _| name != "url" && name != "table");
+            fields.extend([("type".to_owned(), "sqlite".into()), ("path".to_owned(), path.to_str().into())]);
+        }
+        serde_json::from_value(config).unwrap()
+    }
+
+    pub(crate) async fn check(&self) -> Result<Vec<String>, SinkError> {
+        windfall_sink::check(&self.config(), &self.collection, &self.names, &self.connection).await
     }
 
     fn sink(&self, instance: &str, membership: Membership) -> Sink<impl AssetStore + use<>> {
@@ -100,7 +111,7 @@ impl Pipeline {
         Sink::new(self.config(), store, surroundings)
     }
 
-    async fn once(&self) -> Result<Report, SinkError> {
+    pub(crate) async fn once(&self) -> Result<Report, SinkError> {
         let run = self.sink("once", Membership::Dynamic).run_once(CancellationToken::new());
         tokio::time::timeout(PATIENCE, run).await.expect("the sink ends by itself")
     }
@@ -119,7 +130,7 @@ impl Pipeline {
         topics::ensure(&self.connection, &[spec], ManageTopics::Create).await.unwrap();
     }
 
-    fn asset(&self, asset_id: &str, color: &str) -> Outgoing {
+    pub(crate) fn asset(&self, asset_id: &str, color: &str) -> Outgoing {
         let record = AssetRecord {
             asset_id: asset_id.to_owned(),
             fields: vec![FieldValue::String(color.to_owned()), FieldValue::Null],
@@ -130,12 +141,12 @@ impl Pipeline {
         Outgoing::new(self.topic(), self.key(asset_id), value)
     }
 
-    fn key(&self, asset_id: &str) -> Vec<u8> {
+    pub(crate) fn key(&self, asset_id: &str) -> Vec<u8> {
         self.key.encode(&AssetKey { asset_id: asset_id.to_owned() }).unwrap()
     }
 
     /// Publishes in one transaction, as the merger does.
-    async fn publish(&self, records: Vec<Outgoing>) {
+    pub(crate) async fn publish(&self, records: Vec<Outgoing>) {
         let mut publisher = Publisher::start(&self.connection, &self.names.topic("merge")).await.unwrap();
         publisher.commit(Transaction { derived: records, ..Transaction::default() }).await.unwrap();
     }
@@ -150,8 +161,12 @@ impl Pipeline {
         table::fold(&self.connection, request, Vec::new(), keep).await.unwrap().state
     }
 
-    async fn colors(&self) -> BTreeMap<String, String> {
-        self.subject.rows().await.into_iter().map(|(id, (color, ..))| (id, color.unwrap_or_default())).collect()
+    pub(crate) async fn colors(&self) -> BTreeMap<String, String> {
+        let rows = match &self.sqlite {
+            None => self.subject.rows().await,
+            Some(sqlite) => sqlite.rows().await,
+        };
+        rows.into_iter().map(|(id, (color, ..))| (id, color.unwrap_or_default())).collect()
     }
 
     /// Waits until the table holds what `expected` says.
@@ -166,12 +181,12 @@ impl Pipeline {
     }
 }
 
-fn assets(count: usize, color: &str) -> BTreeMap<String, String> {
+pub(crate) fn assets(count: usize, color: &str) -> BTreeMap<String, String> {
     (0..count).map(|number| (format!("SIM{number:05}"), color.to_owned())).collect()
 }
 
 impl Pipeline {
-    fn records(&self, assets: &BTreeMap<String, String>) -> Vec<Outgoing> {
+    pub(crate) fn records(&self, assets: &BTreeMap<String, String>) -> Vec<Outgoing> {
         assets.iter().map(|(id, color)| self.asset(id, color)).collect()
     }
 }
@@ -399,9 +414,10 @@ async fn once_beside_a_running_sink_says_that_another_is_at_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_finds_what_is_wrong_with_a_store() {
     let pipeline = Pipeline::new().await;
-    windfall_sink::check(&pipeline.config(), &pipeline.collection, &pipeline.names).await.unwrap();
+    pipeline.check().await.unwrap();
     let mut other = pipeline.config();
     other.name = "other".to_owned();
-    let error = windfall_sink::check(&other, &pipeline.collection, &pipeline.names).await.unwrap_err();
+    let error =
+        windfall_sink::check(&other, &pipeline.collection, &pipeline.names, &pipeline.connection).await.unwrap_err();
     assert!(matches!(error, SinkError::Refused { .. }), "{error:?}");
 }

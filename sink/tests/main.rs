@@ -5,6 +5,7 @@
 mod adoption;
 mod kafka;
 mod laws;
+mod lost;
 mod network;
 mod pooler;
 mod postgres;

@@ -207,7 +207,8 @@ async fn sink_line(context: &Context, config: &SinkConfig) -> Line {
     let what = format!("sink {} ({})", config.name, config.kind.as_str());
     let answer = async {
         let collection = &context.collection(&config.collection)?.schema;
-        let ddl = windfall_sink::check(config, collection, &context.names).await?;
+        let connection = context.tool_connection("check").at_once();
+        let ddl = windfall_sink::check(config, collection, &context.names, &connection).await?;
         Ok(match ddl.is_empty() {
             true => format!("answers; table `{}` is ready", config.table),
             false => format!("answers; the sink will run at its start: {}", ddl.join("; ")),

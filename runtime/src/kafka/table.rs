@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::watch;
@@ -53,24 +54,19 @@ impl FoldRequest {
     /// Asks for partitions from their beginning.
     #[must_use]
     pub fn whole(topic: impl Into<String>, partitions: impl IntoIterator<Item = i32>) -> Self {
-        let from = partitions.into_iter().map(|partition| (partition, Start::Beginning)).collect();
-        Self {
-            topic: topic.into(),
-            from,
-            progress: None,
-            visible_only: false,
-            uncommitted: false,
-            up_to: BTreeMap::new(),
-        }
+        Self::begin(topic, partitions.into_iter().map(|partition| (partition, Start::Beginning)))
     }
 
     /// Asks for what has come since an earlier fold.
     #[must_use]
     pub fn tail(topic: impl Into<String>, next_offsets: &BTreeMap<i32, i64>) -> Self {
-        let from = next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))).collect();
+        Self::begin(topic, next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))))
+    }
+
+    fn begin(topic: impl Into<String>, from: impl Iterator<Item = (i32, Start)>) -> Self {
         Self {
             topic: topic.into(),
-            from,
+            from: from.collect(),
             progress: None,
             visible_only: false,
             uncommitted: false,
@@ -234,20 +230,60 @@ pub async fn newest(
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
 ) -> Result<Vec<Record>, TableError> {
-    /// The first look back; doubled until something is found, since markers and aborted records are no records.
+    let extents = ends_as(connection.reader(), topic, partitions).await?;
+    let keep = |newest: &mut BTreeMap<i32, Record>, record: Record| drop(newest.insert(record.partition, record));
+    look_back(connection, topic, extents, keep).await
+}
+
+/// Reads of each partition, among the records below an offset, the newest one that no tombstone of its key follows.
+///
+/// # Errors
+/// As [`fold`].
+pub async fn newest_live(
+    connection: &Connection,
+    topic: &str,
+    below: &BTreeMap<i32, i64>,
+) -> Result<Vec<Record>, TableError> {
+    let mut extents = ends_as(connection.reader(), topic, below.keys().copied()).await?;
+    for (at, extent) in &mut extents {
+        extent.end = below.get(at).map_or(extent.end, |below| extent.end.min(*below));
+    }
+    let keep = |live: &mut BTreeMap<(i32, Option<Bytes>), Record>, record: Record| {
+        let key = (record.partition, record.key.clone());
+        match record.value {
+            Some(_) => drop(live.insert(key, record)),
+            None => drop(live.remove(&key)),
+        }
+    };
+    look_back(connection, topic, extents, keep).await
+}
+
+/// Reads back from the end of each extent until `keep` has kept a record of it, and returns the last one kept of each.
+async fn look_back<K: Ord + Send + 'static>(
+    connection: &Connection,
+    topic: &str,
+    mut extents: BTreeMap<i32, Extent>,
+    keep: impl Fn(&mut BTreeMap<K, Record>, Record) + Send + Copy + 'static,
+) -> Result<Vec<Record>, TableError> {
+    /// The first look back; raised until something is found, since markers and aborted records are no records.
     const LOOK_BACK: i64 = 16;
-    let mut extents = ends_as(connection.reader(), topic, partitions).await?;
     extents.retain(|_, extent| extent.first < extent.end);
     let mut found: BTreeMap<i32, Record> = BTreeMap::new();
     let mut look_back = LOOK_BACK;
     while !extents.is_empty() {
-        let starts = extents.iter().map(|(at, extent)| (*at, (extent.end - look_back).max(extent.first)));
-        let request = FoldRequest { visible_only: true, ..FoldRequest::tail(topic, &starts.collect()) };
-        let folded = fold(connection, request, BTreeMap::new(), |newest, record| {
-            newest.insert(record.partition, record);
+        let starts = extents.iter().map(|(at, extent)| (*at, (extent.end - look_back).max(extent.first))).collect();
+        let ends = extents.iter().map(|(at, extent)| (*at, extent.end)).collect();
+        let request = FoldRequest { visible_only: true, ..FoldRequest::tail(topic, &starts) }.up_to(ends);
+        let folded = fold(connection, request, BTreeMap::new(), move |kept, record| {
+            keep(kept, record);
             Ok(())
         });
-        found.extend(folded.await?.state);
+        for record in folded.await?.state.into_values() {
+            let last = found.get(&record.partition).is_none_or(|last| last.offset < record.offset);
+            if last {
+                found.insert(record.partition, record);
+            }
+        }
         extents.retain(|at, extent| !found.contains_key(at) && extent.end - look_back > extent.first);
         look_back *= 16;
     }

@@ -11,6 +11,7 @@ pub mod sqlite;
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
+use windfall_runtime::log_identity::Position;
 
 use crate::asset::AssetChange;
 
@@ -56,6 +57,16 @@ pub trait AssetStore: Send {
     /// # Errors
     /// [`StoreError::Environment`] and [`StoreError::Refused`], as that claim would meet them.
     fn check(&mut self) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+
+    /// Tells how far the positions and the rows of each partition go, both as of one moment. Changes nothing and claims nothing.
+    ///
+    /// A store that leaves this out is never compared with its topic.
+    ///
+    /// # Errors
+    /// As [`AssetStore::check`].
+    fn held(&mut self) -> impl Future<Output = Result<Held, StoreError>> + Send {
+        std::future::ready(Ok(Held::default()))
+    }
 }
 
 /// Who writes: the sink and the topic it reads.
@@ -80,6 +91,32 @@ pub struct Claimed {
     pub as_of: Option<DateTime<Utc>>,
     /// The greatest `LogAppendTime` stored, in milliseconds since 1970; `None` where no version of the sink noted it.
     pub log_time: Option<i64>,
+}
+
+/// What a store holds, as far as it can be compared with the topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Every partition that has a position.
+    pub partitions: Vec<HeldPartition>,
+    /// What an operator runs in the store so that the sink reads the topic again from its start, under a generation that takes
+    /// the place of [`GENERATION`].
+    pub reread: String,
+}
+
+/// What [`Held::reread`] says in place of the generation.
+pub const GENERATION: &str = "{generation}";
+
+/// How far a partition's position and its rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldPartition {
+    /// The partition.
+    pub partition: i32,
+    /// The generation of its position.
+    pub generation: i64,
+    /// Its position.
+    pub position: Position,
+    /// The greatest guard of the rows that were written from it: generation and offset; `None` where there is no such row.
+    pub greatest: Option<(i64, i64)>,
 }
 
 /// How far a batch moves one partition: the half-open interval `[from, to)` of offsets.

@@ -1,7 +1,7 @@
 //! What the tables must look like, and what a start has to change so that they do (pure).
 
 use super::ownership::{Owned, may_take};
-use super::{Identity, Refusal};
+use super::{GENERATION, Identity, Refusal};
 use crate::config::SchemaMode;
 use crate::table::{Column, ColumnKind, Name, Table};
 
@@ -76,6 +76,15 @@ impl Dialect {
         } else {
             Err(refused(faults, ddl.join("; ")))
         }
+    }
+
+    /// What takes the sink's positions back to the start, for an operator to run.
+    pub(crate) fn reread(&self, table: &Table, Identity { sink, topic }: &Identity) -> String {
+        let positions = (self.qualified)(&table.name.schema, "windfall_positions");
+        format!(
+            "update {positions} set generation = {GENERATION}, epoch = epoch + 1, next_offset = 0, as_of = null, \
+             log_time = null where sink = '{sink}' and topic = '{topic}'"
+        )
     }
 
     fn table(&self, table: &Table) -> String {

@@ -2,14 +2,15 @@
 
 use tokio_postgres::types::Type;
 use tracing::info;
+use windfall_runtime::log_identity::Position;
 
 use super::session::{Session, Target};
 use super::sqlstate::classify;
 use super::statements::{Parameter, qualified, sql_type, table_name};
 use crate::config::SchemaMode;
-use crate::store::StoreError;
 use crate::store::ownership::Owned;
 use crate::store::shape::{Dialect, Existing, Found, Plan};
+use crate::store::{Held, HeldPartition, StoreError};
 
 const DIALECT: Dialect = Dialect { qualified, sql_type };
 
@@ -59,6 +60,32 @@ impl Session {
             self.plan(target, mode).await
         };
         Ok(self.transaction(preview).await?.ddl)
+    }
+
+    /// Reads how far positions and rows go, in one statement; nothing where a start would have to make or change a table.
+    pub(super) async fn held(&self, target: &Target, mode: SchemaMode) -> Result<Held, StoreError> {
+        let Target { identity, table, .. } = target;
+        let held = async {
+            self.within(self.client.batch_execute("set transaction read only")).await?;
+            let Plan { ddl, take } = self.plan(target, mode).await?;
+            if take || !ddl.is_empty() {
+                return Ok(Vec::new());
+            }
+            let parameters: [Parameter<'_>; 2] = [(&identity.sink, Type::TEXT), (&identity.topic, Type::TEXT)];
+            self.query(&target.statements.held, &parameters).await
+        };
+        let rows = self.transaction(held).await?;
+        let partitions = rows.iter().map(|row| {
+            let greatest: (Option<i64>, Option<i64>) = (row.try_get(4)?, row.try_get(5)?);
+            Ok(HeldPartition {
+                partition: row.try_get(0)?,
+                generation: row.try_get(1)?,
+                position: Position { next_offset: row.try_get(2)?, log_time: row.try_get(3)? },
+                greatest: greatest.0.zip(greatest.1),
+            })
+        });
+        let partitions = partitions.collect::<Result<_, tokio_postgres::Error>>().map_err(classify)?;
+        Ok(Held { partitions, reread: DIALECT.reread(table, identity) })
     }
 
     async fn plan(&self, target: &Target, mode: SchemaMode) -> Result<Plan, StoreError> {

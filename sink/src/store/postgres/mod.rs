@@ -12,7 +12,7 @@ use std::time::Duration;
 use self::session::{Batch, Session, Target};
 use self::statements::Statements;
 use super::fold::fold;
-use super::{Applied, AssetStore, Claimed, Identity, Span, StoreError};
+use super::{Applied, AssetStore, Claimed, Held, Identity, Span, StoreError};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
 use crate::table::Table;
@@ -115,5 +115,10 @@ impl AssetStore for PostgresStore {
         // Not the session of the other calls: that one has settled the tables.
         let session = Session::open(&self.address, &self.deadlines).await?;
         session.preview(&self.target, self.mode).await
+    }
+
+    async fn held(&mut self) -> Result<Held, StoreError> {
+        let session = Session::open(&self.address, &self.deadlines).await?;
+        session.held(&self.target, self.mode).await
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Statements {
     pub(super) upsert_and_count: String,
     /// Marks rows as deleted that are live and older than the tombstone.
     pub(super) delete: String,
+    /// Reads each position with the greatest guard of the partition's rows: `$1` sink, `$2` topic.
+    pub(super) held: String,
 }
 
 impl Statements {
@@ -68,6 +70,14 @@ impl Statements {
             ),
             upsert,
             delete: delete(table),
+            held: format!(
+                "select distinct on (kept.partition) kept.partition, kept.generation, kept.next_offset, kept.log_time, \
+                 written.generation, written.upto from {positions} as kept left join (select \"__generation\" as generation, \
+                 \"__partition\" as partition, pg_catalog.max(\"__offset\") as upto from {table} group by 1, 2) as written \
+                 on written.partition operator(pg_catalog.=) kept.partition where kept.sink operator(pg_catalog.=) $1 \
+                 and kept.topic operator(pg_catalog.=) $2 order by kept.partition, written.generation desc nulls last",
+                table = table_name(&table.name),
+            ),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::io::ErrorKind;
 use chrono::Utc;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use tracing::info;
+use windfall_runtime::log_identity::Position;
 
 use super::SqliteFile;
 use super::classify::classify;
-use super::statements::{moment, sql_type};
+use super::statements::{self, moment, sql_type};
 use crate::store::ownership::Owned;
 use crate::store::shape::{Dialect, Existing, Found, Plan};
-use crate::store::{Cause, StoreError};
+use crate::store::{Cause, Held, HeldPartition, StoreError};
 use crate::table::Table;
 
 const DIALECT: Dialect = Dialect { qualified: |_, table| format!("\"{table}\""), sql_type };
@@ -78,18 +79,43 @@ pub(super) fn open(file: &SqliteFile) -> Result<Connection, StoreError> {
 
 /// Tells what [`open`] would run. A file that is missing is not made.
 pub(super) fn preview(file: &SqliteFile) -> Result<Vec<String>, StoreError> {
-    if !file.path.exists() {
-        return Ok(DIALECT.plan(&file.table, &file.identity, file.mode, &Found::default())?.ddl);
+    match look(file)? {
+        None => Ok(DIALECT.plan(&file.table, &file.identity, file.mode, &Found::default())?.ddl),
+        Some(mut connection) => Ok(plan(&connection.transaction().map_err(classify)?, file)?.ddl),
     }
-    let mut connection =
-        Connection::open_with_flags(&file.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(classify)?;
+}
+
+/// Reads how far positions and rows go; nothing where [`open`] would have to make or change a table.
+pub(super) fn held(file: &SqliteFile) -> Result<Held, StoreError> {
+    let Some(mut connection) = look(file)? else { return Ok(Held::default()) };
+    let transaction = connection.transaction().map_err(classify)?;
+    let Plan { ddl, take } = plan(&transaction, file)?;
+    if take || !ddl.is_empty() {
+        return Ok(Held::default());
+    }
+    let mut statement = transaction.prepare(&statements::held(&file.table)).map_err(classify)?;
+    let rows = statement.query_map(params![file.identity.sink, file.identity.topic], |row| {
+        let greatest: (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
+        let position = Position { next_offset: row.get(2)?, log_time: row.get(3)? };
+        let (partition, generation) = (row.get(0)?, row.get(1)?);
+        Ok(HeldPartition { partition, generation, position, greatest: greatest.0.zip(greatest.1) })
+    });
+    let partitions = rows.and_then(Iterator::collect).map_err(classify)?;
+    Ok(Held { partitions, reread: DIALECT.reread(&file.table, &file.identity) })
+}
+
+/// Opens the file to look at it; nothing where there is none.
+fn look(file: &SqliteFile) -> Result<Option<Connection>, StoreError> {
+    if !file.path.exists() {
+        return Ok(None);
+    }
+    let connection = Connection::open_with_flags(&file.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(classify)?;
     connection.busy_timeout(file.busy_timeout).map_err(classify)?;
     // SQLite opens a file that may not be written for reading alone, without an error.
     if connection.is_readonly("main").map_err(classify)? {
         return Err(StoreError::environment(Cause::ReadOnly, "the file can be read, but not written"));
     }
-    let transaction = connection.transaction().map_err(classify)?;
-    Ok(plan(&transaction, file)?.ddl)
+    Ok(Some(connection))
 }
 
 fn plan(transaction: &Transaction<'_>, file: &SqliteFile) -> Result<Plan, StoreError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use self::worker::{Job, Worker};
-use super::{Applied, AssetStore, Cause, Claimed, Identity, Span, StoreError};
+use super::{Applied, AssetStore, Cause, Claimed, Held, Identity, Span, StoreError};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
 use crate::table::Table;
@@ -96,6 +96,10 @@ impl AssetStore for SqliteStore {
 
     async fn check(&mut self) -> Result<Vec<String>, StoreError> {
         self.ask(|answer| Job::Check { answer }).await
+    }
+
+    async fn held(&mut self) -> Result<Held, StoreError> {
+        self.ask(|answer| Job::Held { answer }).await
     }
 }
 

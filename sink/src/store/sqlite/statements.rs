@@ -20,6 +20,17 @@ pub(super) const ADVANCE: &str = "update windfall_positions set next_offset = ?6
 pub(super) const POSITION: &str =
     "select epoch, next_offset from windfall_positions where sink = ?1 and topic = ?2 and \"partition\" = ?3";
 
+/// Reads each position with the greatest guard of the partition's rows: beside a `max` the other columns are those of its row.
+pub(super) fn held(table: &Table) -> String {
+    format!(
+        "select kept.\"partition\", kept.generation, kept.next_offset, kept.log_time, max(written.generation), written.upto \
+         from windfall_positions as kept left join (select \"__partition\" as \"partition\", \"__generation\" as generation, \
+         max(\"__offset\") as upto from {table} group by 1, 2) as written on written.\"partition\" = kept.\"partition\" \
+         where kept.sink = ?1 and kept.topic = ?2 group by kept.\"partition\" order by 1",
+        table = table.name.table.quoted(),
+    )
+}
+
 /// Writes one row: key, fields, `__deleted`, guard, time. A row without a guard is older than anything.
 pub(super) fn upsert(table: &Table) -> String {
     let mut columns: Vec<String> = table.columns.iter().map(|column| column.name.quoted()).collect();

@@ -8,12 +8,12 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::SqliteFile;
-use super::catalogue::{begin, open, preview, unique_columns};
+use super::catalogue::{begin, held, open, preview, unique_columns};
 use super::classify::classify;
 use super::statements::{self, moment};
 use crate::asset::AssetChange;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
-use crate::store::{Applied, Cause, Claim, Claimed, Identity, Span, StoreError};
+use crate::store::{Applied, Cause, Claim, Claimed, Held, Identity, Span, StoreError};
 use crate::table::Table;
 
 /// Code of a value that a unique index has already, of the user's own: the key's index is what the upsert turns on.
@@ -25,6 +25,7 @@ pub(super) enum Job {
     Claim { partitions: Vec<i32>, answer: oneshot::Sender<Result<Vec<Claimed>, StoreError>> },
     Apply { batch: Vec<AssetChange>, spans: Vec<Span>, answer: oneshot::Sender<Result<Applied, StoreError>> },
     Check { answer: oneshot::Sender<Result<Vec<String>, StoreError>> },
+    Held { answer: oneshot::Sender<Result<Held, StoreError>> },
 }
 
 impl Job {
@@ -33,6 +34,7 @@ impl Job {
             Self::Claim { answer, .. } => answer.is_closed(),
             Self::Apply { answer, .. } => answer.is_closed(),
             Self::Check { answer } => answer.is_closed(),
+            Self::Held { answer } => answer.is_closed(),
         }
     }
 }
@@ -91,6 +93,7 @@ impl Owner {
             Job::Claim { partitions, answer } => drop(answer.send(self.claim(&partitions))),
             Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
             Job::Check { answer } => drop(answer.send(preview(&self.file))),
+            Job::Held { answer } => drop(answer.send(held(&self.file))),
         }
     }
 
