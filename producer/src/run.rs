@@ -26,7 +26,7 @@ use crate::apple::client::AppleDirectory;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
-use crate::ledger::{Cluster, Codecs};
+use crate::ledger::{Cluster, Codecs, Topics};
 use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
@@ -96,7 +96,8 @@ pub async fn prepare(connection: &Connection, registry: RegistryClient) -> Resul
 pub async fn connect(connection: &Connection, registry: RegistryClient) -> Result<Cluster, ProducerError> {
     let names = Names::new(connection.config().topic_prefix.clone());
     let codecs = Codecs::resolve(registry, &names).await.map_err(ProducerError::Schemas)?;
-    Ok(Cluster { connection: connection.clone(), names, codecs: Arc::new(codecs) })
+    let topics = Arc::new(Topics::new(&names));
+    Ok(Cluster { connection: connection.clone(), names, codecs: Arc::new(codecs), topics })
 }
 
 /// Serves every source until the token is cancelled; what ends one of them ends no other.
@@ -139,11 +140,16 @@ where
 {
     let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
     let mut tasks = JoinSet::new();
+    jobs.iter().for_each(|job| cluster.topics.expect(&job.settings.origin.org));
     for job in jobs {
         let source = source(setup, &cluster, job, shutdown.clone());
-        let part = source.part.clone();
+        let (org, topics, part) = (source.org().to_owned(), Arc::clone(&cluster.topics), source.part.clone());
         let work = work(source);
-        tasks.spawn(async move { work.await.inspect_err(|error| part.failed(chain(error).to_string())) });
+        tasks.spawn(async move {
+            let ended = work.await.inspect_err(|error| part.failed(chain(error).to_string()));
+            topics.forget(&org);
+            ended
+        });
     }
     let mut done = Vec::new();
     let mut worst: Option<ProducerError> = None;

@@ -8,6 +8,7 @@ mod lookups;
 mod organization;
 mod rig;
 mod scenarios;
+mod sharing;
 mod steps;
 mod takeover;
 mod trouble;

@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use windfall_runtime::kafka::Record;
-use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, Folded};
+use windfall_runtime::kafka::table::FoldProgress;
 use windfall_runtime::reader::Decoder;
 use windfall_schemas::device::{DeviceKey, DeviceValue};
 use windfall_schemas::envelope::Envelope;
 use windfall_schemas::scan::{ScanKey, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
-use windfall_schemas::topic::{CHANGE_PARTITIONS, SINGLE_PARTITION};
 
 use super::hidden::{self, Hidden, Place};
-use super::{Cluster, Found, LedgerError};
+use super::{Cluster, Found, LedgerError, shared};
 use crate::checkpoint::{Header, Part, Scans, State};
 use crate::fleet::{Event, Fleet, Known, Servers};
 use crate::memory::Memory;
@@ -23,26 +22,26 @@ use crate::memory::Memory;
 pub(super) async fn memory(
     cluster: &Cluster,
     org: &str,
-    report: impl Fn(&FoldProgress) + Send + Sync + Clone + 'static,
+    report: impl Fn(&FoldProgress),
 ) -> Result<(Found, BTreeMap<i32, i64>), LedgerError> {
-    let names = &cluster.names;
-    let (devices, device_ends) =
-        read::<Fleet>(cluster, Some(org), &names.devices(), CHANGE_PARTITIONS, report.clone()).await?;
-    let (servers, _) = read::<Servers>(cluster, Some(org), &names.servers(), SINGLE_PARTITION, report.clone()).await?;
-    let (scans, _) = read::<OneScans>(cluster, Some(org), &names.scans(), SINGLE_PARTITION, report).await?;
+    let topics = &cluster.topics;
+    let devices = topics.devices.take(cluster, org, &report).await?;
+    let servers = topics.servers.take(cluster, org, &report).await?;
+    let scans = topics.scans.take(cluster, org, &report).await?;
     let hidden = Hidden {
-        devices: devices.hidden,
-        servers: servers.hidden,
-        parts: scans.hidden,
+        devices: devices.state.hidden,
+        servers: servers.state.hidden,
+        parts: scans.state.hidden,
         passed_over: devices.passed_over + servers.passed_over + scans.passed_over,
     };
-    let memory = Memory { fleet: devices.state, servers: servers.state, scans: scans.state.0 };
+    let records = devices.records + servers.records + scans.records;
+    let memory = Memory { fleet: devices.state.known, servers: servers.state.known, scans: scans.state.known };
     let (known, seen) = (memory.fleet.len() + hidden.devices.len(), memory.scans.devices.as_ref().map_or(0, written));
     let known = u64::try_from(known).unwrap_or(u64::MAX);
     if has_lost(known, seen) {
-        return Err(LedgerError::Lost { topic: names.devices(), org: org.to_owned(), known, seen });
+        return Err(LedgerError::Lost { topic: cluster.names.devices(), org: org.to_owned(), known, seen });
     }
-    Ok((Found { memory, hidden }, device_ends))
+    Ok((Found { memory, hidden, records }, devices.next_offsets))
 }
 
 /// How many devices a complete scan has written, or found as they were written before; an incomplete one may count some twice.
@@ -60,12 +59,12 @@ fn has_lost(known: u64, seen: u64) -> bool {
 
 /// Reads the scan state of every organization.
 pub(crate) async fn all_scans(cluster: &Cluster) -> Result<BTreeMap<String, Scans>, LedgerError> {
-    let read = read::<AllScans>(cluster, None, &cluster.names.scans(), SINGLE_PARTITION, |_| ()).await;
-    Ok(read?.0.state.0)
+    let scans = shared::everyone::<Scans>(cluster, &cluster.names.scans()).await?;
+    Ok(scans.into_iter().map(|(org, taken)| (org, taken.known)).collect())
 }
 
-/// What a topic is folded into.
-trait Folds: Default + Send + 'static {
+/// What a topic is folded into, for one organization.
+pub(super) trait Folds: Default + Send + 'static {
     type Key: DeserializeOwned;
     type Value: DeserializeOwned;
     /// Returns the organization and the id that a key names.
@@ -122,11 +121,7 @@ fn standing<V>(known: Option<&Known<V>>, place: &Place) -> Event<V> {
     }
 }
 
-/// The scan state of one organization.
-#[derive(Default)]
-struct OneScans(Scans);
-
-impl Folds for OneScans {
+impl Folds for Scans {
     type Key = ScanKey;
     type Value = ScanValue;
 
@@ -135,79 +130,34 @@ impl Folds for OneScans {
     }
 
     fn take(&mut self, key: ScanKey, value: Option<ScanValue>) {
-        self.0.apply(&Part { key, value });
+        self.apply(&Part { key, value });
     }
 }
 
-/// The scan state of each organization.
+/// What was folded for one organization, and what could not be.
 #[derive(Default)]
-struct AllScans(BTreeMap<String, Scans>);
-
-impl Folds for AllScans {
-    type Key = ScanKey;
-    type Value = ScanValue;
-
-    fn names(key: &ScanKey) -> (&str, String) {
-        OneScans::names(key)
-    }
-
-    fn take(&mut self, key: ScanKey, value: Option<ScanValue>) {
-        self.0.entry(key.org.clone()).or_default().apply(&Part { key, value });
-    }
-}
-
-/// What was folded, and what could not be.
-#[derive(Default)]
-struct Taken<S> {
-    state: S,
-    hidden: BTreeMap<String, Place>,
-    passed_over: u64,
+pub(super) struct Taken<S> {
+    pub(super) known: S,
+    pub(super) hidden: BTreeMap<String, Place>,
 }
 
 impl<S: Folds> Taken<S> {
-    /// Folds a record of `org`, or of any organization; see [`super::hidden`] for what becomes of one that cannot be read.
-    fn take(&mut self, decoder: &Decoder, org: Option<&str>, key: S::Key, record: &Record) {
-        let (of, id) = S::names(&key);
-        if org.is_some_and(|org| org != of) {
-            return;
-        }
+    /// Folds a record; see [`super::hidden`] for what becomes of one that cannot be read.
+    pub(super) fn take(&mut self, decoder: &Decoder, key: S::Key, record: &Record) {
+        let (_, id) = S::names(&key);
         match decoder.value::<S::Value>(record) {
             Ok(value) => {
                 self.hidden.remove(&id);
-                self.state.take(key, value);
+                self.known.take(key, value);
             }
             Err(error) => {
                 hidden::tell(record, &id, &error);
                 let place = Place::of(record);
-                self.state.hide(&id, &place);
+                self.known.hide(&id, &place);
                 self.hidden.insert(id, place);
             }
         }
     }
-}
-
-async fn read<S: Folds>(
-    cluster: &Cluster,
-    org: Option<&str>,
-    topic: &str,
-    partitions: i32,
-    report: impl Fn(&FoldProgress) + Send + Sync + 'static,
-) -> Result<(Taken<S>, BTreeMap<i32, i64>), LedgerError> {
-    let (told, mut progress) = tokio::sync::watch::channel(FoldProgress::default());
-    let request = FoldRequest::whole(topic, 0..partitions).reporting(told);
-    let (decoder, org) = (cluster.codecs.decoder.clone(), org.map(str::to_owned));
-    let on_record = move |taken: &mut Taken<S>, key, record: &Record| taken.take(&decoder, org.as_deref(), key, record);
-    let telling = tokio::spawn(async move {
-        while progress.changed().await.is_ok() {
-            report(&progress.borrow_and_update());
-        }
-    });
-    let (decoder, empty) = (&cluster.codecs.decoder, (Taken::default(), BTreeMap::new()));
-    let folded = table::fold_keyed(&cluster.connection, decoder, request, empty, on_record).await;
-    telling.abort();
-    let Folded { state: (mut state, keys), next_offsets, .. } = folded?;
-    state.passed_over = keys.values().map(|keys| keys.passed_over).sum();
-    Ok((state, next_offsets))
 }
 
 /// Says how far a fold has come, and which open transaction of another's hides records from it.

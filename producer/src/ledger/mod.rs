@@ -9,6 +9,7 @@ mod codecs;
 mod error;
 mod fold;
 mod hidden;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use codecs::Codecs;
 pub use error::LedgerError;
 pub(crate) use fold::{all_scans, describe};
 pub use hidden::{Hidden, Place};
+pub use shared::Topics;
 
 use crate::checkpoint::Part;
 use crate::event::{self, Recorded};
@@ -42,6 +44,8 @@ pub struct Cluster {
     pub names: Names,
     /// The schemas, with the ids that the registry gave them.
     pub codecs: Arc<Codecs>,
+    /// What was read for sources that are not taken over yet.
+    pub topics: Arc<Topics>,
 }
 
 /// What a take-over has found.
@@ -51,6 +55,8 @@ pub struct Found {
     pub memory: Memory,
     /// What could not be read.
     pub hidden: Hidden,
+    /// How many records were read for it; what another source's take-over has read for both is not counted.
+    pub records: u64,
 }
 
 /// The writer of one organization.
@@ -71,7 +77,7 @@ impl Ledger {
         cluster: &Cluster,
         org: &str,
         input: Option<Input>,
-        report: impl Fn(&FoldProgress) + Send + Sync + Clone + 'static,
+        report: impl Fn(&FoldProgress),
     ) -> Result<(Self, Found), LedgerError> {
         let transactional_id = cluster.names.producer_group(org);
         let publisher = Publisher::start(&cluster.connection, &transactional_id).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tracing::info;
-use windfall_runtime::health::{Part, State};
+use windfall_runtime::health::State;
 use windfall_runtime::kafka::connection::SESSION_TIMEOUT;
 use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, GroupConsumer, GroupOptions, Revoked};
 use windfall_runtime::kafka::publisher::Input;
@@ -26,14 +26,15 @@ pub(super) enum Member {
 
 impl Member {
     /// Waits until the source is given to this process; returns what each of its transactions must carry.
-    pub(super) async fn assigned(&mut self, part: &Part) -> Result<Option<Input>, ConsumerError> {
+    pub(super) async fn assigned<D>(&mut self, source: &Source<D>) -> Result<Option<Input>, ConsumerError> {
         let Self::Joined(consumer) = self else { return Ok(None) };
         loop {
             match consumer.next().await {
                 Event::Assigned(assignment) if assignment.partitions.is_empty() => {
                     info!(group = consumer.group().name(), "standing by: another process polls this source");
-                    part.clear("reason");
-                    part.state(State::Standby);
+                    source.cluster.topics.forget(source.org());
+                    source.part.clear("reason");
+                    source.part.state(State::Standby);
                 }
                 // Nothing is ever read, so the assignment's own epoch stays the present one.
                 Event::Assigned(assignment) => {

@@ -228,7 +228,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Err(Interruption::Stopped),
-            assigned = member.assigned(&self.part) => assigned.map_err(Interruption::Membership),
+            assigned = member.assigned(self) => assigned.map_err(Interruption::Membership),
             () = tokio::time::sleep(joined_within) => {
                 let members = format!("its group has not given it to this run within {}s", joined_within.as_secs());
                 Err(Interruption::Fatal(self.at_work(members)))
@@ -256,6 +256,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         self.working.store(false, Ordering::Relaxed);
         warn!(source = self.org(), error = %chain(error), failures, "writer thrown away, taking over again");
         self.part.paused(format!("taking over again: {}", chain(error)));
+        self.cluster.topics.expect(self.org());
         let wait = Backoff::default().wait(failures, 0.5).max(VERDICT_WITHIN);
         tokio::select! {
             biased;

@@ -80,7 +80,7 @@ impl<'a, D: DeviceDirectory + 'static> Session<'a, D> {
         lasting: &'a Lasting<D>,
         directory: Arc<D>,
         ledger: Ledger,
-        Found { memory, hidden }: Found,
+        Found { memory, hidden, records: _ }: Found,
         confirmed_at: Instant,
     ) -> Result<Self, Interruption> {
         let topic = source.cluster.names.signals();

@@ -54,9 +54,10 @@ impl<D: DeviceDirectory + 'static> Source<D> {
             taken = Ledger::take_over(&self.cluster, self.org(), input, report) => taken?,
         };
         self.part.clear("take_over");
-        let Found { memory: Memory { fleet, scans, .. }, hidden } = &found;
+        let Found { memory: Memory { fleet, scans, .. }, hidden, records } = &found;
         let (devices, live, unreadable) = (fleet.len(), fleet.live(), hidden.len());
-        info!(source = self.org(), devices, live, unreadable, passed_over = hidden.passed_over, "taken over");
+        let passed_over = hidden.passed_over;
+        info!(source = self.org(), records, devices, live, unreadable, passed_over, "taken over");
         let directory = match lasting.directory.get() {
             Some(directory) => {
                 directory.merge(scans.limiter.as_ref().unwrap_or(&Default::default()));

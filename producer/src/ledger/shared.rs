@@ -1,0 +1,191 @@
+//! One reading of a topic for all sources of a process.
+//!
+//! Every source needs the records of its own organization, and all of them stand in the same topics. The first source that is
+//! taken over reads a topic for all that are expected; each other one reads only what has come since. The order of a take-over
+//! holds for each of them: a source has fenced its predecessor before it asks for the ends, and gets its state only when the
+//! reading has reached them.
+//!
+//! | organization | what is kept of it |
+//! | --- | --- |
+//! | expected: its source has started, or has thrown its writer away | its state as far as the topic was read |
+//! | taken: its source works | nothing; the source keeps it |
+//! | forgotten: its source stands by, or has ended | nothing; a take-over reads the topic from its beginning |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use windfall_runtime::kafka::Record;
+use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest, Folded, Keys};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION};
+
+use super::fold::{Folds, Taken};
+use super::{Cluster, LedgerError};
+use crate::checkpoint::Scans;
+use crate::fleet::{Fleet, Servers};
+
+/// The producer's topics, as far as sources that are not taken over yet need them.
+pub struct Topics {
+    pub(super) devices: Shared<Fleet>,
+    pub(super) servers: Shared<Servers>,
+    pub(super) scans: Shared<Scans>,
+}
+
+impl Topics {
+    pub(crate) fn new(names: &Names) -> Self {
+        Self {
+            devices: Shared::new(names.devices(), CHANGE_PARTITIONS),
+            servers: Shared::new(names.servers(), SINGLE_PARTITION),
+            scans: Shared::new(names.scans(), SINGLE_PARTITION),
+        }
+    }
+
+    /// Announces that the source of an organization will be taken over soon.
+    pub fn expect(&self, org: &str) {
+        self.devices.lock().expected.insert(org.to_owned());
+        self.servers.lock().expected.insert(org.to_owned());
+        self.scans.lock().expected.insert(org.to_owned());
+    }
+
+    /// Tells that it will not be.
+    pub fn forget(&self, org: &str) {
+        self.devices.lock().forget(org);
+        self.servers.lock().forget(org);
+        self.scans.lock().forget(org);
+    }
+}
+
+/// One topic.
+pub(super) struct Shared<S> {
+    topic: String,
+    partitions: i32,
+    /// Held by whoever reads.
+    turn: tokio::sync::Mutex<()>,
+    waiting: Mutex<Waiting<S>>,
+    /// How far the present reading has come, for all who wait for it.
+    progress: watch::Sender<FoldProgress>,
+}
+
+struct Waiting<S> {
+    expected: BTreeSet<String>,
+    read: Read<S>,
+}
+
+/// What was read of a topic up to `next_offsets`, for the organizations in `states` and for no other.
+struct Read<S> {
+    states: BTreeMap<String, Taken<S>>,
+    keys: BTreeMap<i32, Keys>,
+    next_offsets: BTreeMap<i32, i64>,
+}
+
+impl<S> Default for Read<S> {
+    fn default() -> Self {
+        Self { states: BTreeMap::new(), keys: BTreeMap::new(), next_offsets: BTreeMap::new() }
+    }
+}
+
+impl<S> Waiting<S> {
+    fn forget(&mut self, org: &str) {
+        self.expected.remove(org);
+        self.read.states.remove(org);
+    }
+}
+
+/// What a take-over gets of a topic.
+pub(super) struct Share<S> {
+    pub(super) state: Taken<S>,
+    /// Up to where the topic was read.
+    pub(super) next_offsets: BTreeMap<i32, i64>,
+    /// How many records were read for it; what another take-over has read is not counted again.
+    pub(super) records: u64,
+    /// How many records have keys that cannot be read.
+    pub(super) passed_over: u64,
+}
+
+impl<S: Folds> Shared<S> {
+    fn new(topic: String, partitions: i32) -> Self {
+        let waiting = Mutex::new(Waiting { expected: BTreeSet::new(), read: Read::default() });
+        Self { topic, partitions, turn: tokio::sync::Mutex::default(), waiting, progress: watch::Sender::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<S>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands an organization's state over, read to the ends that the topic has now or later. Its predecessor must be fenced.
+    pub(super) async fn take(
+        &self,
+        cluster: &Cluster,
+        org: &str,
+        report: impl Fn(&FoldProgress),
+    ) -> Result<Share<S>, LedgerError> {
+        let mut progress = self.progress.subscribe();
+        let mut reading = pin!(self.read(cluster, org));
+        loop {
+            tokio::select! {
+                share = &mut reading => return share,
+                Ok(()) = progress.changed() => report(&progress.borrow_and_update()),
+            }
+        }
+    }
+
+    async fn read(&self, cluster: &Cluster, org: &str) -> Result<Share<S>, LedgerError> {
+        let _turn = self.turn.lock().await;
+        let Read { states, keys, next_offsets } = self.lock().begin(org);
+        let request = match next_offsets.is_empty() {
+            true => FoldRequest::whole(&self.topic, 0..self.partitions),
+            false => FoldRequest::tail(&self.topic, &next_offsets),
+        };
+        let request = request.reporting(self.progress.clone());
+        let decoder = cluster.codecs.decoder.clone();
+        let on_record = move |states: &mut BTreeMap<String, Taken<S>>, key: S::Key, record: &Record| {
+            if let Some(state) = states.get_mut(S::names(&key).0) {
+                state.take(&decoder, key, record);
+            }
+        };
+        let decoder = &cluster.codecs.decoder;
+        let folded = table::fold_keyed(&cluster.connection, decoder, request, (states, keys), on_record).await?;
+        let Folded { state: (mut states, keys), next_offsets, records } = folded;
+        let passed_over = keys.values().map(|keys| keys.passed_over).sum();
+        let state = states.remove(org).unwrap_or_default();
+        self.lock().ended(org, Read { states, keys, next_offsets: next_offsets.clone() });
+        Ok(Share { state, next_offsets, records, passed_over })
+    }
+}
+
+impl<S: Folds> Waiting<S> {
+    /// Returns what is read already. An organization that is not part of it needs the whole topic, and then all others that
+    /// are expected get it as well. Where the reading fails, the next one begins anew.
+    fn begin(&mut self, org: &str) -> Read<S> {
+        self.expected.insert(org.to_owned());
+        let read = mem::take(&mut self.read);
+        if read.states.contains_key(org) {
+            return read;
+        }
+        let states = self.expected.iter().map(|org| (org.clone(), Taken::default())).collect();
+        Read { states, ..Read::default() }
+    }
+
+    fn ended(&mut self, org: &str, mut read: Read<S>) {
+        self.expected.remove(org);
+        read.states.retain(|org, _| self.expected.contains(org));
+        self.read = read;
+    }
+}
+
+/// Folds a topic for every organization that it names, and keeps nothing.
+pub(super) async fn everyone<S: Folds>(
+    cluster: &Cluster,
+    topic: &str,
+) -> Result<BTreeMap<String, Taken<S>>, LedgerError> {
+    let request = FoldRequest::whole(topic, 0..SINGLE_PARTITION);
+    let decoder = cluster.codecs.decoder.clone();
+    let on_record = move |states: &mut BTreeMap<String, Taken<S>>, key: S::Key, record: &Record| {
+        states.entry(S::names(&key).0.to_owned()).or_default().take(&decoder, key, record);
+    };
+    let empty = (BTreeMap::new(), BTreeMap::new());
+    let folded = table::fold_keyed(&cluster.connection, &cluster.codecs.decoder, request, empty, on_record).await?;
+    Ok(folded.state.0)
+}
