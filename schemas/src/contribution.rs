@@ -116,7 +116,7 @@ impl Collection {
             asset_id: row.required_text("asset_id")?,
             source: row.required_text("source")?,
             source_key: row.required_text("source_key")?,
-            fields: row.fields(self)?,
+            fields: row.fields(self.own())?,
             released: row.boolean("__released")?.unwrap_or(false),
             op: row.text("__op")?,
             kind: row.text("__kind")?,

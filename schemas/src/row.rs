@@ -245,19 +245,20 @@ impl<'c> RowReader<'c> {
         }
     }
 
-    /// Takes the collection's own fields, in its order.
-    pub(crate) fn fields(&mut self, collection: &Collection) -> Result<Vec<FieldValue>, WireError> {
-        collection
-            .fields()
-            .iter()
-            .map(|field| match (self.take(&field.name), field.kind) {
+    /// Takes the fields of these names and types.
+    pub(crate) fn fields<'f>(
+        &mut self,
+        fields: impl Iterator<Item = (&'f str, FieldType)>,
+    ) -> Result<Vec<FieldValue>, WireError> {
+        fields
+            .map(|(name, kind)| match (self.take(name), kind) {
                 (Raw::Null, _) => Ok(FieldValue::Null),
                 (Raw::Text(text), FieldType::String) => Ok(FieldValue::String(text)),
                 (Raw::Number(number), FieldType::Integer) => Ok(FieldValue::Integer(number)),
                 (Raw::Number(number), FieldType::Timestamp) => Ok(FieldValue::Timestamp(number)),
                 (Raw::Decimal(number), FieldType::Decimal) => Ok(FieldValue::Decimal(number)),
                 (Raw::Boolean(value), FieldType::Boolean) => Ok(FieldValue::Boolean(value)),
-                (_, kind) => Err(self.misfit(&field.name, kind.as_str())),
+                (_, kind) => Err(self.misfit(name, kind.as_str())),
             })
             .collect()
     }

@@ -17,12 +17,11 @@ use windfall_schemas::asset::{
 };
 use windfall_schemas::wire::Codec;
 use windfall_services::{Postgres, PostgresOptions};
-use windfall_sink::apply_path::{ApplyPath, values};
-use windfall_sink::asset::Field;
+use windfall_sink::apply_path::ApplyPath;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::postgres::{Address, PostgresStore};
 use windfall_sink::store::{AssetStore, Identity};
-use windfall_sink::table::{ColumnKind, Table, TableName};
+use windfall_sink::table::{Table, TableName};
 
 /// The allocator of the command.
 #[global_allocator]
@@ -125,11 +124,11 @@ impl Bare {
         let own = ["\"__deleted\"", "\"__generation\"", "\"__partition\"", "\"__offset\""].map(str::to_owned);
         let columns: Vec<String> = names.iter().cloned().chain(own).collect();
         let kind = |kind| match kind {
-            ColumnKind::Text => "text",
-            ColumnKind::Long => "bigint",
-            ColumnKind::Double => "double precision",
-            ColumnKind::Boolean => "boolean",
-            ColumnKind::Timestamp => "timestamptz",
+            FieldType::String => "text",
+            FieldType::Integer => "bigint",
+            FieldType::Decimal => "double precision",
+            FieldType::Boolean => "boolean",
+            FieldType::Timestamp => "timestamptz",
         };
         let kinds = ["text"].into_iter().chain(table.columns.iter().map(|column| kind(column.kind)));
         let kinds = kinds.chain(["text", "bigint", "integer", "bigint"]);
@@ -149,21 +148,21 @@ impl Bare {
     }
 
     /// Lays out the arrays; not part of what is measured for the bare loop.
-    fn arrays(&self, assets: &[(i64, AssetRecord)]) -> Vec<Array> {
+    fn arrays(&self, feed: &Feed, records: &[Record]) -> Vec<Array> {
         let mut arrays: Vec<Array> = self
             .table
             .columns
             .iter()
             .map(|column| match column.kind {
-                ColumnKind::Text => Array::Text(Vec::new()),
-                ColumnKind::Long => Array::Long(Vec::new()),
-                ColumnKind::Double => Array::Double(Vec::new()),
-                ColumnKind::Boolean => Array::Boolean(Vec::new()),
-                ColumnKind::Timestamp => Array::Time(Vec::new()),
+                FieldType::String => Array::Text(Vec::new()),
+                FieldType::Integer => Array::Long(Vec::new()),
+                FieldType::Decimal => Array::Double(Vec::new()),
+                FieldType::Boolean => Array::Boolean(Vec::new()),
+                FieldType::Timestamp => Array::Time(Vec::new()),
             })
             .collect();
-        for (_, asset) in assets {
-            let values = values(asset.clone()).expect("values");
+        for value in records.iter().filter_map(|record| record.value.as_ref()) {
+            let values = feed.collection.decode_row(&feed.value, value).expect("a record").values;
             assert_eq!(arrays.len(), values.len());
             for (array, value) in arrays.iter_mut().zip(values) {
                 push(array, value);
@@ -194,13 +193,15 @@ impl Bare {
     }
 }
 
-fn push(array: &mut Array, value: Field) {
+fn push(array: &mut Array, value: FieldValue) {
     match (array, value) {
-        (Array::Text(values), Field::Text(text)) => values.push(Some(text)),
-        (Array::Long(values), Field::Long(number)) => values.push(Some(number)),
-        (Array::Double(values), Field::Double(number)) => values.push(Some(number)),
-        (Array::Boolean(values), Field::Boolean(value)) => values.push(Some(value)),
-        (Array::Time(values), Field::Timestamp(at)) => values.push(Some(at)),
+        (Array::Text(values), FieldValue::String(text)) => values.push(Some(text)),
+        (Array::Long(values), FieldValue::Integer(number)) => values.push(Some(number)),
+        (Array::Double(values), FieldValue::Decimal(number)) => values.push(Some(number)),
+        (Array::Boolean(values), FieldValue::Boolean(value)) => values.push(Some(value)),
+        (Array::Time(values), FieldValue::Timestamp(millis)) => {
+            values.push(chrono::DateTime::from_timestamp_millis(millis));
+        }
         (Array::Text(values), _) => values.push(None),
         (Array::Long(values), _) => values.push(None),
         (Array::Double(values), _) => values.push(None),
@@ -242,7 +243,7 @@ impl Bench {
         let assets: Vec<(i64, AssetRecord)> =
             (from..from + BATCH).map(|offset| (offset, self.feed.asset(offset))).collect();
         let records = self.feed.records(&assets);
-        let arrays = self.bare.arrays(&assets);
+        let arrays = self.bare.arrays(&self.feed, &records);
         if (from / BATCH) % 2 == 0 {
             let bare = self.bare(&assets, &arrays).await;
             (self.framed(records).await, bare)

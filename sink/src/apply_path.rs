@@ -2,11 +2,10 @@
 
 use windfall_runtime::kafka::Record;
 use windfall_runtime::registry::RegistryClient;
-use windfall_schemas::asset::{AssetRecord, Collection};
+use windfall_schemas::asset::Collection;
 
-use crate::asset::{Content, Field};
 use crate::config::DlqConfig;
-use crate::record::{AssetReader, Refused, content};
+use crate::record::{AssetReader, Refused};
 use crate::store::{Applied, AssetStore, Source, StoreError};
 use crate::work::Work;
 use crate::writer::{DeadLetters, Halt, Writer};
@@ -59,18 +58,6 @@ impl<S: AssetStore> ApplyPath<S> {
             applied += self.writer.step(&mut work).await.map_err(said)?.applied;
         }
         Ok(applied)
-    }
-}
-
-/// The values of a flat record in the order of its table's columns.
-///
-/// # Errors
-/// When a value is none that can be stored.
-pub fn values(record: AssetRecord) -> Result<Vec<Field>, Source> {
-    match content(record) {
-        Ok((Content::Record { fields, .. }, _)) => Ok(fields),
-        Ok((Content::Tombstone, _)) => Ok(Vec::new()),
-        Err(refused) => Err(refused.message.into()),
     }
 }
 

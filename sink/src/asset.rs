@@ -1,6 +1,6 @@
 //! One change of one asset, as a store takes it.
 
-use chrono::{DateTime, Utc};
+pub use windfall_schemas::asset::FieldValue;
 
 /// One record of `assets.<collection>`, ready to be stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,27 +21,10 @@ pub enum Content {
     /// The whole asset. `deleted` is the record's `__deleted`.
     Record {
         /// One value for each of the table's columns, in their order.
-        fields: Vec<Field>,
+        fields: Vec<FieldValue>,
         /// True when the asset is gone and this is its last image.
         deleted: bool,
     },
     /// No value: the asset is gone.
     Tombstone,
-}
-
-/// One value of one column.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Field {
-    /// No value.
-    Null,
-    /// Text.
-    Text(String),
-    /// A whole number.
-    Long(i64),
-    /// A decimal number.
-    Double(f64),
-    /// True or false.
-    Boolean(bool),
-    /// A moment.
-    Timestamp(DateTime<Utc>),
 }

@@ -5,48 +5,10 @@ use windfall_runtime::kafka::Record;
 use windfall_runtime::kafka::dead_letters::RefusedAt;
 use windfall_runtime::reader::{Decoder, Unreadable};
 use windfall_runtime::registry::{RegistryClient, RegistryError};
-use windfall_schemas::asset::{AssetKey, AssetMeta, AssetRecord, Collection, FieldValue};
+use windfall_schemas::asset::{AssetKey, Collection};
 use windfall_schemas::topic::value_subject;
 
-use crate::asset::{AssetChange, Content, Field};
-use crate::table::{ColumnKind, Table, TableError, TableName};
-
-impl Table {
-    /// Makes the table of a collection: a column for each field that its flat record has, as the record's schema names them.
-    ///
-    /// # Errors
-    /// When a field's name is too long for a column.
-    pub fn of_collection(name: TableName, collection: &Collection) -> Result<Self, TableError> {
-        let schema: serde_json::Value = serde_json::from_str(&collection.value_schema())
-            .map_err(|error| TableError::Schema { why: error.to_string() })?;
-        let fields = schema["fields"].as_array().map_or(&[][..], Vec::as_slice);
-        let field = |field: &'_ serde_json::Value| -> Result<(String, ColumnKind), TableError> {
-            let name = field["name"].as_str().unwrap_or_default();
-            let kind = column_kind(&field["type"])
-                .ok_or_else(|| TableError::Schema { why: format!("`{name}` has a type that no column has") })?;
-            Ok((name.to_owned(), kind))
-        };
-        let fields = fields.iter().map(field).collect::<Result<Vec<_>, _>>()?;
-        Self::of_fields(name, fields.iter().map(|(name, kind)| (name.as_str(), *kind)))
-    }
-}
-
-/// The column's type for a field's type in Avro.
-fn column_kind(schema: &serde_json::Value) -> Option<ColumnKind> {
-    match schema {
-        serde_json::Value::Array(branches) => column_kind(branches.iter().find(|branch| *branch != "null")?),
-        serde_json::Value::Object(schema) if schema.get("logicalType")? == "timestamp-millis" => {
-            Some(ColumnKind::Timestamp)
-        }
-        schema => match schema.as_str()? {
-            "string" => Some(ColumnKind::Text),
-            "long" => Some(ColumnKind::Long),
-            "double" => Some(ColumnKind::Double),
-            "boolean" => Some(ColumnKind::Boolean),
-            _ => None,
-        },
-    }
-}
+use crate::asset::{AssetChange, Content, FieldValue};
 
 /// Why a record was refused: what its dead letter says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +31,15 @@ pub(crate) struct Read {
 pub(crate) struct AssetReader {
     collection: Collection,
     decoder: Decoder,
+    /// Place of the source's time among the columns.
+    observed: Option<usize>,
 }
 
 impl AssetReader {
     /// `topic` is the topic of the collection's records.
     pub(crate) fn new(collection: Collection, registry: RegistryClient, topic: &str) -> Self {
-        Self { collection, decoder: Decoder::new(registry, value_subject(topic)) }
+        let observed = collection.columns().position(|(name, _)| name == "__source_ts_ms");
+        Self { collection, decoder: Decoder::new(registry, value_subject(topic)), observed }
     }
 
     /// Asks for the schemas of the records, as [`Decoder::learn`]; to be called before they are read.
@@ -92,12 +57,17 @@ impl AssetReader {
         };
         let refused = refused(RefusedAt::Value);
         let (codec, _) = self.decoder.codec(value, None).map_err(&refused)?;
-        let found = self.collection.decode_asset(&codec, value).map_err(|error| refused(error.into()))?;
-        if found.asset_id != asset_id {
+        let row = self.collection.decode_row(&codec, value).map_err(|error| refused(error.into()))?;
+        if row.asset_id != asset_id {
             let message = "the value names another asset than the key".to_owned();
             return Err(Refused { stage: RefusedAt::Value, kind: "key_mismatch".to_owned(), message });
         }
-        let (content, observed_ms) = content(found)?;
+        row.values.iter().try_for_each(storable)?;
+        let observed_ms = match self.observed.and_then(|place| row.values.get(place)) {
+            Some(FieldValue::Integer(millis)) => Some(*millis),
+            _ => None,
+        };
+        let content = Content::Record { fields: row.values, deleted: row.deleted };
         Ok(Read { change: AssetChange { asset_id, partition, offset, content }, observed_ms })
     }
 }
@@ -106,70 +76,30 @@ fn refused(stage: RefusedAt) -> impl Fn(Unreadable) -> Refused {
     move |why| Refused { stage, kind: why.kind().to_owned(), message: why.to_string() }
 }
 
-/// Puts the values into the order of [`Table::of_collection`]'s columns.
-pub(crate) fn content(record: AssetRecord) -> Result<(Content, Option<i64>), Refused> {
-    let AssetRecord { asset_id: _, fields: own, deleted, version, meta } = record;
-    let AssetMeta {
-        op,
-        kind,
-        org,
-        device_id,
-        source_ts_ms,
-        ts_ms,
-        event_id,
-        fingerprint,
-        identifier,
-        mapping,
-        sources,
-    } = meta;
-    let mut fields = own.into_iter().map(field).collect::<Result<Vec<_>, _>>()?;
-    let text = |value: Option<String>| value.map_or(Field::Null, Field::Text);
-    let long = |value: Option<i64>| value.map_or(Field::Null, Field::Long);
-    fields.extend([
-        text(op),
-        text(kind),
-        text(org),
-        text(device_id),
-        long(source_ts_ms),
-        long(ts_ms),
-        text(event_id),
-        text(fingerprint),
-        long(Some(version)),
-        text(identifier),
-        text(mapping),
-        text(sources),
-    ]);
-    Ok((Content::Record { fields, deleted }, source_ts_ms))
-}
-
-fn field(value: FieldValue) -> Result<Field, Refused> {
-    Ok(match value {
-        FieldValue::Null => Field::Null,
-        FieldValue::String(text) => Field::Text(text),
-        FieldValue::Integer(number) => Field::Long(number),
-        FieldValue::Decimal(number) => Field::Double(number),
-        FieldValue::Boolean(value) => Field::Boolean(value),
-        FieldValue::Timestamp(millis) => {
-            Field::Timestamp(DateTime::from_timestamp_millis(millis).ok_or_else(|| Refused {
-                stage: RefusedAt::Value,
-                kind: "timestamp_range".to_owned(),
-                message: format!("{millis} milliseconds is no moment that can be written"),
-            })?)
-        }
-    })
+/// Refuses a value that no store can write.
+fn storable(value: &FieldValue) -> Result<(), Refused> {
+    match value {
+        FieldValue::Timestamp(millis) if DateTime::from_timestamp_millis(*millis).is_none() => Err(Refused {
+            stage: RefusedAt::Value,
+            kind: "timestamp_range".to_owned(),
+            message: format!("{millis} milliseconds is no moment that can be written"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::{Table, TableName};
     use windfall_runtime::kafka::Headers;
     use windfall_runtime::registry::embedded::EmbeddedRegistry;
-    use windfall_schemas::asset::{DEVICES_VALUE_SCHEMA, Field as CollectionField, FieldType};
+    use windfall_schemas::asset::{AssetMeta, AssetRecord, DEVICES_VALUE_SCHEMA, Field, FieldType};
     use windfall_schemas::wire::Codec;
 
     fn collection() -> Collection {
         let fields = [("color", FieldType::String), ("bought_at", FieldType::Timestamp)];
-        Collection::new("devices", fields.map(|(name, kind)| CollectionField::new(name, kind)).to_vec()).unwrap()
+        Collection::new("devices", fields.map(|(name, kind)| Field::new(name, kind)).to_vec()).unwrap()
     }
 
     /// A reader, and the codecs of key and value.
@@ -244,12 +174,12 @@ mod tests {
         assert_eq!(fields.len(), table.columns.len());
         for (column, value) in table.columns.iter().zip(fields) {
             let expected = match column.name.as_str() {
-                "color" => Field::Text("Silver".to_owned()),
-                "bought_at" => Field::Timestamp(DateTime::from_timestamp_millis(1_000).unwrap()),
-                "__source_ts_ms" => Field::Long(101),
-                "__ts_ms" => Field::Long(102),
-                "__version" => Field::Long(7),
-                name => Field::Text(name.to_owned()),
+                "color" => FieldValue::String("Silver".to_owned()),
+                "bought_at" => FieldValue::Timestamp(1_000),
+                "__source_ts_ms" => FieldValue::Integer(101),
+                "__ts_ms" => FieldValue::Integer(102),
+                "__version" => FieldValue::Integer(7),
+                name => FieldValue::String(name.to_owned()),
             };
             assert_eq!(value, expected, "{}", column.name);
         }

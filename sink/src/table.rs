@@ -3,6 +3,8 @@
 use std::fmt;
 
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
+use windfall_schemas::asset::Collection;
+pub use windfall_schemas::asset::FieldType;
 
 /// Longest name that PostgreSQL keeps whole; a longer one would be cut without an error, and two could become one.
 const NAME_LIMIT: usize = 63;
@@ -81,28 +83,13 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The type of a column, before a store gives it its own name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnKind {
-    /// Text.
-    Text,
-    /// A whole number of 64 bits.
-    Long,
-    /// A decimal number of 64 bits.
-    Double,
-    /// True or false.
-    Boolean,
-    /// A moment, in UTC.
-    Timestamp,
-}
-
 /// A column made from a field of the collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// The field's name.
     pub name: Name,
     /// The field's type.
-    pub kind: ColumnKind,
+    pub kind: FieldType,
 }
 
 /// The table of one collection: its name and, in the flat record's order, one column for each field.
@@ -117,13 +104,21 @@ pub struct Table {
 }
 
 impl Table {
+    /// Makes the table of a collection: a column for each field that its flat record has, by the record's names.
+    ///
+    /// # Errors
+    /// When a field's name is too long for a column.
+    pub fn of_collection(name: TableName, collection: &Collection) -> Result<Self, TableError> {
+        Self::of_fields(name, collection.columns())
+    }
+
     /// Makes the table of the flat record whose fields are given by name and type.
     ///
     /// # Errors
     /// When a field's name is not a legal column name or stands twice.
     pub fn of_fields<'a>(
         name: TableName,
-        fields: impl IntoIterator<Item = (&'a str, ColumnKind)>,
+        fields: impl IntoIterator<Item = (&'a str, FieldType)>,
     ) -> Result<Self, TableError> {
         let mut columns: Vec<Column> = Vec::new();
         for (field, kind) in fields {
@@ -155,12 +150,6 @@ pub enum TableError {
         /// The column.
         name: Name,
     },
-    /// The flat record's schema says nothing that a table can be made of.
-    #[error("the collection's flat record makes no table: {why}")]
-    Schema {
-        /// What is wrong.
-        why: String,
-    },
 }
 
 impl Diagnose for TableError {
@@ -170,9 +159,6 @@ impl Diagnose for TableError {
                 "use lower-case letters, digits and underscores, at most 63, not beginning with a digit; `schema.table` for a table elsewhere than in `public`"
             }
             Self::Twice { .. } => "rename one of the two fields in the collection's file",
-            Self::Schema { .. } => {
-                "report this with the collection's file: it has a field of a type that no store knows"
-            }
         })
     }
 }

@@ -223,7 +223,7 @@ mod tests {
     use windfall_runtime::kafka::Headers;
 
     use super::*;
-    use crate::asset::{AssetChange, Content, Field};
+    use crate::asset::{AssetChange, Content, FieldValue};
     use crate::record::Read;
     use crate::store::Cause;
     use crate::store::memory::{Fault, Memory, MemoryStore};
@@ -259,7 +259,7 @@ mod tests {
 
     async fn bench(window: u32, threshold: u32) -> Bench {
         let memory = Memory::default();
-        memory.poison(Field::Text(POISON.to_owned()));
+        memory.poison(FieldValue::String(POISON.to_owned()));
         let letters = Letters { memory: memory.clone(), sent: Arc::default(), refuse: Arc::default() };
         let dlq = DlqConfig { nack_window: NonZeroU32::new(window).unwrap(), nack_threshold: threshold };
         let mut writer = Writer::new(memory.open("assets", "assets.devices"), letters.clone(), &dlq);
@@ -277,7 +277,7 @@ mod tests {
             value: None,
             headers: Headers::new(),
         };
-        let content = Content::Record { fields: vec![Field::Text(color.to_owned())], deleted: false };
+        let content = Content::Record { fields: vec![FieldValue::String(color.to_owned())], deleted: false };
         let change = AssetChange { asset_id: format!("a{offset}"), partition: 0, offset, content };
         (record, Ok(Read { change, observed_ms: None }))
     }

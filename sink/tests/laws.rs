@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use windfall_sink::asset::{AssetChange, Content};
 use windfall_sink::store::{AssetStore, StoreError};
-use windfall_sink::table::{ColumnKind, Name, Table, TableName};
+use windfall_sink::table::{FieldType, Name, Table, TableName};
 
 use crate::conformance::span;
 use crate::subjects::{MemorySubject, Seen, SqliteSubject, Subject, fields};
@@ -56,7 +56,7 @@ fn model(log: &[AssetChange]) -> BTreeMap<String, Seen> {
         match content {
             Content::Record { fields, deleted } => {
                 let color = match &fields[0] {
-                    windfall_sink::asset::Field::Text(color) => Some(color.clone()),
+                    windfall_sink::asset::FieldValue::String(color) => Some(color.clone()),
                     _ => None,
                 };
                 rows.insert(asset_id.clone(), (color, *deleted, guard));
@@ -126,7 +126,7 @@ proptest! {
         prop_assert_eq!(Name::parse(&name).is_ok(), legal, "{:?}", name);
         let own = ["asset_id", "collection", "__deleted", "__generation", "__partition", "__offset", "__written_at"];
         if !own.contains(&name.as_str()) {
-            let table = Table::of_fields(TableName::parse("assets").unwrap(), [(name.as_str(), ColumnKind::Text)]);
+            let table = Table::of_fields(TableName::parse("assets").unwrap(), [(name.as_str(), FieldType::String)]);
             prop_assert_eq!(table.is_ok(), legal);
         }
     }

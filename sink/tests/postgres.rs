@@ -1,11 +1,11 @@
 //! What only a real PostgreSQL can show.
 
 use windfall_services::{Postgres, PostgresOptions};
-use windfall_sink::asset::{AssetChange, Content, Field};
+use windfall_sink::asset::{AssetChange, Content, FieldValue};
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::postgres::{Address, PostgresStore};
 use windfall_sink::store::{Applied, AssetStore, Cause, Refusal, Span, StoreError};
-use windfall_sink::table::{ColumnKind, Table, TableName};
+use windfall_sink::table::{FieldType, Table, TableName};
 
 use crate::conformance::{deleted, record, span, tombstone};
 use crate::subjects::{PostgresSubject, Subject, connect, fields, identity};
@@ -32,7 +32,7 @@ async fn every_type_arrives_as_it_was_sent() {
         asset_id: "empty".to_owned(),
         partition: 0,
         offset: 1,
-        content: Content::Record { fields: vec![Field::Null; 5], deleted: false },
+        content: Content::Record { fields: vec![FieldValue::Null; 5], deleted: false },
     };
     store.apply(&[record("a", 0, 0, "red"), empty], &[span(0, 0, 2)]).await.unwrap();
     let query = format!(
@@ -56,14 +56,14 @@ async fn what_the_server_cannot_hold_is_the_records_fault() {
     let subject = PostgresSubject::new().await;
     let mut store = claimed(&subject).await;
     let mut far = fields("red");
-    far[3] = Field::Timestamp(chrono::DateTime::<chrono::Utc>::MIN_UTC);
+    far[3] = FieldValue::Timestamp(chrono::DateTime::<chrono::Utc>::MIN_UTC.timestamp_millis());
     let mut mistyped = fields("red");
-    mistyped[1] = Field::Text("not a number".to_owned());
+    mistyped[1] = FieldValue::String("not a number".to_owned());
     let bad = [
         ("nul", Content::Record { fields: fields("a\0b"), deleted: false }),
         ("far", Content::Record { fields: far, deleted: false }),
         ("mistyped", Content::Record { fields: mistyped, deleted: false }),
-        ("short", Content::Record { fields: vec![Field::Null], deleted: false }),
+        ("short", Content::Record { fields: vec![FieldValue::Null], deleted: false }),
         ("index", Content::Record { fields: fields("red"), deleted: false }),
     ];
     for (name, content) in bad {
@@ -231,7 +231,7 @@ async fn evolve_adds_a_column_and_keeps_the_rows() {
     store.apply(&[record("a", 0, 0, "red")], &[span(0, 0, 1)]).await.unwrap();
     drop(store);
     let wider = || {
-        let fields = [("color", ColumnKind::Text), ("cost", ColumnKind::Double), ("site", ColumnKind::Text)];
+        let fields = [("color", FieldType::String), ("cost", FieldType::Decimal), ("site", FieldType::String)];
         Table::of_fields(TableName::parse(&format!("{}.assets", subject.schema)).unwrap(), fields).unwrap()
     };
     let error = subject.with("assets", wider(), SchemaMode::Validate).claim(&[0]).await.unwrap_err();
@@ -242,7 +242,7 @@ async fn evolve_adds_a_column_and_keeps_the_rows() {
     let mut store = subject.with("assets", wider(), SchemaMode::Evolve);
     store.claim(&[0]).await.unwrap();
     let content = Content::Record {
-        fields: vec![Field::Text("blue".to_owned()), Field::Null, Field::Text("Ulm".to_owned())],
+        fields: vec![FieldValue::String("blue".to_owned()), FieldValue::Null, FieldValue::String("Ulm".to_owned())],
         deleted: false,
     };
     let change = AssetChange { asset_id: "b".to_owned(), partition: 0, offset: 1, content };

@@ -3,7 +3,7 @@
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::sqlite::SqliteStore;
 use windfall_sink::store::{AssetStore, Cause, Refusal, StoreError};
-use windfall_sink::table::{ColumnKind, Table, TableName};
+use windfall_sink::table::{FieldType, Table, TableName};
 
 use crate::conformance::{record, span};
 use crate::subjects::{SqliteSubject, Subject, table};
@@ -80,16 +80,16 @@ async fn evolve_adds_columns_validate_names_them_and_a_clash_is_refused() {
     let subject = SqliteSubject::new().await;
     drop(filled(&subject).await);
     let with = |kind| {
-        let fields = [("color", ColumnKind::Text), ("site", kind)];
+        let fields = [("color", FieldType::String), ("site", kind)];
         Table::of_fields(TableName::parse("assets").unwrap(), fields).unwrap()
     };
-    let error = subject.with("assets", with(ColumnKind::Text), SchemaMode::Validate).claim(&[0]).await.unwrap_err();
+    let error = subject.with("assets", with(FieldType::String), SchemaMode::Validate).claim(&[0]).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::Refused(Refusal::Shape { remedy, .. }) if remedy.contains("add column \"site\"")),
         "{error:?}"
     );
-    subject.with("assets", with(ColumnKind::Text), SchemaMode::Evolve).claim(&[0]).await.unwrap();
-    let error = subject.with("assets", with(ColumnKind::Long), SchemaMode::Evolve).claim(&[0]).await.unwrap_err();
+    subject.with("assets", with(FieldType::String), SchemaMode::Evolve).claim(&[0]).await.unwrap();
+    let error = subject.with("assets", with(FieldType::Integer), SchemaMode::Evolve).claim(&[0]).await.unwrap_err();
     assert!(matches!(&error, StoreError::Refused(Refusal::Shape { remedy, .. }) if remedy.is_empty()), "{error:?}");
     assert_eq!(subject.rows().await.len(), 1);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, NoTls};
-use windfall_sink::asset::Field;
+use windfall_sink::asset::FieldValue;
 use windfall_sink::config::SchemaMode;
 use windfall_sink::store::memory::{Memory, MemoryStore};
 use windfall_sink::store::postgres::{Address, Deadlines, PostgresStore};
@@ -41,13 +41,13 @@ impl Subject for MemorySubject {
     }
 
     async fn poison(&self, color: &str) -> bool {
-        self.0.poison(Field::Text(color.to_owned()));
+        self.0.poison(FieldValue::String(color.to_owned()));
         true
     }
 
     async fn rows(&self) -> BTreeMap<String, Seen> {
-        let color = |fields: &[Field]| match &fields[0] {
-            Field::Text(color) => Some(color.clone()),
+        let color = |fields: &[FieldValue]| match &fields[0] {
+            FieldValue::String(color) => Some(color.clone()),
             _ => None,
         };
         self.0.rows().into_iter().map(|(id, row)| (id, (color(&row.fields), row.deleted, row.guard))).collect()

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use windfall_schemas::asset::FieldType;
 use windfall_schemas::device::{self, DeviceValue};
 use windfall_schemas::envelope::{Envelope, Op, Source};
 use windfall_schemas::wire::Codec;
@@ -11,17 +12,17 @@ use windfall_transformer::asset::Asset;
 use windfall_transformer::contribution::{SourceRecord, map};
 use windfall_transformer::event::SourceEvent;
 use windfall_transformer::links::Position;
-use windfall_transformer::mapping::source::{DecodedRow, Kind};
+use windfall_transformer::mapping::source::DecodedRow;
 use windfall_transformer::{LoadedCollection, Value, load_collections};
 
 /// A device with every field filled.
 fn full(loaded: &LoadedCollection, offset: i64) -> SourceRecord {
     let fields = loaded.mappings[0].program.table().fields.iter().map(|field| {
         let value = match field.kind {
-            Kind::Text if field.name == "serial_number" => Value::Text(format!("SIM{offset:07}")),
-            Kind::List => Value::List(vec!["352099001761481".into(), "352099001761499".into()]),
-            Kind::Boolean => Value::Boolean(true),
-            Kind::Timestamp | Kind::Integer => Value::Integer(1_795_000_000_000),
+            _ if field.list => Value::List(vec!["352099001761481".into(), "352099001761499".into()]),
+            FieldType::String if field.name == "serial_number" => Value::Text(format!("SIM{offset:07}")),
+            FieldType::Boolean => Value::Boolean(true),
+            FieldType::Timestamp | FieldType::Integer => Value::Integer(1_795_000_000_000),
             _ => Value::Text(format!("value of {}", field.name)),
         };
         (field.name.as_str().into(), value)

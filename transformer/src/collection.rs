@@ -7,7 +7,6 @@ use windfall_schemas::topic::Table;
 
 use crate::identity::{Rules, Shape};
 use crate::mapping::parse::Reader;
-use crate::mapping::source::Kind;
 use crate::mapping::yaml::{self, Node};
 use crate::merge::{Choice, MergeRule};
 use crate::problem::{At, Place, Problems, did_you_mean};
@@ -19,8 +18,6 @@ pub struct CompiledCollection {
     pub name: String,
     /// Its fields and schemas.
     pub schema: Collection,
-    /// The fields as mappings see them, in the same order.
-    pub targets: Vec<Target>,
     /// How assets are named.
     pub identity: Arc<Rules>,
     /// For each field how contributions are merged; `None`: the first in rank gives it.
@@ -47,17 +44,6 @@ impl CompiledCollection {
         }
         problems
     }
-}
-
-/// A field of a collection as mappings see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The name.
-    pub name: String,
-    /// The type.
-    pub kind: Kind,
-    /// Whether every record must have it.
-    pub required: bool,
 }
 
 const KEYS: [&str; 4] = ["collection", "fields", "identify_by", "merge"];
@@ -92,14 +78,6 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
     };
     let identity = reader.identity(&fields, &identify_by);
     let merge = reader.merge_rules(&fields, merge);
-    let targets = fields
-        .iter()
-        .map(|field| Target {
-            name: field.value.name.clone(),
-            kind: kind_of(field.value.kind),
-            required: field.value.required,
-        })
-        .collect();
     let places: Vec<Place> = fields.iter().map(|field| field.place).collect();
     let plain: Vec<Field> = fields.into_iter().map(|field| field.value).collect();
     let names: Vec<String> = plain.iter().map(|field| field.name.clone()).collect();
@@ -107,7 +85,6 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
         Ok(schema) => reader.problems.or(CompiledCollection {
             name: name.value,
             schema,
-            targets,
             identity: Arc::new(identity),
             merge,
             fingerprint: xxhash_rust::xxh3::xxh3_64(text.as_bytes()),
@@ -123,18 +100,6 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
             }
             Err(reader.problems.or(()).err().unwrap_or_default())
         }
-    }
-}
-
-/// The kind that mappings give to a field of this type.
-#[must_use]
-pub fn kind_of(field: FieldType) -> Kind {
-    match field {
-        FieldType::String => Kind::Text,
-        FieldType::Integer => Kind::Integer,
-        FieldType::Decimal => Kind::Decimal,
-        FieldType::Boolean => Kind::Boolean,
-        FieldType::Timestamp => Kind::Timestamp,
     }
 }
 
@@ -177,11 +142,7 @@ impl Reader<'_> {
         if field.unique && field.kind != FieldType::String {
             self.fault(
                 place,
-                format!(
-                    "the field `{}` is unique, so it must be a string, not {}",
-                    name.value,
-                    kind_of(field.kind).named()
-                ),
+                format!("the field `{}` is unique, so it must be a string, not {}", name.value, field.kind.named()),
             );
         }
         Some(field)
@@ -312,10 +273,7 @@ impl Reader<'_> {
             );
         }
         if rule.choice == Choice::Union && field.kind != FieldType::String {
-            self.fault(
-                place,
-                format!("`union` makes a list in a string, but `{name}` is {}", kind_of(field.kind).named()),
-            );
+            self.fault(place, format!("`union` makes a list in a string, but `{name}` is {}", field.kind.named()));
         }
     }
 

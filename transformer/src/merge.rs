@@ -85,7 +85,7 @@ pub fn merge<'a>(
             None => Chosen { value: value(first, position).clone(), source_key: None },
             Some(rule) => choose(rule, &ranked, position),
         };
-        let name = &collection.targets[position].name;
+        let name = &collection.schema.fields()[position].name;
         if let Some(source_key) = chosen.source_key.filter(|source_key| *source_key != first.source_key) {
             sources.insert(name.as_str(), source_key);
         }

@@ -138,7 +138,7 @@ async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionC
     let decoder = decoder(setup, loaded);
     contributions.guard::<ContributionKey>(&connection, &decoder, 0..CHANGE_PARTITIONS).await?;
     let sources: Vec<&str> = loaded.sources();
-    info!(collection = %name, ?sources, fields = loaded.collection.targets.len(), "collection prepared");
+    info!(collection = %name, ?sources, fields = loaded.collection.schema.fields().len(), "collection prepared");
     Ok(own)
 }
 

@@ -86,7 +86,7 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<O
 }
 
 fn contribution(collection: &CompiledCollection, said: Said) -> Contribution {
-    let mut fields = vec![FieldValue::Null; collection.targets.len()];
+    let mut fields = vec![FieldValue::Null; collection.schema.fields().len()];
     for (name, value) in said.fields {
         let position = collection.schema.position(&name).unwrap_or_else(|| panic!("no field `{name}`"));
         fields[position] = match value {

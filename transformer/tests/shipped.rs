@@ -60,7 +60,7 @@ fn every_field_of_the_shipped_collection_has_a_source() {
     let contribution = Contribution::default();
     assert!(contribution.fields.is_empty());
     let mapping = include_str!("../defaults/abm-devices.yaml");
-    for target in &loaded[0].collection.targets {
+    for target in loaded[0].collection.schema.fields() {
         assert!(mapping.contains(&format!("\n  {}: ", target.name)), "`{}` has no source", target.name);
     }
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use windfall_sink::asset::{AssetChange, Field};
+use windfall_sink::asset::{AssetChange, FieldValue};
 use windfall_sink::store::{
     Applied, AssetStore, Cause, Claimed, Folded, Identity, Owned, Span, StoreError, fold, may_take,
 };
@@ -100,14 +100,10 @@ fn commit(mut file: &File, line: &State) -> Result<(), StoreError> {
     written.map_err(|error| StoreError::environment(Cause::Io, error))
 }
 
-fn value(field: &Field) -> Value {
+fn value(field: &FieldValue) -> Value {
     match field {
-        Field::Null => Value::Null,
-        Field::Text(text) => json!(text),
-        Field::Long(number) => json!(number),
-        Field::Double(number) => json!(number),
-        Field::Boolean(value) => json!(value),
-        Field::Timestamp(at) => json!(at),
+        FieldValue::Timestamp(_) => json!(field.to_string()),
+        other => other.to_json(),
     }
 }
 

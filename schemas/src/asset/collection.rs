@@ -1,7 +1,5 @@
 use std::{collections::HashMap, fmt};
 
-use serde::{Deserialize, Serialize};
-
 /// What an asset is: a name and its fields in order.
 ///
 /// Everything about the collection's topics follows from it: [`Collection::value_schema`] and its neighbours print the
@@ -35,9 +33,8 @@ impl Field {
     }
 }
 
-/// Type of a collection's field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Type of a field: of a collection, and so of a source's field that fills it and of a column that stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FieldType {
     /// Text.
     String,
@@ -64,6 +61,12 @@ impl FieldType {
             Self::Boolean => "boolean",
             Self::Timestamp => "timestamp",
         }
+    }
+
+    /// The type with its article, for messages.
+    pub fn named(self) -> String {
+        let article = if self == Self::Integer { "an" } else { "a" };
+        format!("{article} {self}")
     }
 }
 

@@ -6,7 +6,7 @@ mod schema;
 mod value;
 
 pub use collection::{Collection, CollectionError, Field, FieldType};
-pub use record::{AssetKey, AssetMeta, AssetRecord};
+pub use record::{AssetKey, AssetMeta, AssetRecord, AssetRow};
 pub use value::FieldValue;
 
 /// Text of the default collection's key schema, as registered; equal to what the generator makes of it.

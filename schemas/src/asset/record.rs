@@ -56,6 +56,17 @@ pub struct AssetMeta {
     pub sources: Option<String>,
 }
 
+/// A flat record as a table takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetRow {
+    /// The unique identifier chosen for the collection.
+    pub asset_id: String,
+    /// Whether no source knows the asset any more.
+    pub deleted: bool,
+    /// One value for each of [`Collection::columns`].
+    pub values: Vec<FieldValue>,
+}
+
 impl Collection {
     /// Writes a flat record, framed. `codec` is that of this collection's value schema.
     ///
@@ -102,7 +113,7 @@ impl Collection {
         let mut row = RowReader::new(codec.decode(bytes)?, codec);
         Ok(AssetRecord {
             asset_id: row.required_text("asset_id")?,
-            fields: row.fields(self)?,
+            fields: row.fields(self.own())?,
             deleted: row.text("__deleted")?.as_deref() == Some("true"),
             version: row.long("__version")?.unwrap_or(0),
             meta: AssetMeta {
@@ -119,5 +130,15 @@ impl Collection {
                 sources: row.text("__sources")?,
             },
         })
+    }
+
+    /// Reads a framed flat record as [`Collection::decode_asset`] does, into the values of its columns.
+    pub fn decode_row(&self, codec: &Codec, bytes: &[u8]) -> Result<AssetRow, WireError> {
+        let mut row = RowReader::new(codec.decode(bytes)?, codec);
+        let asset_id = row.required_text("asset_id")?;
+        let mut values = row.fields(self.own())?;
+        let deleted = row.text("__deleted")?.as_deref() == Some("true");
+        values.extend(row.fields(Self::origin())?);
+        Ok(AssetRow { asset_id, deleted, values })
     }
 }

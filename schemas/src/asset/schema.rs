@@ -9,7 +9,7 @@ const SOURCE: Column = required("source", "\"string\"", "topic of the source rec
 const SOURCE_KEY: Column = required("source_key", "\"string\"", "key of the source record, such as org/device_id");
 const SUBJECT: Column = required("subject", "\"string\"", "what is disagreed on: the name of a field");
 
-/// What follows the collection's fields in the flat record.
+/// What follows the collection's fields in the flat record, the mark of deletion first.
 const FLAT_TAIL: [Column; 13] = [
     defaulted("__deleted", "\"string\"", "\"false\"", "true or false, as Debezium's flattening writes it"),
     text("__op", "op of the source event"),
@@ -131,6 +131,25 @@ impl Collection {
     pub fn value_schema(&self) -> String {
         let collection = required("collection", "\"string\"", "name of the collection");
         self.with_fields("", None, &[collection, ASSET_ID], &FLAT_TAIL)
+    }
+
+    /// The fields of the flat record that a table has columns for, in its order: the collection's own, then what every
+    /// record says of its origin. Left out are the collection's name, the key and the mark of deletion.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, FieldType)> {
+        self.own().chain(Self::origin().map(|(name, kind)| -> (&str, FieldType) { (name, kind) }))
+    }
+
+    /// The collection's own fields, by name and type.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&str, FieldType)> {
+        self.fields().iter().map(|field| (field.name.as_str(), field.kind))
+    }
+
+    /// What every flat record says of its origin, by name and type.
+    pub(super) fn origin() -> impl Iterator<Item = (&'static str, FieldType)> {
+        FLAT_TAIL[1..].iter().filter_map(|column| {
+            let kind = FieldType::ALL.into_iter().find(|kind| kind.avro() == column.kind)?;
+            Some((column.name, kind))
+        })
     }
 
     /// Text of the key schema of `links`.

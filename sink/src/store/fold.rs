@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::asset::{AssetChange, Content, Field};
+use crate::asset::{AssetChange, Content, FieldValue};
 
 /// What a batch comes to, each part sorted by asset so that two writers never wait for each other in a circle.
 #[derive(Debug, Default, PartialEq)]
@@ -21,7 +21,7 @@ pub struct Upsert<'a> {
     /// The asset's key.
     pub asset_id: &'a str,
     /// One value for each of the table's columns.
-    pub fields: &'a [Field],
+    pub fields: &'a [FieldValue],
     /// Whether the asset is gone.
     pub deleted: bool,
     /// Partition of the record.
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn record(asset_id: &str, offset: i64, deleted: bool) -> AssetChange {
-        let content = Content::Record { fields: vec![Field::Long(offset)], deleted };
+        let content = Content::Record { fields: vec![FieldValue::Integer(offset)], deleted };
         AssetChange { asset_id: asset_id.to_owned(), partition: 0, offset, content }
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let batch = [record("a", 1, false), tombstone("a", 2)];
         let folded = fold(&batch);
         assert_eq!((folded.upserts[0].deleted, folded.upserts[0].offset), (true, 2));
-        assert_eq!(folded.upserts[0].fields, [Field::Long(1)]);
+        assert_eq!(folded.upserts[0].fields, [FieldValue::Integer(1)]);
         assert!(folded.tombstones.is_empty());
     }
 

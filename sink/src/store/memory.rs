@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::fold::{Folded, fold};
 use super::ownership::{Owned, may_take};
 use super::{Applied, AssetStore, Cause, Claimed, Identity, Span, StoreError};
-use crate::asset::{AssetChange, Field};
+use crate::asset::{AssetChange, FieldValue};
 
 /// Name of the one table that a [`Memory`] is.
 const TABLE: &str = "memory";
@@ -18,7 +18,7 @@ const TABLE: &str = "memory";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// The values, in the order of the table's columns.
-    pub fields: Vec<Field>,
+    pub fields: Vec<FieldValue>,
     /// Whether the asset is gone.
     pub deleted: bool,
     /// Generation, partition and offset of the record that the row was last written from.
@@ -49,7 +49,7 @@ struct Contents {
     owner: Option<Owned>,
     rows: BTreeMap<String, Row>,
     positions: BTreeMap<i32, Position>,
-    poison: Option<Field>,
+    poison: Option<FieldValue>,
     faults: VecDeque<Fault>,
     calls: u64,
 }
@@ -92,7 +92,7 @@ impl Memory {
     }
 
     /// Refuses from now on every record that holds `value`.
-    pub fn poison(&self, value: Field) {
+    pub fn poison(&self, value: FieldValue) {
         self.contents().poison = Some(value);
     }
 

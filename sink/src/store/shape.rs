@@ -3,14 +3,14 @@
 use super::ownership::{Owned, may_take};
 use super::{GENERATION, Identity, Refusal};
 use crate::config::SchemaMode;
-use crate::table::{Column, ColumnKind, Name, Table};
+use crate::table::{Column, FieldType, Name, Table};
 
 /// How one kind of store writes names and types.
 pub(crate) struct Dialect {
     /// Names a table of a schema in full, quoted.
     pub(crate) qualified: fn(&Name, &str) -> String,
     /// Names a column's type.
-    pub(crate) sql_type: fn(ColumnKind) -> &'static str,
+    pub(crate) sql_type: fn(FieldType) -> &'static str,
 }
 
 /// What a store holds before anything is changed.
@@ -93,7 +93,7 @@ impl Dialect {
 
     /// Names what is missing of the sink's own two tables, each with the statement that adds it.
     fn bookkeeping(&self, table: &Table, found: &Found) -> Vec<(String, String)> {
-        let (long, moment) = ((self.sql_type)(ColumnKind::Long), (self.sql_type)(ColumnKind::Timestamp));
+        let (long, moment) = ((self.sql_type)(FieldType::Integer), (self.sql_type)(FieldType::Timestamp));
         let [sinks, positions] =
             ["windfall_sinks", "windfall_positions"].map(|name| (self.qualified)(&table.name.schema, name));
         let mut changes = Vec::new();
@@ -164,13 +164,13 @@ impl Dialect {
         let is_note = |column: &&Column| column.name.as_str().starts_with("__");
         let of = |column: &Column| (column.name.as_str().to_owned(), (self.sql_type)(column.kind));
         let own = |name: &str, kind| (name.to_owned(), (self.sql_type)(kind));
-        let mut columns = vec![own("asset_id", ColumnKind::Text)];
+        let mut columns = vec![own("asset_id", FieldType::String)];
         columns.extend(table.columns.iter().filter(|column| !is_note(column)).map(of));
-        columns.push(own("__deleted", ColumnKind::Text));
+        columns.push(own("__deleted", FieldType::String));
         columns.extend(table.columns.iter().filter(is_note).map(of));
-        columns.push(own("__generation", ColumnKind::Long));
+        columns.push(own("__generation", FieldType::Integer));
         columns.push(("__partition".to_owned(), "integer"));
-        columns.extend([own("__offset", ColumnKind::Long), own("__written_at", ColumnKind::Timestamp)]);
+        columns.extend([own("__offset", FieldType::Integer), own("__written_at", FieldType::Timestamp)]);
         columns
     }
 }
@@ -194,16 +194,16 @@ mod tests {
     const DIALECT: Dialect = Dialect {
         qualified: |schema, table| format!("{}.\"{table}\"", schema.quoted()),
         sql_type: |kind| match kind {
-            ColumnKind::Text => "text",
-            ColumnKind::Long => "bigint",
-            ColumnKind::Double => "double precision",
-            ColumnKind::Boolean => "boolean",
-            ColumnKind::Timestamp => "moment",
+            FieldType::String => "text",
+            FieldType::Integer => "bigint",
+            FieldType::Decimal => "double precision",
+            FieldType::Boolean => "boolean",
+            FieldType::Timestamp => "moment",
         },
     };
 
     fn table() -> Table {
-        let fields = [("asset_id", ColumnKind::Text), ("color", ColumnKind::Text), ("__version", ColumnKind::Long)];
+        let fields = [("asset_id", FieldType::String), ("color", FieldType::String), ("__version", FieldType::Integer)];
         Table::of_fields(TableName::parse("fleet.assets").unwrap(), fields).unwrap()
     }
 

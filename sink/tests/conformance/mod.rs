@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::asset::{AssetChange, Content, Field};
+use crate::asset::{AssetChange, Content, FieldValue};
 use crate::store::{Applied, AssetStore, Identity, Refusal, Span, StoreError};
-use crate::table::{ColumnKind, Table, TableName};
+use crate::table::{FieldType, Table, TableName};
 
 /// A row as the suite sees it: the value of `color`, whether it is deleted, and the guard.
 pub type Seen = (Option<String>, bool, (i64, i32, i64));
@@ -38,27 +38,27 @@ pub trait Subject {
 #[must_use]
 pub fn table(name: &str) -> Table {
     let fields = [
-        ("collection", ColumnKind::Text),
-        ("asset_id", ColumnKind::Text),
-        ("color", ColumnKind::Text),
-        ("cost", ColumnKind::Double),
-        ("supervised", ColumnKind::Boolean),
-        ("ordered_at", ColumnKind::Timestamp),
-        ("__deleted", ColumnKind::Text),
-        ("__version", ColumnKind::Long),
+        ("collection", FieldType::String),
+        ("asset_id", FieldType::String),
+        ("color", FieldType::String),
+        ("cost", FieldType::Decimal),
+        ("supervised", FieldType::Boolean),
+        ("ordered_at", FieldType::Timestamp),
+        ("__deleted", FieldType::String),
+        ("__version", FieldType::Integer),
     ];
     Table::of_fields(TableName::parse(name).unwrap(), fields).unwrap()
 }
 
 /// Returns values for [`table`], all but the colour the same.
 #[must_use]
-pub fn fields(color: &str) -> Vec<Field> {
+pub fn fields(color: &str) -> Vec<FieldValue> {
     vec![
-        Field::Text(color.to_owned()),
-        Field::Double(12.5),
-        Field::Boolean(true),
-        Field::Timestamp("2026-11-21T09:14:03.250Z".parse().unwrap()),
-        Field::Long(7),
+        FieldValue::String(color.to_owned()),
+        FieldValue::Decimal(12.5),
+        FieldValue::Boolean(true),
+        FieldValue::Timestamp(1_795_252_443_250),
+        FieldValue::Integer(7),
     ]
 }
 

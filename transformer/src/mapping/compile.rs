@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::collection::{CompiledCollection, Target};
+use windfall_schemas::asset::{Field, FieldType};
+
+use crate::collection::CompiledCollection;
 use crate::mapping::format::{Format, WORDS};
 use crate::mapping::literal::{literal, test_value};
 use crate::mapping::lookup::{Table, from_csv};
 use crate::mapping::parse::{Condition, Form, LookupForm, MappingFile, SourceForm, Take};
 use crate::mapping::program::{Expr, Fields, Part, Program, Test};
-use crate::mapping::source::{Kind, SourceTable};
+use crate::mapping::source::{SourceField, SourceTable};
 use crate::mapping::yaml::Node;
 use crate::problem::{At, Place, Problems, did_you_mean};
 use crate::value::Value;
@@ -33,17 +35,18 @@ pub(crate) fn compile(
         compiler.lookups.insert(name.value.clone(), lookup);
     }
     let conditions = compiler.tests(&mapping.conditions);
-    let mut fields = vec![Expr::Const(Value::Null); collection.targets.len()];
+    let targets = collection.schema.fields();
+    let mut fields = vec![Expr::Const(Value::Null); targets.len()];
     for (name, form) in &mapping.fields {
-        let Some(place) = collection.targets.iter().position(|target| target.name == name.value) else {
-            let hint = did_you_mean(&name.value, collection.targets.iter().map(|target| target.name.as_str()));
+        let Some(place) = collection.schema.position(&name.value) else {
+            let hint = did_you_mean(&name.value, targets.iter().map(|target| target.name.as_str()));
             compiler.fault(
                 name.place,
                 format!("`{}` is not a field of the collection `{}`{hint}", name.value, collection.name),
             );
             continue;
         };
-        if let Some(expr) = compiler.target(&collection.targets[place], form) {
+        if let Some(expr) = compiler.target(&targets[place], form) {
             fields[place] = expr;
         }
     }
@@ -62,7 +65,7 @@ pub(crate) fn compile(
 /// The type of an expression.
 #[derive(Debug, Clone, Copy)]
 struct Typed {
-    kind: Kind,
+    kind: FieldType,
     nullable: bool,
 }
 
@@ -83,7 +86,7 @@ impl Compiler<'_> {
             LookupForm::Table(entries) => {
                 let mut pairs = Vec::new();
                 for (key, value) in entries {
-                    match literal(&value.value, Kind::Text) {
+                    match literal(&value.value, FieldType::String) {
                         Some(Value::Text(text)) => pairs.push((key.value.trim().to_owned(), text)),
                         _ => self
                             .fault(value.place, format!("a lookup's value must be text, not {}", value.value.kind())),
@@ -120,14 +123,14 @@ impl Compiler<'_> {
         let mut tests = Vec::new();
         for Condition { field, any_of } in conditions {
             let Some(position) = self.field(&field.value, field.place) else { continue };
-            let kind = self.table.fields[position].kind;
+            let source = &self.table.fields[position];
             let mut values = Vec::new();
             for item in any_of {
-                match test_value(&item.value, kind) {
+                match test_value(&item.value, source.kind) {
                     Some(value) => values.push(value),
                     None => self.fault(
                         item.place,
-                        format!("`{}` is {} and is never equal to {}", field.value, kind.named(), item.value.kind()),
+                        format!("`{}` is {} and is never equal to {}", field.value, source.named(), item.value.kind()),
                     ),
                 }
             }
@@ -137,7 +140,7 @@ impl Compiler<'_> {
     }
 
     /// Compiles the form of one of the collection's fields.
-    fn target(&mut self, target: &Target, form: &At<Form>) -> Option<Expr> {
+    fn target(&mut self, target: &Field, form: &At<Form>) -> Option<Expr> {
         let (expr, typed) = self.form(form, target.kind, &target.name)?;
         if target.required && typed.nullable {
             self.fault(
@@ -152,7 +155,7 @@ impl Compiler<'_> {
     }
 
     /// Compiles a form so that it gives values of the kind `wanted`.
-    fn form(&mut self, form: &At<Form>, wanted: Kind, target: &str) -> Option<(Expr, Typed)> {
+    fn form(&mut self, form: &At<Form>, wanted: FieldType, target: &str) -> Option<(Expr, Typed)> {
         let Form { source, take, lookup, format, default, only_if, unless } = &form.value;
         let steps = lookup.is_some() || format.is_some();
         let (mut expr, mut typed) = self.source(source, take.as_ref(), wanted, steps, target)?;
@@ -184,7 +187,7 @@ impl Compiler<'_> {
         &mut self,
         source: &SourceForm,
         take: Option<&At<Take>>,
-        wanted: Kind,
+        wanted: FieldType,
         steps: bool,
         target: &str,
     ) -> Option<(Expr, Typed)> {
@@ -194,13 +197,11 @@ impl Compiler<'_> {
         match source {
             SourceForm::From(name) => {
                 let position = self.field(&name.value, name.place)?;
-                let field = &self.table.fields[position];
-                let typed = Typed { kind: field.kind, nullable: field.nullable };
-                self.take(name, take, Expr::Field(position), typed, wanted)
+                self.take(position, name, take, wanted)
             }
             SourceForm::Coalesce(operands) => {
                 // What a lookup or a format follows must give what these read.
-                let wanted = if steps { Kind::Text } else { wanted };
+                let wanted = if steps { FieldType::String } else { wanted };
                 let mut compiled = Vec::new();
                 let mut nullable = true;
                 for operand in operands {
@@ -215,7 +216,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn constant(&mut self, node: &At<Node>, wanted: Kind, steps: bool, target: &str) -> Option<(Expr, Typed)> {
+    fn constant(&mut self, node: &At<Node>, wanted: FieldType, steps: bool, target: &str) -> Option<(Expr, Typed)> {
         if steps {
             self.fault(node.place, "a `const` takes no `lookup` and no `format`: write the value as it is to be");
             return None;
@@ -229,34 +230,31 @@ impl Compiler<'_> {
 
     fn take(
         &mut self,
+        position: usize,
         name: &At<String>,
         take: Option<&At<Take>>,
-        expr: Expr,
-        typed: Typed,
-        wanted: Kind,
+        wanted: FieldType,
     ) -> Option<(Expr, Typed)> {
-        let name = (&name.value, name.place);
-        match (take, typed.kind) {
-            (Some(take), Kind::List) => {
-                let typed = Typed { kind: Kind::Text, nullable: true };
-                Some((Expr::Take(Box::new(expr), take.value), typed))
-            }
-            (Some(take), kind) => {
-                self.fault(take.place, format!("`take` reads a list, but `{}` is {}", name.0, kind.named()));
+        let SourceField { kind, list, nullable, .. } = self.table.fields[position];
+        let field = Expr::Field(position);
+        match take {
+            Some(take) if list => Some((Expr::Take(Box::new(field), take.value), Typed { kind, nullable: true })),
+            Some(take) => {
+                self.fault(take.place, format!("`take` reads a list, but `{}` is {}", name.value, kind.named()));
                 None
             }
-            (None, Kind::List) => {
+            None if list => {
                 self.fault(
-                    name.1,
+                    name.place,
                     format!(
                         "`{0}` is a list of strings and the field is {1}; say which item: `{{ from: {0}, take: first }}`",
-                        name.0,
+                        name.value,
                         wanted.named()
                     ),
                 );
                 None
             }
-            (None, _) => Some((expr, typed)),
+            None => Some((field, Typed { kind, nullable })),
         }
     }
 
@@ -275,10 +273,10 @@ impl Compiler<'_> {
             self.fault(name.place, format!("a lookup is by text, not by {}", typed.kind.named()));
             return None;
         };
-        Some((Expr::Lookup(Box::new(expr), table), Typed { kind: Kind::Text, nullable: true }))
+        Some((Expr::Lookup(Box::new(expr), table), Typed { kind: FieldType::String, nullable: true }))
     }
 
-    fn format(&mut self, word: &At<String>, expr: Expr, typed: Typed, wanted: Kind) -> Option<(Expr, Typed)> {
+    fn format(&mut self, word: &At<String>, expr: Expr, typed: Typed, wanted: FieldType) -> Option<(Expr, Typed)> {
         let Some(format) = Format::from_word(&word.value, wanted) else {
             let hint = did_you_mean(&word.value, WORDS);
             self.fault(word.place, format!("`{}` is neither a format nor a pattern such as `%Y-%m`{hint}", word.value));
@@ -300,15 +298,23 @@ impl Compiler<'_> {
         Some((Expr::Format(Box::new(expr), format), typed))
     }
 
-    fn convert(&mut self, place: Place, expr: Expr, typed: Typed, wanted: Kind, target: &str) -> Option<(Expr, Typed)> {
+    fn convert(
+        &mut self,
+        place: Place,
+        expr: Expr,
+        typed: Typed,
+        wanted: FieldType,
+        target: &str,
+    ) -> Option<(Expr, Typed)> {
         let Typed { kind, nullable } = typed;
         match (kind, wanted) {
             (kind, wanted) if kind == wanted => Some((expr, typed)),
-            (Kind::Integer, Kind::Decimal)
-            | (Kind::Integer | Kind::Decimal | Kind::Boolean | Kind::Timestamp, Kind::Text) => {
-                Some((Expr::Convert(Box::new(expr), wanted), Typed { kind: wanted, nullable }))
-            }
-            (Kind::Text, _) => {
+            (FieldType::Integer, FieldType::Decimal)
+            | (
+                FieldType::Integer | FieldType::Decimal | FieldType::Boolean | FieldType::Timestamp,
+                FieldType::String,
+            ) => Some((Expr::Convert(Box::new(expr), wanted), Typed { kind: wanted, nullable })),
+            (FieldType::String, _) => {
                 self.fault(
                     place,
                     format!(
@@ -349,7 +355,7 @@ impl Compiler<'_> {
             };
             let position = self.field(name.trim(), text.place)?;
             let field = &self.table.fields[position];
-            if field.kind == Kind::List {
+            if field.list {
                 self.fault(text.place, format!("`{}` is a list of strings, which a template cannot hold", field.name));
                 return None;
             }
@@ -364,13 +370,13 @@ impl Compiler<'_> {
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
         }
-        Some((Expr::Template(parts), Typed { kind: Kind::Text, nullable }))
+        Some((Expr::Template(parts), Typed { kind: FieldType::String, nullable }))
     }
 
     /// Checks that required fields and at least one identifier are filled.
     fn completeness(&mut self, mapping: &MappingFile, collection: &CompiledCollection) {
         let filled = |name: &str| mapping.fields.iter().any(|(field, _)| field.value == name);
-        for target in collection.targets.iter().filter(|target| target.required && !filled(&target.name)) {
+        for target in collection.schema.fields().iter().filter(|target| target.required && !filled(&target.name)) {
             let message =
                 format!("`{}` is required by the collection `{}` and has no source here", target.name, collection.name);
             self.fault(mapping.name.place, message);
@@ -384,10 +390,10 @@ impl Compiler<'_> {
     }
 }
 
-fn as_text(expr: Expr, kind: Kind) -> Option<Expr> {
+fn as_text(expr: Expr, kind: FieldType) -> Option<Expr> {
     match kind {
-        Kind::Text => Some(expr),
-        Kind::Integer | Kind::Boolean => Some(Expr::Convert(Box::new(expr), Kind::Text)),
-        Kind::Decimal | Kind::Timestamp | Kind::List => None,
+        FieldType::String => Some(expr),
+        FieldType::Integer | FieldType::Boolean => Some(Expr::Convert(Box::new(expr), FieldType::String)),
+        FieldType::Decimal | FieldType::Timestamp => None,
     }
 }

@@ -5,12 +5,12 @@ use std::fmt;
 use windfall_schemas::asset::FieldValue;
 
 use crate::collection::CompiledCollection;
-use crate::mapping::literal::literal;
+use crate::mapping::literal::{source_literal, test_value};
 use crate::mapping::parse::{MappingFile, TestForm};
 use crate::mapping::program::Program;
 use crate::mapping::source::Row;
 use crate::mapping::yaml::Node;
-use crate::problem::{At, Place, Problems, did_you_mean};
+use crate::problem::{Place, Problems, did_you_mean};
 use crate::value::Value;
 
 /// A test of a mapping, checked against source and collection.
@@ -74,20 +74,23 @@ fn example(
             problems.push(file, name.place, format!("`{}` is not a field of `{}`{hint}", name.value, table.name));
             continue;
         };
-        match expected(value, table.fields[position].kind) {
+        let field = &table.fields[position];
+        let read = if value.value == Node::Null { Some(Value::Null) } else { source_literal(&value.value, field) };
+        match read {
             Some(value) => table.put(&mut input, position, value),
             None => problems.push(
                 file,
                 value.place,
-                format!("`{}` is {}, not {}", name.value, table.fields[position].kind.named(), value.value.kind()),
+                format!("`{}` is {}, not {}", name.value, field.named(), value.value.kind()),
             ),
         }
     }
     let expect = test.expect.as_ref().map(|entries| {
         let mut fields = Vec::new();
         for (name, value) in entries {
-            let Some(position) = collection.targets.iter().position(|target| target.name == name.value) else {
-                let hint = did_you_mean(&name.value, collection.targets.iter().map(|target| target.name.as_str()));
+            let Some(position) = collection.schema.position(&name.value) else {
+                let hint =
+                    did_you_mean(&name.value, collection.schema.fields().iter().map(|field| field.name.as_str()));
                 problems.push(
                     file,
                     name.place,
@@ -95,8 +98,8 @@ fn example(
                 );
                 continue;
             };
-            let kind = collection.targets[position].kind;
-            match expected(value, kind) {
+            let kind = collection.schema.fields()[position].kind;
+            match test_value(&value.value, kind) {
                 Some(value) => fields.push((position, name.value.clone(), value.into_field())),
                 None => problems.push(
                     file,
@@ -108,10 +111,6 @@ fn example(
         fields
     });
     Example { name: test.name.value.clone(), file: file.to_owned(), place: test.name.place, input, expect }
-}
-
-fn expected(node: &At<Node>, kind: crate::mapping::source::Kind) -> Option<Value> {
-    if node.value == Node::Null { Some(Value::Null) } else { literal(&node.value, kind) }
 }
 
 impl Example {

@@ -2,7 +2,8 @@
 
 use chrono::format::{Item, StrftimeItems};
 
-use crate::mapping::source::Kind;
+use windfall_schemas::asset::FieldType;
+
 use crate::value::{Value, parse_timestamp};
 
 /// A way to write or read a value.
@@ -20,7 +21,7 @@ pub(crate) enum Format {
     /// A pattern as of `strftime`, in UTC.
     Pattern(String),
     /// Text read as the target's type; what does not parse is empty.
-    Parse(Kind),
+    Parse(FieldType),
 }
 
 /// The words, without the patterns.
@@ -28,7 +29,7 @@ pub(crate) const WORDS: [&str; 7] = ["upper", "lower", "trim", "digits", "mac", 
 
 impl Format {
     /// Finds a format by its word; `target` is what `parse` reads text as. `None`: there is no such word.
-    pub(crate) fn from_word(word: &str, target: Kind) -> Option<Self> {
+    pub(crate) fn from_word(word: &str, target: FieldType) -> Option<Self> {
         Some(match word {
             "upper" => Self::Upper,
             "lower" => Self::Lower,
@@ -46,18 +47,18 @@ impl Format {
     }
 
     /// What the format reads.
-    pub(crate) fn reads(&self) -> Kind {
+    pub(crate) fn reads(&self) -> FieldType {
         match self {
-            Self::Date | Self::Pattern(_) => Kind::Timestamp,
-            _ => Kind::Text,
+            Self::Date | Self::Pattern(_) => FieldType::Timestamp,
+            _ => FieldType::String,
         }
     }
 
     /// What the format gives.
-    pub(crate) fn gives(&self) -> Kind {
+    pub(crate) fn gives(&self) -> FieldType {
         match self {
             Self::Parse(kind) => *kind,
-            _ => Kind::Text,
+            _ => FieldType::String,
         }
     }
 
@@ -99,21 +100,20 @@ fn mac(text: &str) -> Value {
     Value::Text(pairs.join(":"))
 }
 
-fn parse(text: &str, kind: Kind) -> Value {
+fn parse(text: &str, kind: FieldType) -> Value {
     match kind {
-        Kind::Text => Value::text(text),
-        Kind::Integer => text.parse().map_or(Value::Null, Value::Integer),
-        Kind::Decimal => match text.parse::<f64>() {
+        FieldType::String => Value::text(text),
+        FieldType::Integer => text.parse().map_or(Value::Null, Value::Integer),
+        FieldType::Decimal => match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Value::Decimal(number),
             _ => Value::Null,
         },
-        Kind::Boolean => match text.to_ascii_lowercase().as_str() {
+        FieldType::Boolean => match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "1" => Value::Boolean(true),
             "false" | "no" | "0" => Value::Boolean(false),
             _ => Value::Null,
         },
-        Kind::Timestamp => parse_timestamp(text).map_or(Value::Null, Value::Timestamp),
-        Kind::List => Value::Null,
+        FieldType::Timestamp => parse_timestamp(text).map_or(Value::Null, Value::Timestamp),
     }
 }
 
@@ -133,15 +133,15 @@ mod tests {
 
     #[test]
     fn text_that_does_not_parse_is_nothing() {
-        assert_eq!(Format::Parse(Kind::Integer).apply(text(" 256 ")), Value::Integer(256));
-        assert_eq!(Format::Parse(Kind::Integer).apply(text("256GB")), Value::Null);
-        assert_eq!(Format::Parse(Kind::Decimal).apply(text("inf")), Value::Null);
-        assert_eq!(Format::Parse(Kind::Timestamp).apply(text("1970-01-02")), Value::Timestamp(86_400_000));
+        assert_eq!(Format::Parse(FieldType::Integer).apply(text(" 256 ")), Value::Integer(256));
+        assert_eq!(Format::Parse(FieldType::Integer).apply(text("256GB")), Value::Null);
+        assert_eq!(Format::Parse(FieldType::Decimal).apply(text("inf")), Value::Null);
+        assert_eq!(Format::Parse(FieldType::Timestamp).apply(text("1970-01-02")), Value::Timestamp(86_400_000));
     }
 
     #[test]
     fn a_pattern_that_strftime_does_not_know_is_refused() {
-        assert_eq!(Format::from_word("%Q", Kind::Text), None);
-        assert!(Format::from_word("%d.%m.%Y", Kind::Text).is_some());
+        assert_eq!(Format::from_word("%Q", FieldType::String), None);
+        assert!(Format::from_word("%d.%m.%Y", FieldType::String).is_some());
     }
 }

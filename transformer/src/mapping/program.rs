@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use windfall_schemas::asset::FieldValue;
+use windfall_schemas::asset::{FieldType, FieldValue};
 
 use crate::identity::{self, Identity, Rules};
 use crate::mapping::format::Format;
 use crate::mapping::lookup::Table;
 use crate::mapping::parse::Take;
-use crate::mapping::source::{Kind, Row, SourceTable};
+use crate::mapping::source::{Row, SourceTable};
 use crate::value::Value;
 
 /// A mapping, checked against its source and its collection, ready to run.
@@ -131,7 +131,7 @@ pub(crate) enum Expr {
     Take(Box<Expr>, Take),
     Lookup(Box<Expr>, Arc<Table>),
     Format(Box<Expr>, Format),
-    Convert(Box<Expr>, Kind),
+    Convert(Box<Expr>, FieldType),
     Coalesce(Vec<Expr>),
     Template(Vec<Part>),
     When { only_if: Vec<Test>, unless: Vec<Test>, then: Box<Expr> },
@@ -188,13 +188,13 @@ fn taken(value: &Value, take: Take) -> Value {
     item.map_or(Value::Null, Value::Text)
 }
 
-fn converted(value: Cow<'_, Value>, kind: Kind) -> Cow<'_, Value> {
+fn converted(value: Cow<'_, Value>, kind: FieldType) -> Cow<'_, Value> {
     match (kind, &*value) {
         // Whole numbers beyond 2^53 lose digits as decimals; that is what the collection asked for.
         #[allow(clippy::cast_precision_loss)]
-        (Kind::Decimal, Value::Integer(number)) => Cow::Owned(Value::Decimal(*number as f64)),
-        (Kind::Text, Value::Null | Value::Text(_)) => value,
-        (Kind::Text, other) => Cow::Owned(Value::text(&other.to_text())),
+        (FieldType::Decimal, Value::Integer(number)) => Cow::Owned(Value::Decimal(*number as f64)),
+        (FieldType::String, Value::Null | Value::Text(_)) => value,
+        (FieldType::String, other) => Cow::Owned(Value::text(&other.to_text())),
         _ => value,
     }
 }

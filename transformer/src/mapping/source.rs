@@ -1,59 +1,28 @@
 //! A source table as its Avro schema has it: which fields a mapping may name, and of what type.
 
-use std::fmt;
+use windfall_schemas::asset::FieldType;
 
 pub use super::decoded::DecodedRow;
 use crate::value::Value;
-
-/// The type of a source field or of an expression over source fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Text.
-    Text,
-    /// A whole number.
-    Integer,
-    /// A number with a fraction.
-    Decimal,
-    /// True or false.
-    Boolean,
-    /// A moment.
-    Timestamp,
-    /// Texts.
-    List,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "string",
-            Self::Integer => "integer",
-            Self::Decimal => "decimal",
-            Self::Boolean => "boolean",
-            Self::Timestamp => "timestamp",
-            Self::List => "list of strings",
-        })
-    }
-}
-
-impl Kind {
-    /// The type with its article, for messages.
-    pub(crate) fn named(self) -> String {
-        match self {
-            Self::Integer => format!("an {self}"),
-            _ => format!("a {self}"),
-        }
-    }
-}
 
 /// One field of a source table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceField {
     /// The name, as in the Avro schema.
     pub name: String,
-    /// The type.
-    pub kind: Kind,
+    /// The type, or that of a list's items.
+    pub kind: FieldType,
+    /// Whether it holds a list; the items are strings then.
+    pub list: bool,
     /// Whether a record may lack it.
     pub nullable: bool,
+}
+
+impl SourceField {
+    /// The type with its article, for messages.
+    pub(crate) fn named(&self) -> String {
+        if self.list { "a list of strings".to_owned() } else { self.kind.named() }
+    }
 }
 
 /// A source table: the fields of the record `Value` inside its envelope, in the schema's order.
@@ -89,9 +58,9 @@ impl SourceTable {
         let mut fields = Vec::with_capacity(value.len());
         for field in value {
             let name = field["name"].as_str().ok_or_else(|| fault("a field has no name".into()))?;
-            let (kind, nullable) = kind_of(&field["type"])
+            let field = source_field(name, &field["type"])
                 .ok_or_else(|| fault(format!("field `{name}` has a type that no mapping reads")))?;
-            fields.push(SourceField { name: name.to_owned(), kind, nullable });
+            fields.push(field);
         }
         let released = fields.iter().position(|field| field.name == RELEASED_AT);
         Ok(Self { name: name.to_owned(), fields, released })
@@ -114,7 +83,7 @@ impl SourceTable {
         if let (Some(slot), Some(field)) = (row.0.get_mut(position), self.fields.get(position)) {
             *slot = match value {
                 value @ Value::Timestamp(_) => value,
-                value => typed(value, field.kind),
+                value => typed(value, field),
             };
         }
     }
@@ -130,7 +99,7 @@ impl SourceTable {
                 _ => self.position(&name),
             };
             if let Some(position) = position {
-                values[position] = typed(value, self.fields[position].kind);
+                values[position] = typed(value, &self.fields[position]);
             }
         }
         Row(values)
@@ -138,23 +107,18 @@ impl SourceTable {
 }
 
 /// Gives the value the meaning of its column; a value of another type is none.
-fn typed(value: Value, kind: Kind) -> Value {
-    match (kind, value) {
-        (Kind::Timestamp, Value::Integer(millis)) => Value::Timestamp(millis),
-        (Kind::Text, Value::Text(text)) => {
-            if text.trim().is_empty() {
-                Value::Null
-            } else {
-                Value::Text(text)
-            }
-        }
-        (Kind::List, Value::List(items)) => {
+fn typed(value: Value, field: &SourceField) -> Value {
+    match (field.kind, value) {
+        (_, Value::List(items)) if field.list => {
             let items: Vec<String> = items.into_iter().filter(|item| !item.trim().is_empty()).collect();
             if items.is_empty() { Value::Null } else { Value::List(items) }
         }
-        (Kind::Integer, value @ Value::Integer(_))
-        | (Kind::Decimal, value @ Value::Decimal(_))
-        | (Kind::Boolean, value @ Value::Boolean(_)) => value,
+        _ if field.list => Value::Null,
+        (FieldType::Timestamp, Value::Integer(millis)) => Value::Timestamp(millis),
+        (FieldType::String, Value::Text(text)) if !text.trim().is_empty() => Value::Text(text),
+        (FieldType::Integer, value @ Value::Integer(_))
+        | (FieldType::Decimal, value @ Value::Decimal(_))
+        | (FieldType::Boolean, value @ Value::Boolean(_)) => value,
         _ => Value::Null,
     }
 }
@@ -164,23 +128,23 @@ fn value_record(schema: &serde_json::Value) -> Option<&Vec<serde_json::Value>> {
     before["type"].as_array()?.iter().find(|branch| branch["name"] == "Value")?["fields"].as_array()
 }
 
-fn kind_of(schema: &serde_json::Value) -> Option<(Kind, bool)> {
+fn source_field(name: &str, schema: &serde_json::Value) -> Option<SourceField> {
     if let Some(branches) = schema.as_array() {
         let [null, value] = branches.as_slice() else { return None };
-        return (null == "null").then(|| kind_of(value)).flatten().map(|(kind, _)| (kind, true));
+        let field = (null == "null").then(|| source_field(name, value)).flatten()?;
+        return Some(SourceField { nullable: true, ..field });
     }
-    if schema["logicalType"] == "timestamp-millis" {
-        return Some((Kind::Timestamp, false));
-    }
-    let kind = match schema.as_str().or_else(|| schema["type"].as_str())? {
-        "string" => Kind::Text,
-        "int" | "long" => Kind::Integer,
-        "float" | "double" => Kind::Decimal,
-        "boolean" => Kind::Boolean,
-        "array" if schema["items"] == "string" => Kind::List,
+    let word = schema.as_str().or_else(|| schema["type"].as_str())?;
+    let kind = match word {
+        _ if schema["logicalType"] == "timestamp-millis" => FieldType::Timestamp,
+        "array" if schema["items"] == "string" => FieldType::String,
+        "string" => FieldType::String,
+        "int" | "long" => FieldType::Integer,
+        "float" | "double" => FieldType::Decimal,
+        "boolean" => FieldType::Boolean,
         _ => return None,
     };
-    Some((kind, false))
+    Some(SourceField { name: name.to_owned(), kind, list: word == "array", nullable: false })
 }
 
 /// A record of a source table: a value for each of the table's fields, in their order.

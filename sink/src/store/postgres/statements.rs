@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::asset::Field;
+use crate::asset::FieldValue;
 use crate::store::StoreError;
 use crate::store::fold::Upsert;
-use crate::table::{ColumnKind, Name, Table, TableName};
+use crate::table::{FieldType, Name, Table, TableName};
 
 /// Names a table in full, quoted.
 pub(super) fn qualified(schema: &Name, table: &str) -> String {
@@ -132,13 +132,13 @@ fn update(table: &Table, sets: &str) -> String {
 }
 
 /// PostgreSQL's name of a column type.
-pub(super) fn sql_type(kind: ColumnKind) -> &'static str {
+pub(super) fn sql_type(kind: FieldType) -> &'static str {
     match kind {
-        ColumnKind::Text => "text",
-        ColumnKind::Long => "bigint",
-        ColumnKind::Double => "double precision",
-        ColumnKind::Boolean => "boolean",
-        ColumnKind::Timestamp => "timestamp with time zone",
+        FieldType::String => "text",
+        FieldType::Integer => "bigint",
+        FieldType::Decimal => "double precision",
+        FieldType::Boolean => "boolean",
+        FieldType::Timestamp => "timestamp with time zone",
     }
 }
 
@@ -156,31 +156,31 @@ enum Array<'a> {
 }
 
 impl<'a> Array<'a> {
-    fn of(kind: ColumnKind, rows: usize) -> Self {
+    fn of(kind: FieldType, rows: usize) -> Self {
         match kind {
-            ColumnKind::Text => Self::Text(Vec::with_capacity(rows)),
-            ColumnKind::Long => Self::Long(Vec::with_capacity(rows)),
-            ColumnKind::Double => Self::Double(Vec::with_capacity(rows)),
-            ColumnKind::Boolean => Self::Boolean(Vec::with_capacity(rows)),
-            ColumnKind::Timestamp => Self::Timestamp(Vec::with_capacity(rows)),
+            FieldType::String => Self::Text(Vec::with_capacity(rows)),
+            FieldType::Integer => Self::Long(Vec::with_capacity(rows)),
+            FieldType::Decimal => Self::Double(Vec::with_capacity(rows)),
+            FieldType::Boolean => Self::Boolean(Vec::with_capacity(rows)),
+            FieldType::Timestamp => Self::Timestamp(Vec::with_capacity(rows)),
         }
     }
 
-    fn push(&mut self, field: &'a Field) -> Result<(), StoreError> {
+    fn push(&mut self, field: &'a FieldValue) -> Result<(), StoreError> {
         match (self, field) {
-            (Self::Text(values), Field::Text(value)) => values.push(Some(value)),
-            (Self::Long(values), Field::Long(value)) => values.push(Some(*value)),
-            (Self::Double(values), Field::Double(value)) => values.push(Some(*value)),
-            (Self::Boolean(values), Field::Boolean(value)) => values.push(Some(*value)),
-            (Self::Timestamp(values), Field::Timestamp(value)) => values.push(Some(*value)),
-            (Self::Text(values), Field::Null) => values.push(None),
-            (Self::Long(values), Field::Null) => values.push(None),
-            (Self::Double(values), Field::Null) => values.push(None),
-            (Self::Boolean(values), Field::Null) => values.push(None),
-            (Self::Timestamp(values), Field::Null) => values.push(None),
-            (_, field) => {
-                let source = format!("a value does not have its column's type: {}", kind_of(field));
-                return Err(StoreError::record("type", source));
+            (Self::Text(values), FieldValue::String(value)) => values.push(Some(value)),
+            (Self::Long(values), FieldValue::Integer(value)) => values.push(Some(*value)),
+            (Self::Double(values), FieldValue::Decimal(value)) => values.push(Some(*value)),
+            (Self::Boolean(values), FieldValue::Boolean(value)) => values.push(Some(*value)),
+            (Self::Timestamp(values), FieldValue::Timestamp(millis)) => values.push(Some(moment(*millis)?)),
+            (Self::Text(values), FieldValue::Null) => values.push(None),
+            (Self::Long(values), FieldValue::Null) => values.push(None),
+            (Self::Double(values), FieldValue::Null) => values.push(None),
+            (Self::Boolean(values), FieldValue::Null) => values.push(None),
+            (Self::Timestamp(values), FieldValue::Null) => values.push(None),
+            (_, value) => {
+                let kind = value.kind().map_or("null", FieldType::as_str);
+                return Err(StoreError::record("type", format!("a value does not have its column's type: {kind}")));
             }
         }
         Ok(())
@@ -197,15 +197,9 @@ impl<'a> Array<'a> {
     }
 }
 
-fn kind_of(field: &Field) -> &'static str {
-    match field {
-        Field::Null => "null",
-        Field::Text(_) => "text",
-        Field::Long(_) => "whole number",
-        Field::Double(_) => "decimal",
-        Field::Boolean(_) => "boolean",
-        Field::Timestamp(_) => "timestamp",
-    }
+fn moment(millis: i64) -> Result<DateTime<Utc>, StoreError> {
+    DateTime::from_timestamp_millis(millis)
+        .ok_or_else(|| StoreError::record("timestamp_range", format!("{millis} milliseconds is no moment")))
 }
 
 /// The parameters of [`Statements::upsert`].

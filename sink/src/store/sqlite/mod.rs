@@ -106,7 +106,7 @@ impl AssetStore for SqliteStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{ColumnKind, TableName};
+    use crate::table::{FieldType, TableName};
 
     /// Long enough for any job that nothing holds up.
     const LONG: Duration = Duration::from_secs(60);
@@ -127,7 +127,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("assets.db");
         let identity = Identity { sink: "assets".to_owned(), topic: "assets.devices".to_owned() };
-        let table = Table::of_fields(TableName::parse("assets").unwrap(), [("color", ColumnKind::Text)]).unwrap();
+        let table = Table::of_fields(TableName::parse("assets").unwrap(), [("color", FieldType::String)]).unwrap();
         let mut store = SqliteStore::new(path.clone(), identity, table, SchemaMode::Evolve).with_busy_timeout(LONG);
         store.claim(&[0]).await.unwrap();
         let disk = rusqlite::Connection::open(path).unwrap();

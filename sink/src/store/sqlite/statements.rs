@@ -3,8 +3,8 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
-use crate::asset::Field;
-use crate::table::{ColumnKind, Table};
+use crate::asset::FieldValue;
+use crate::table::{FieldType, Table};
 
 /// Raises the epoch of a partition.
 pub(super) const CLAIM: &str = "insert into windfall_positions \
@@ -72,11 +72,11 @@ fn update(table: &Table, sets: &str) -> String {
 }
 
 /// SQLite's type of a column: moments are text in ISO 8601, which sorts as it should.
-pub(super) fn sql_type(kind: ColumnKind) -> &'static str {
+pub(super) fn sql_type(kind: FieldType) -> &'static str {
     match kind {
-        ColumnKind::Text | ColumnKind::Timestamp => "text",
-        ColumnKind::Long | ColumnKind::Boolean => "integer",
-        ColumnKind::Double => "real",
+        FieldType::String | FieldType::Timestamp => "text",
+        FieldType::Integer | FieldType::Boolean => "integer",
+        FieldType::Decimal => "real",
     }
 }
 
@@ -85,15 +85,18 @@ pub(super) fn moment(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-impl rusqlite::ToSql for Field {
+/// A value on its way into a statement.
+pub(super) struct Bound<'a>(pub(super) &'a FieldValue);
+
+impl rusqlite::ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self {
-            Self::Null => ToSqlOutput::Borrowed(ValueRef::Null),
-            Self::Text(value) => ToSqlOutput::Borrowed(ValueRef::Text(value.as_bytes())),
-            Self::Long(value) => ToSqlOutput::Borrowed(ValueRef::Integer(*value)),
-            Self::Double(value) => ToSqlOutput::Borrowed(ValueRef::Real(*value)),
-            Self::Boolean(value) => ToSqlOutput::Borrowed(ValueRef::Integer(i64::from(*value))),
-            Self::Timestamp(value) => ToSqlOutput::Owned(Value::Text(moment(*value))),
+        Ok(match self.0 {
+            FieldValue::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            FieldValue::String(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            FieldValue::Integer(number) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
+            FieldValue::Decimal(number) => ToSqlOutput::Borrowed(ValueRef::Real(*number)),
+            FieldValue::Boolean(value) => ToSqlOutput::Borrowed(ValueRef::Integer(i64::from(*value))),
+            FieldValue::Timestamp(_) => ToSqlOutput::Owned(Value::Text(self.0.to_string())),
         })
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::SqliteFile;
 use super::catalogue::{begin, held, open, preview, unique_columns};
 use super::classify::classify;
-use super::statements::{self, moment};
+use super::statements::{self, Bound, moment};
 use crate::asset::AssetChange;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
 use crate::store::{Applied, Cause, Claim, Claimed, Held, Identity, Span, StoreError};
@@ -246,9 +246,10 @@ fn write_row(
 ) -> Result<usize, StoreError> {
     let Upsert { asset_id, fields, deleted, partition, offset } = row;
     let deleted = if *deleted { "true" } else { "false" };
+    let bound: Vec<Bound<'_>> = fields.iter().map(Bound).collect();
     let mut values: Vec<&dyn ToSql> = Vec::with_capacity(fields.len() + 6);
     values.push(asset_id);
-    values.extend(fields.iter().map(|field| field as &dyn ToSql));
+    values.extend(bound.iter().map(|value| value as &dyn ToSql));
     let own: [&dyn ToSql; 5] = [&deleted, &generation, partition, offset, &now];
     values.extend(own);
     upsert.execute(values.as_slice()).map_err(classify)
@@ -260,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::config::SchemaMode;
-    use crate::table::{ColumnKind, TableName};
+    use crate::table::{FieldType, TableName};
 
     #[test]
     fn a_job_that_nobody_waits_for_any_more_is_not_begun() {
@@ -269,7 +270,7 @@ mod tests {
         let file = SqliteFile {
             path: path.clone(),
             identity: Identity { sink: "assets".to_owned(), topic: "assets.devices".to_owned() },
-            table: Table::of_fields(TableName::parse("assets").unwrap(), [("color", ColumnKind::Text)]).unwrap(),
+            table: Table::of_fields(TableName::parse("assets").unwrap(), [("color", FieldType::String)]).unwrap(),
             mode: SchemaMode::Evolve,
             busy_timeout: Duration::ZERO,
         };
