@@ -10,7 +10,7 @@ use crate::observation::{Observation, RequestNumber};
 /// Apple's word for a device that a management service has.
 const ASSIGNED: &str = "ASSIGNED";
 /// Apple's word for a device that none has.
-const UNASSIGNED: &str = "UNASSIGNED";
+pub(crate) const UNASSIGNED: &str = "UNASSIGNED";
 
 /// What the linkage lists of one scan said.
 #[derive(Debug, Clone, Default)]
@@ -84,20 +84,23 @@ impl Assignments {
     /// | UNASSIGNED | the last known one, or several | any | as last known | as last known |
     /// | UNASSIGNED | none or another one | not read | as last known | as last known |
     ///
-    /// A device that is listed as released has no service, and what a single read has settled stands over the lists. What
-    /// stays as last known takes the newest name of its server. `known` is asked for only where it matters.
+    /// A device that is listed as released has no service, and what a single read has settled stands over the lists. A
+    /// single read that found no service is believed where the status says UNASSIGNED too: an incident can answer every single read
+    /// with 404. What stays as last known takes the newest name of its server. `known` is asked for only where it matters.
     #[must_use]
     pub fn join(&self, known: impl FnOnce() -> Option<Arc<DeviceValue>>, mut listed: Observation) -> Joined {
         if listed.value.is_released() {
             return Joined { observation: listed.with_server(None, self.request), contradiction: None };
         }
-        if let Some((server, request)) = self.settled.get(&listed.value.device_id) {
+        let assigned = listed.value.status.as_deref() != Some(UNASSIGNED);
+        if let Some((server, request)) = self.settled.get(&listed.value.device_id)
+            && (server.is_some() || !assigned)
+        {
             let server = server.as_deref().map(|id| (id, self.name(id)));
             return Joined { observation: listed.with_server(server, *request), contradiction: None };
         }
         let place = self.by_device.get(&listed.value.device_id);
         let contradiction = self.contradiction(&listed.value.device_id, listed.value.status.as_deref());
-        let assigned = listed.value.status.as_deref() != Some(UNASSIGNED);
         if assigned && let Some(Place::In(server)) = place {
             let observation = listed.with_server(Some((server, self.name(server))), self.request);
             return Joined { observation, contradiction };

@@ -1,6 +1,7 @@
 //! What a scenario file cannot say: several scans, plans, approvals, resumed scans.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use windfall_producer::apple::{Item, PageOf, Rejected};
 use windfall_producer::assignment::Assignments;
@@ -9,6 +10,7 @@ use windfall_producer::checkpoint::{First, Header, Part, Plan, PlanOrigin, Scope
 use windfall_producer::event;
 use windfall_producer::memory::Memory;
 use windfall_producer::notice;
+use windfall_producer::observation::Observation;
 use windfall_producer::release::{Absence, LookUp, Verdict, classify};
 use windfall_producer::step::{self, Answer, ReadServers, Reading};
 use windfall_schemas::device::DeviceValue;
@@ -685,4 +687,16 @@ fn a_plan_of_many_pieces_is_approved_piece_by_piece_and_goes_on_after_a_crash() 
     assert!(memory.scans.plans.is_empty() && memory.scans.approving.is_none());
     let (_, again) = step::approve(&origin(), &memory, "s1", &shown, (9, 7), BEGIN + 2 * HOUR);
     assert_eq!(again, Some(Answer::Unknown));
+}
+
+#[test]
+fn a_single_read_without_a_service_unassigns_only_where_the_status_agrees() {
+    let known = DeviceValue { status: Some("ASSIGNED".into()), mdm_server_id: Some("S1".into()), ..device(1) };
+    for (status, service) in [("ASSIGNED", Some("S1")), ("UNASSIGNED", None)] {
+        let mut assignments = Assignments::new([("S1".to_owned(), "Jamf Cloud".to_owned())].into(), true, 1);
+        assignments.settle(&known.device_id, None, 2);
+        let listed = Observation::shown(DeviceValue { status: Some(status.into()), ..device(1) }, 3);
+        let joined = assignments.join(|| Some(Arc::new(known.clone())), listed);
+        assert_eq!(joined.observation.value.mdm_server_id.as_deref(), service, "{status}");
+    }
 }

@@ -95,6 +95,7 @@ struct Detail {
     /// Scans begun anew in a row because their cursor had expired.
     restarts: u32,
     rejects: u64,
+    known: u64,
     unread: BTreeMap<String, u64>,
     withheld: u64,
     totals: Vec<u64>,
@@ -140,6 +141,9 @@ pub struct Header {
     pub restarts: u32,
     /// Items rejected so far.
     pub rejects: u64,
+    /// Devices of which `abm.devices` held a record before the transaction that wrote this header: a topic that holds fewer is not
+    /// the one that was written.
+    pub known: u64,
     /// How often each field was not read, since its attribute had a value that could not be understood; those of the
     /// management services begin with `servers.`.
     pub unread: BTreeMap<String, u64>,
@@ -182,6 +186,7 @@ impl Header {
             read_to_end: last.is_some_and(|last| last.read_to_end),
             restarts: 0,
             rejects: 0,
+            known: last.map_or(0, |last| last.known),
             unread: BTreeMap::new(),
             withheld: 0,
             reasons: Vec::new(),
@@ -277,6 +282,7 @@ impl Header {
             read_to_end: self.read_to_end,
             restarts: self.restarts,
             rejects: self.rejects,
+            known: self.known,
             unread: self.unread.clone(),
             withheld: self.withheld,
             totals: self.totals.clone(),
@@ -310,6 +316,7 @@ impl Header {
             read_to_end: detail.read_to_end,
             restarts: detail.restarts,
             rejects: detail.rejects,
+            known: detail.known,
             unread: detail.unread,
             withheld: detail.withheld,
             reasons: detail.reasons,

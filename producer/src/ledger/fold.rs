@@ -44,9 +44,11 @@ pub(super) async fn memory(
     Ok((Found { memory, hidden, records }, devices.next_offsets))
 }
 
-/// How many devices a complete scan has written, or found as they were written before; an incomplete one may count some twice.
+/// How many devices the topic held when the header was written. A complete scan has also counted those that it wrote itself; an
+/// incomplete one may have counted some twice.
 fn written(header: &Header) -> u64 {
-    if header.state == State::Complete { header.devices.saturating_sub(header.rejects) } else { 0 }
+    let counted = if header.state == State::Complete { header.devices.saturating_sub(header.rejects) } else { 0 };
+    header.known.max(counted)
 }
 
 /// Tells whether a fleet lacks more devices, of those that the last scan has seen, than some rejects can explain: more than ten

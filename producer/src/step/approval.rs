@@ -136,7 +136,10 @@ fn release(
         request_id: None,
         url: None,
     };
-    let evidence = vec![format!("scan {}: absent", first.scan), format!("approved by signal {signal_id}")];
+    // The breaker holds devices that are listed as released too, and the header knows only how many they were.
+    let listed = memory.scans.devices.as_ref().is_some_and(|header| header.withheld > 0);
+    let missed = if listed { "absent, or listed as released" } else { "absent" };
+    let evidence = vec![format!("scan {}: {missed}", first.scan), format!("approved by signal {signal_id}")];
     if let Some(change) = diff(&memory.fleet, observation) {
         step.observed.push((device_id.to_owned(), reads));
         step.devices.push(event::envelope(origin, &seen, change, Telling::inferred(evidence)));

@@ -45,6 +45,7 @@ pub fn close(
     let mut header = header.clone();
     let seen = memory.scans.seen();
     header.judge(seen.len() as u64 + header.withheld);
+    header.known = memory.fleet.len() as u64;
     header.finished_at = Some(at);
     header.updated_at = at;
     let mut step = Step::default();

@@ -51,6 +51,7 @@ pub fn page(
 ) -> (Step, Header) {
     let mut header = header.clone();
     header.page += 1;
+    header.known = memory.fleet.len() as u64;
     let number = header.page;
     let Page { items, rejected, next, total, answer } = page;
     let read_at = answer.received_at.timestamp_millis();

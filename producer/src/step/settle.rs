@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use windfall_schemas::envelope::Channel;
 
 use super::Step;
+use crate::assignment::UNASSIGNED;
 use crate::diff::diff;
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
 use crate::memory::Memory;
@@ -44,7 +45,13 @@ pub fn settle(origin: &Origin, memory: &Memory, device_id: &str, answer: LookUp,
             let telling = if shown { Telling { evidence, ..Telling::shown() } } else { Telling::inferred(evidence) };
             (Observation { value: *after, reads }, telling)
         }
-        Verdict::Present { found } => (Observation::shown(*found, reading.request), Telling::shown()),
+        Verdict::Present { found } => {
+            // A single read does not name the service, but its status says whether there is one.
+            let unassigned = found.status.as_deref() == Some(UNASSIGNED);
+            let shown = Observation::shown(*found, reading.request);
+            let observation = if unassigned { shown.with_server(None, reading.request) } else { shown };
+            (observation, Telling::shown())
+        }
     };
     let mut step = cleared(origin, memory, device_id, at);
     step.observed = vec![(device_id.to_owned(), observation.reads)];
