@@ -11,7 +11,7 @@ use chrono::DateTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
-use windfall_producer::apple::{Answer, Page, read_page};
+use windfall_producer::apple::{Answer, Page, wire};
 use windfall_producer::assignment::Assignments;
 use windfall_producer::breaker::Limits;
 use windfall_producer::checkpoint::Header;
@@ -32,9 +32,12 @@ fn origin() -> Origin {
     Origin { org: "acme".into(), name: "windfall".into(), api: "business".into() }
 }
 
-fn answer() -> Answer {
+/// Reads a page that leads nowhere.
+fn read_page(body: &[u8]) -> Page {
+    let wire::List { items, rejected, total, .. } = wire::devices(body, "acme").expect("a page");
     let received_at = DateTime::from_timestamp_millis(AT).unwrap_or_default();
-    Answer { number: 9, path: "/v1/orgDevices?limit=1000".into(), request_id: None, received_at }
+    let answer = Answer { number: 9, path: "/v1/orgDevices?limit=1000".into(), request_id: None, received_at };
+    Page { items, rejected, next: None, total, answer }
 }
 
 /// A page as Apple writes it, with the relationships and links that nobody needs.
@@ -77,7 +80,7 @@ fn fleet(devices: usize, assignments: &Assignments) -> Memory {
     let mut memory = Memory::default();
     let mut header = Header::begin("acme", None, "bench", AT);
     for first in (0..devices).step_by(PAGE) {
-        let page = read_page(&page(first, "BLUE"), "acme", answer()).expect("a page");
+        let page = read_page(&page(first, "BLUE"));
         let (step, moved) = step::page(&origin(), &Limits::default(), &memory, &header, assignments, page, AT);
         memory.apply(&step);
         header = moved;
@@ -88,7 +91,7 @@ fn fleet(devices: usize, assignments: &Assignments) -> Memory {
 
 /// Decodes, diffs and encodes a page; returns the number of events.
 fn process(body: &[u8], memory: &Memory, assignments: &Assignments, key: &Codec, value: &Codec) -> usize {
-    let page = read_page(body, "acme", answer()).expect("a page");
+    let page = read_page(body);
     let step = plan(page, memory, assignments);
     encode(&step, key, value);
     step.devices.len()
@@ -165,9 +168,9 @@ fn benchmark(criterion: &mut Criterion<CpuTime>) {
         }
         if devices == PAGE {
             let body = page(0, "RED");
-            let read = read_page(&body, "acme", answer()).expect("a page");
+            let read = read_page(&body);
             group.bench_function("decode alone", |bencher| {
-                bencher.iter(|| read_page(black_box(&body), "acme", answer()));
+                bencher.iter(|| read_page(black_box(&body)));
             });
             group.bench_function("diff alone, changed", |bencher| {
                 bencher.iter_with_setup(|| read.clone(), |read| plan(read, &memory, &assignments));

@@ -21,13 +21,11 @@ use windfall_schemas::server::ServerKey;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Names, SINGLE_PARTITION, source_member};
 use windfall_schemas::wire::Codec;
 
-use crate::apple::DeviceDirectory;
-use crate::apple::client::AppleDirectory;
 use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
 use crate::ledger::{Cluster, Codecs, Topics};
-use crate::source::{Connect, OnceOutcome, Source, SourceSettings};
+use crate::source::{OnceOutcome, Source, SourceSettings};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(300);
@@ -47,22 +45,6 @@ pub struct Setup {
     pub status: Status,
     /// Whether this process is the only producer by construction, as the demo's is: it joins no group.
     pub alone: bool,
-}
-
-/// A source to be run: its settings, and how its reader is made once it is known what the limiter remembers.
-pub struct Job<D> {
-    settings: SourceSettings,
-    connect: Connect<D>,
-}
-
-impl<D> Job<D> {
-    /// Describes a source.
-    pub fn new(
-        settings: SourceSettings,
-        connect: impl Fn(Option<crate::budget::LimiterState>) -> Result<D, ProducerError> + Send + Sync + 'static,
-    ) -> Self {
-        Self { settings, connect: Box::new(connect) }
-    }
 }
 
 /// Creates or verifies the topics, resolves the schemas, and checks that keys would go where they went before.
@@ -100,39 +82,37 @@ pub async fn connect(connection: &Connection, registry: RegistryClient) -> Resul
     Ok(Cluster { connection: connection.clone(), names, codecs: Arc::new(codecs), topics })
 }
 
-/// Serves every source until the token is cancelled; what ends one of them ends no other.
+/// Serves the configured sources until the token is cancelled; what ends one of them ends no other.
 ///
 /// # Errors
 /// The worst error of a source by its exit code, when all have ended: see [`ProducerError`].
-pub async fn serve<D: DeviceDirectory + 'static>(
-    setup: &Setup,
-    jobs: Vec<Job<D>>,
-    shutdown: CancellationToken,
-) -> Result<(), ProducerError> {
-    each(setup, jobs, shutdown, Source::run).await.map(drop)
+pub async fn run(setup: &Setup, sources: &[SourceConfig], shutdown: CancellationToken) -> Result<(), ProducerError> {
+    let membership = |instance| Membership::Static { instance };
+    each(setup, sources, membership, shutdown, Source::run).await.map(drop)
 }
 
-/// Scans every source once, one beside the other, and returns the worst outcome; what one of them meets stops no other.
+/// Scans each source once, one beside the other, and returns the worst outcome; what one of them meets stops no other.
 ///
 /// # Errors
 /// The worst error of a source by its exit code: see [`ProducerError`]; another instance at work is one.
-pub async fn serve_once<D: DeviceDirectory + 'static>(
+pub async fn run_once(
     setup: &Setup,
-    jobs: Vec<Job<D>>,
+    sources: &[SourceConfig],
     shutdown: CancellationToken,
 ) -> Result<OnceOutcome, ProducerError> {
-    let outcomes = each(setup, jobs, shutdown, Source::run_once).await?;
+    let outcomes = each(setup, sources, |_| Membership::Dynamic, shutdown, Source::run_once).await?;
     // A source that was stopped before its end has left something out.
     let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(OnceOutcome::Incomplete));
     Ok(outcomes.max().unwrap_or(OnceOutcome::Complete))
 }
 
 /// Works on each source in a task of its own, and waits for all of them.
-async fn each<D, T, F>(
+async fn each<T, F>(
     setup: &Setup,
-    jobs: Vec<Job<D>>,
+    sources: &[SourceConfig],
+    membership: fn(String) -> Membership,
     shutdown: CancellationToken,
-    work: fn(Source<D>) -> F,
+    work: fn(Source) -> F,
 ) -> Result<Vec<T>, ProducerError>
 where
     T: Send + 'static,
@@ -140,9 +120,11 @@ where
 {
     let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
     let mut tasks = JoinSet::new();
-    jobs.iter().for_each(|job| cluster.topics.expect(&job.settings.origin.org));
-    for job in jobs {
-        let source = source(setup, &cluster, job, shutdown.clone());
+    sources.iter().for_each(|config| cluster.topics.expect(&config.name));
+    for config in sources {
+        let member = source_member(&config.name, &setup.instance);
+        let membership = (!setup.alone).then(|| membership(member));
+        let source = source(setup, &cluster, config, membership, shutdown.clone());
         let (org, topics, part) = (source.org().to_owned(), Arc::clone(&cluster.topics), source.part.clone());
         let work = work(source);
         tasks.spawn(async move {
@@ -169,58 +151,17 @@ where
     worst.map_or(Ok(done), Err)
 }
 
-fn source<D>(setup: &Setup, cluster: &Cluster, job: Job<D>, shutdown: CancellationToken) -> Source<D> {
-    let Job { settings, connect } = job;
-    let part = setup.status.part(format!("producer {}", settings.origin.org), SILENCE);
-    let clock = Arc::clone(&setup.clock);
-    let working = AtomicBool::new(false);
-    Source { settings, cluster: cluster.clone(), clock, part, shutdown, connect, working }
-}
-
-/// Serves the configured sources until the token is cancelled: [`serve`] with Apple's API.
-///
-/// # Errors
-/// As [`serve`].
-pub async fn run(setup: &Setup, sources: &[SourceConfig], shutdown: CancellationToken) -> Result<(), ProducerError> {
-    serve(setup, apple_jobs(setup, sources, false), shutdown).await
-}
-
-/// Scans the configured sources once: [`serve_once`] with Apple's API.
-///
-/// # Errors
-/// As [`serve_once`].
-pub async fn run_once(
+fn source(
     setup: &Setup,
-    sources: &[SourceConfig],
+    cluster: &Cluster,
+    config: &SourceConfig,
+    membership: Option<Membership>,
     shutdown: CancellationToken,
-) -> Result<OnceOutcome, ProducerError> {
-    serve_once(setup, apple_jobs(setup, sources, true), shutdown).await
-}
-
-fn apple_jobs(setup: &Setup, sources: &[SourceConfig], once: bool) -> Vec<Job<AppleDirectory>> {
-    let names = Names::new(setup.connection.config().topic_prefix.clone());
-    let job = |config: &SourceConfig| {
-        let (settings, config) = (settings(setup, &names, config, once), config.clone());
-        let clock = Arc::clone(&setup.clock);
-        Job::new(settings, move |state| {
-            let connected = AppleDirectory::connect(&config, state.unwrap_or_default(), Arc::clone(&clock));
-            let source_name = config.name.clone();
-            connected.map_err(|error| ProducerError::Connect { source_name, source: error })
-        })
-    };
-    sources.iter().map(job).collect()
-}
-
-fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> SourceSettings {
-    let membership = match (setup.alone, once) {
-        (true, _) => None,
-        (false, true) => Some(Membership::Dynamic),
-        (false, false) => Some(Membership::Static { instance: source_member(&config.name, &setup.instance) }),
-    };
-    SourceSettings {
+) -> Source {
+    let settings = SourceSettings {
         origin: Origin {
             org: config.name.clone(),
-            name: names.source_name().to_owned(),
+            name: cluster.names.source_name().to_owned(),
             api: config.kind.api().to_owned(),
         },
         interval: config.scan.interval.get(),
@@ -228,5 +169,8 @@ fn settings(setup: &Setup, names: &Names, config: &SourceConfig, once: bool) -> 
         breaker: config.breaker.limits(),
         instance: setup.instance.clone(),
         membership,
-    }
+    };
+    let part = setup.status.part(format!("producer {}", config.name), SILENCE);
+    let (config, clock, working) = (config.clone(), Arc::clone(&setup.clock), AtomicBool::new(false));
+    Source { settings, config, cluster: cluster.clone(), clock, part, shutdown, working }
 }

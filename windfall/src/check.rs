@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use windfall_producer::apple::client::AppleDirectory;
-use windfall_producer::apple::{DeviceDirectory, DirectoryError, Lookup};
+use windfall_producer::apple::{DirectoryError, Lookup};
 use windfall_producer::budget::LimiterState;
 use windfall_producer::config::{RateLimitConfig, ScanConfig, SourceConfig};
 use windfall_runtime::clock::SystemClock;

@@ -24,7 +24,7 @@ use super::limiter::Limiter;
 use super::links;
 use super::transport::{Settings, Transport};
 use super::wire::{self, Next};
-use super::{Answer, AssignedServer, Cursor, DeviceDirectory, Linkage, Lookup, Page, PageOf, ServerList, headers};
+use super::{Answer, AssignedServer, Cursor, Linkage, Lookup, Page, PageOf, ServerList, headers};
 use crate::budget::{Limit, LimiterState, Pace};
 
 /// Largest body, after decompression; a page of 1,000 devices has 1.8 MB.
@@ -321,12 +321,23 @@ fn unreadable_at(path: &str, unreadable: wire::Unreadable) -> DirectoryError {
     DirectoryError::Unreadable { path: path.to_owned(), why: unreadable.0 }
 }
 
-impl DeviceDirectory for AppleDirectory {
-    async fn page(&self, cursor: Option<&Cursor>) -> Result<Page, DirectoryError> {
+/// What Windfall reads of an organization: its devices, its management services and who is assigned to which.
+///
+/// Every method of these waits until the organization's budget admits its request, sends one, and reads the answer to its end.
+impl AppleDirectory {
+    /// Fetches one page of the listing; `None` asks for the first.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub async fn page(&self, cursor: Option<&Cursor>) -> Result<Page, DirectoryError> {
         self.list(Endpoint::Devices, cursor, wire::devices).await
     }
 
-    async fn device(&self, id: &DeviceId) -> Result<Lookup, DirectoryError> {
+    /// Looks up one device by Apple's id, released or not.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub async fn device(&self, id: &DeviceId) -> Result<Lookup, DirectoryError> {
         let endpoint = Endpoint::Device(id);
         let path = endpoint.shown();
         let response = self.get(&endpoint, None).await?;
@@ -347,15 +358,27 @@ impl DeviceDirectory for AppleDirectory {
         Ok(Lookup::Found { device: Box::new(device), unread, answer })
     }
 
-    async fn servers(&self, cursor: Option<&Cursor>) -> Result<ServerList, DirectoryError> {
+    /// Fetches one page of the management services; `None` asks for the first.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub async fn servers(&self, cursor: Option<&Cursor>) -> Result<ServerList, DirectoryError> {
         self.list(Endpoint::Servers, cursor, wire::servers).await
     }
 
-    async fn linkage(&self, server_id: &str, cursor: Option<&Cursor>) -> Result<Linkage, DirectoryError> {
+    /// Fetches one page of the devices that are assigned to a management service; `None` asks for the first.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub async fn linkage(&self, server_id: &str, cursor: Option<&Cursor>) -> Result<Linkage, DirectoryError> {
         self.list(Endpoint::Linkage(server_id), cursor, |body, _| wire::linkage(body)).await
     }
 
-    async fn assigned_server(&self, id: &DeviceId) -> Result<AssignedServer, DirectoryError> {
+    /// Reads which management service one device is assigned to.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub async fn assigned_server(&self, id: &DeviceId) -> Result<AssignedServer, DirectoryError> {
         let endpoint = Endpoint::AssignedServer(id);
         let path = endpoint.shown();
         let response = self.get(&endpoint, None).await?;
@@ -367,7 +390,11 @@ impl DeviceDirectory for AppleDirectory {
         Ok(AssignedServer { server_id, answer })
     }
 
-    fn unsaved(&self) -> Option<LimiterState> {
+    /// Returns what must be made durable before the next request is sent, if it is not yet.
+    ///
+    /// The next request may wait for a `Retry-After`, or ask for a token: both must outlive a crash. Whoever sends requests
+    /// writes this into the part `limiter` of `abm.scans` first, then says [`AppleDirectory::saved`].
+    pub fn unsaved(&self) -> Option<LimiterState> {
         self.tokens.reserve();
         let state = self.state();
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,18 +410,23 @@ impl DeviceDirectory for AppleDirectory {
         (!same).then_some(state)
     }
 
-    fn saved(&self, state: &LimiterState) {
+    /// Notes that `state` is durable.
+    pub fn saved(&self, state: &LimiterState) {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone_from(state);
     }
 
-    fn merge(&self, state: &LimiterState) {
+    /// Heeds what another process may have written since this one last worked: its waits, its pace and its token requests.
+    ///
+    /// Called at each take-over but the first. Nothing is sent within one period from now.
+    pub fn merge(&self, state: &LimiterState) {
         let merged = self.state().merge(state);
         self.limiter.take_over_again(&merged);
         self.tokens.take_over_again(&merged);
         self.saved(state);
     }
 
-    fn pace(&self) -> Pace {
+    /// Tells how fast requests are let through now, and what the next one waits for.
+    pub fn pace(&self) -> Pace {
         self.limiter.pace()
     }
 }

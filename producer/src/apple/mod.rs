@@ -1,6 +1,6 @@
-//! Apple's API: what can be asked of it, behind a trait that tests and the demo can stand in for.
+//! Apple's API: what can be asked of it, and what it answers.
 //!
-//! One method is one request. Waiting for the rate limit happens inside; a refusal comes back as a
+//! One method of [`client::AppleDirectory`] is one request. Waiting for the rate limit happens inside; a refusal comes back as a
 //! [`DirectoryError`], whose diagnosis says whether, and when, the same request is worth sending again.
 //! Nothing is retried behind the caller's back but a single 401, with a new token.
 
@@ -15,9 +15,7 @@ pub mod limiter;
 mod links;
 mod paging;
 pub mod transport;
-mod wire;
-
-use std::future::Future;
+pub mod wire;
 
 use chrono::{DateTime, Utc};
 use windfall_schemas::device::DeviceValue;
@@ -26,53 +24,6 @@ use windfall_schemas::server::ServerValue;
 
 pub use error::{DirectoryError, Refusal, Retry, TokenError};
 pub use paging::{PagingError, Trail};
-
-use crate::budget::{LimiterState, Pace};
-
-/// What Windfall reads of an organization: its devices, its management services and who is assigned to which.
-///
-/// Every method waits until the organization's budget admits its request, sends one, and reads the answer to its end.
-pub trait DeviceDirectory: Send + Sync {
-    /// Fetches one page of the listing; `None` asks for the first.
-    fn page(&self, cursor: Option<&Cursor>) -> impl Future<Output = Result<Page, DirectoryError>> + Send;
-
-    /// Looks up one device by Apple's id, released or not.
-    fn device(&self, id: &DeviceId) -> impl Future<Output = Result<Lookup, DirectoryError>> + Send;
-
-    /// Fetches one page of the management services; `None` asks for the first.
-    fn servers(&self, cursor: Option<&Cursor>) -> impl Future<Output = Result<ServerList, DirectoryError>> + Send;
-
-    /// Fetches one page of the devices that are assigned to a management service; `None` asks for the first.
-    fn linkage(
-        &self,
-        server_id: &str,
-        cursor: Option<&Cursor>,
-    ) -> impl Future<Output = Result<Linkage, DirectoryError>> + Send;
-
-    /// Reads which management service one device is assigned to.
-    fn assigned_server(&self, id: &DeviceId) -> impl Future<Output = Result<AssignedServer, DirectoryError>> + Send;
-
-    /// Returns what must be made durable before the next request is sent, if it is not yet.
-    ///
-    /// The next request may wait for a `Retry-After`, or ask for a token: both must outlive a crash. Whoever calls the
-    /// other methods writes this into the part `limiter` of `abm.scans` first, then says [`DeviceDirectory::saved`].
-    fn unsaved(&self) -> Option<LimiterState> {
-        None
-    }
-
-    /// Notes that `state` is durable.
-    fn saved(&self, _state: &LimiterState) {}
-
-    /// Heeds what another process may have written since this one last worked: its waits, its pace and its token requests.
-    ///
-    /// Called at each take-over but the first. Nothing is sent within one period from now.
-    fn merge(&self, _state: &LimiterState) {}
-
-    /// Tells how fast requests are let through now, and what the next one waits for.
-    fn pace(&self) -> Pace {
-        Pace::default()
-    }
-}
 
 /// A place in a listing, as Apple names it: opaque, and good only for the same query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -123,15 +74,6 @@ pub struct PageOf<T> {
     pub total: Option<u64>,
     /// The circumstances of the answer.
     pub answer: Answer,
-}
-
-/// Reads a stored page of devices of `org`, in the form in which Apple serves it; it leads nowhere.
-///
-/// # Errors
-/// What is wrong with it, when it is no such document.
-pub fn read_page(body: &[u8], org: &str, answer: Answer) -> Result<Page, String> {
-    let wire::List { items, rejected, total, .. } = wire::devices(body, org).map_err(|error| error.to_string())?;
-    Ok(PageOf { items, rejected, next: None, total, answer })
 }
 
 /// One page of the devices.

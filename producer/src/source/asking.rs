@@ -12,7 +12,7 @@ use windfall_runtime::telemetry::chain;
 
 use super::Interruption;
 use super::session::Session;
-use crate::apple::{DeviceDirectory, DirectoryError, Retry};
+use crate::apple::{DirectoryError, Retry};
 use crate::checkpoint::Scans;
 use crate::step::Step;
 
@@ -21,18 +21,18 @@ pub(super) const TRIES: u32 = 6;
 /// Tries of a look-up: its suspicion has a back-off of its own.
 pub(super) const LOOK_UP_TRIES: u32 = 2;
 
-impl<D: DeviceDirectory + 'static> Session<'_, D> {
+impl Session<'_> {
     /// Sends a request until it is answered, `tries` times at most; waits that Apple asks for are no tries.
-    pub(super) async fn ask<T, F>(&mut self, tries: u32, call: impl Fn(Arc<D>) -> F) -> Result<T, Interruption>
+    pub(super) async fn ask<T, F>(&mut self, tries: u32, call: impl Fn() -> F) -> Result<T, Interruption>
     where
-        F: Future<Output = Result<T, DirectoryError>> + Send,
+        F: Future<Output = Result<T, DirectoryError>>,
     {
         let mut attempt = 0;
         loop {
             self.save_limiter().await?;
             self.wait_for_turn().await?;
             self.confirm_after_a_pause().await?;
-            let answer = self.waiting(call(Arc::clone(&self.directory))).await?;
+            let answer = self.waiting(call()).await?;
             // A `Retry-After` outlives a crash only when it is written before it is waited for.
             self.save_limiter().await?;
             let error = match answer {

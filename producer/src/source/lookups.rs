@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::Interruption;
 use super::asking::LOOK_UP_TRIES;
 use super::session::{Session, millis};
-use crate::apple::{Answer, DeviceDirectory, DirectoryError, Lookup};
+use crate::apple::{Answer, DirectoryError, Lookup};
 use crate::fields::Fields as _;
 use crate::ledger::LedgerError;
 use crate::memory::Memory;
@@ -26,7 +26,7 @@ const CONTROLS: usize = 3;
 /// Look-ups that are made although a scan is due: a scan that takes longer than its interval must not starve them.
 const FEWEST_LOOK_UPS: usize = 20;
 
-impl<D: DeviceDirectory + 'static> Session<'_, D> {
+impl Session<'_> {
     /// Looks up every suspect whose time has come, `most` of them, until `enough` says that the next scan is due; what is
     /// left stays due.
     ///
@@ -161,11 +161,8 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
     }
 
     async fn read_device(&mut self, id: &DeviceId) -> Result<Lookup, Interruption> {
-        let read = self.ask(LOOK_UP_TRIES, |directory| {
-            let id = id.clone();
-            async move { directory.device(&id).await }
-        });
-        let read = read.await?;
+        let directory = self.directory;
+        let read = self.ask(LOOK_UP_TRIES, || directory.device(id)).await?;
         let (Lookup::Found { answer, .. } | Lookup::NotFound { answer } | Lookup::Forbidden { answer, .. }) = &read;
         self.newest_request = answer.number;
         Ok(read)

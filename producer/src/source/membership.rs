@@ -26,7 +26,7 @@ pub(super) enum Member {
 
 impl Member {
     /// Waits until the source is given to this process; returns what each of its transactions must carry.
-    pub(super) async fn assigned<D>(&mut self, source: &Source<D>) -> Result<Option<Input>, ConsumerError> {
+    pub(super) async fn assigned(&mut self, source: &Source) -> Result<Option<Input>, ConsumerError> {
         let Self::Joined(consumer) = self else { return Ok(None) };
         loop {
             match consumer.next().await {
@@ -69,7 +69,7 @@ impl Member {
     }
 }
 
-impl<D> Source<D> {
+impl Source {
     fn group(&self) -> String {
         self.cluster.names.producer_group(self.org())
     }

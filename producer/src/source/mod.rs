@@ -32,9 +32,9 @@ use windfall_runtime::kafka::publisher::Input;
 use windfall_runtime::retry::Backoff;
 use windfall_runtime::telemetry::chain;
 
-use crate::apple::{DeviceDirectory, DirectoryError};
+use crate::apple::DirectoryError;
 use crate::breaker::Limits;
-use crate::budget::LimiterState;
+use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
 use crate::ledger::{Cluster, LedgerError};
@@ -67,17 +67,14 @@ pub struct SourceSettings {
     pub membership: Option<Membership>,
 }
 
-/// Makes the reader of an organization, with what its limiter remembers.
-pub(crate) type Connect<D> = Box<dyn Fn(Option<LimiterState>) -> Result<D, ProducerError> + Send + Sync>;
-
 /// One organization's task.
-pub(crate) struct Source<D> {
+pub(crate) struct Source {
     pub(crate) settings: SourceSettings,
     pub(crate) cluster: Cluster,
     pub(crate) clock: SharedClock,
     pub(crate) part: Part,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) connect: Connect<D>,
+    pub(crate) config: SourceConfig,
     /// Whether the source is taken over.
     pub(crate) working: AtomicBool,
 }
@@ -133,7 +130,7 @@ impl From<LedgerError> for Interruption {
     }
 }
 
-impl<D: DeviceDirectory + 'static> Source<D> {
+impl Source {
     /// Serves the organization until the token is cancelled.
     pub(crate) async fn run(self) -> Result<(), ProducerError> {
         self.share(Duty::Serve).await.map(|_| ())
@@ -199,12 +196,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     }
 
     /// Works in each assignment of one membership.
-    async fn as_member(
-        &self,
-        member: &mut Member,
-        duty: Duty,
-        lasting: &Lasting<D>,
-    ) -> Result<OnceOutcome, Interruption> {
+    async fn as_member(&self, member: &mut Member, duty: Duty, lasting: &Lasting) -> Result<OnceOutcome, Interruption> {
         loop {
             let input = self.stand_by(member, duty).await?;
             let lost = tokio::select! {
@@ -236,12 +228,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
         }
     }
 
-    async fn session(
-        &self,
-        input: Option<Input>,
-        duty: Duty,
-        lasting: &Lasting<D>,
-    ) -> Result<OnceOutcome, Interruption> {
+    async fn session(&self, input: Option<Input>, duty: Duty, lasting: &Lasting) -> Result<OnceOutcome, Interruption> {
         let mut session = self.take_over(input, lasting).await?;
         self.working.store(true, Ordering::Relaxed);
         match duty {
@@ -251,7 +238,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     }
 
     /// Waits after a doubt before the group is joined again, and listens whether another process has the source now.
-    async fn rest(&self, member: &mut Member, error: &LedgerError, lasting: &Lasting<D>) -> Result<(), Interruption> {
+    async fn rest(&self, member: &mut Member, error: &LedgerError, lasting: &Lasting) -> Result<(), Interruption> {
         let failures = lasting.failures.fetch_add(1, Ordering::Relaxed) + 1;
         self.working.store(false, Ordering::Relaxed);
         warn!(source = self.org(), error = %chain(error), failures, "writer thrown away, taking over again");
@@ -267,7 +254,7 @@ impl<D: DeviceDirectory + 'static> Source<D> {
     }
 }
 
-impl<D> Source<D> {
+impl Source {
     pub(crate) fn org(&self) -> &str {
         &self.settings.origin.org
     }

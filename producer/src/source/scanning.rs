@@ -1,7 +1,6 @@
 //! One scan: servers, linkage lists, pages, and its end; each step committed before the next request.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{Instrument, info, info_span, warn};
@@ -16,7 +15,7 @@ use super::Interruption;
 use super::asking::TRIES;
 use super::session::{Session, millis};
 use super::telling;
-use crate::apple::{Cursor, DeviceDirectory, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
+use crate::apple::{Cursor, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
 use crate::assignment::Assignments;
 use crate::checkpoint::Header;
 use crate::event::{ScanPage, Seen};
@@ -52,7 +51,7 @@ enum Pass {
     CursorExpired(Header, String),
 }
 
-impl<D: DeviceDirectory + 'static> Session<'_, D> {
+impl Session<'_> {
     /// Reads everything once, from where an interrupted scan stopped or from the beginning, and ends the scan.
     pub(super) async fn scan(&mut self) -> Result<Header, Interruption> {
         let mut header = self.resume_or_begin();
@@ -123,15 +122,11 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
     ) -> Result<Pass, Interruption> {
         let mut cursor = header.cursor.clone().and_then(Cursor::new);
         let mut trail = Trail::new(cursor.as_ref());
+        let directory = self.directory;
         let mut single_reads = MOST_SINGLE_READS;
         loop {
             failpoint!("producer.page_fetch.before");
-            let asked = cursor.clone();
-            let page = self.ask(TRIES, |directory| {
-                let asked = asked.clone();
-                async move { directory.page(asked.as_ref()).await }
-            });
-            let page = match page.await {
+            let page = match self.ask(TRIES, || directory.page(cursor.as_ref())).await {
                 Ok(page) => page,
                 Err(Interruption::Directory(error @ DirectoryError::CursorRefused { .. })) => {
                     return Ok(Pass::CursorExpired(header, chain(&error).to_string()));
@@ -261,13 +256,10 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
         }
         let mut doubtful = step::in_doubt(header, assignments, page);
         doubtful.truncate(most);
+        let directory = self.directory;
         for device_id in &doubtful {
             let Ok(id) = DeviceId::parse(device_id) else { continue };
-            let read = self.ask(TRIES, |directory| {
-                let id = id.clone();
-                async move { directory.assigned_server(&id).await }
-            });
-            match read.await {
+            match self.ask(TRIES, || directory.assigned_server(&id)).await {
                 Ok(read) => {
                     self.newest_request = read.answer.number;
                     assignments.settle(device_id, read.server_id, read.answer.number);
@@ -283,7 +275,8 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
 
     /// Reads the servers and their linkage lists; what cannot be read is noted, and nothing is unassigned by it.
     async fn read_servers(&mut self) -> Result<(ReadServers, Assignments), Interruption> {
-        let fetch = |directory: Arc<D>, cursor: Option<Cursor>| async move { directory.servers(cursor.as_ref()).await };
+        let directory = self.directory;
+        let fetch = |cursor: Option<Cursor>| async move { directory.servers(cursor.as_ref()).await };
         let listed = self.list(fetch, |server| &server.server_id).await;
         let (pages, cut) = partial(listed)?;
         let mut read = ReadServers::listed(&self.memory, pages, cut, self.now());
@@ -306,10 +299,8 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
         assignments: &mut Assignments,
         faults: &mut Vec<String>,
     ) -> Result<(), Interruption> {
-        let fetch = |directory: Arc<D>, cursor: Option<Cursor>| {
-            let server_id = server.server_id.clone();
-            async move { directory.linkage(&server_id, cursor.as_ref()).await }
-        };
+        let directory = self.directory;
+        let fetch = |cursor: Option<Cursor>| async move { directory.linkage(&server.server_id, cursor.as_ref()).await };
         let (pages, cut) = match self.list(fetch, DeviceId::as_str).await {
             Err((pages, Cut::Interrupted(Interruption::Directory(DirectoryError::NotFound(_)))))
                 if step::has_nobody(server) =>
@@ -323,15 +314,15 @@ impl<D: DeviceDirectory + 'static> Session<'_, D> {
     }
 
     /// Reads a list to its end; on an error what was read so far comes with it.
-    async fn list<T, F>(&mut self, fetch: impl Fn(Arc<D>, Option<Cursor>) -> F, name: impl Fn(&T) -> &str) -> Listed<T>
+    async fn list<T, F>(&mut self, fetch: impl Fn(Option<Cursor>) -> F, name: impl Fn(&T) -> &str) -> Listed<T>
     where
-        F: Future<Output = Result<PageOf<T>, DirectoryError>> + Send,
+        F: Future<Output = Result<PageOf<T>, DirectoryError>>,
     {
         let mut pages: Vec<PageOf<T>> = Vec::new();
         let mut cursor = None;
         let mut trail = Trail::new(None);
         loop {
-            let page = match self.ask(TRIES, |directory| fetch(directory, cursor.clone())).await {
+            let page = match self.ask(TRIES, || fetch(cursor.clone())).await {
                 Ok(page) => page,
                 Err(interruption) => return Err((pages, Cut::Interrupted(interruption))),
             };

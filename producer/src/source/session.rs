@@ -15,7 +15,8 @@ use super::lookups::Controls;
 use super::taking::Lasting;
 use super::telling;
 use super::{Interruption, OnceOutcome, STALLED_AFTER, STALLED_PERIODS, Source};
-use crate::apple::{DeviceDirectory, DirectoryError, Retry};
+use crate::apple::client::AppleDirectory;
+use crate::apple::{DirectoryError, Retry};
 use crate::checkpoint::{Header, Scans, State};
 use crate::error::ProducerError;
 use crate::ledger::{Found, Hidden, Ledger, LedgerError};
@@ -42,10 +43,10 @@ enum Healing {
 }
 
 /// The time between an assignment and its end, or that of the writer.
-pub(crate) struct Session<'a, D> {
-    pub(super) source: &'a Source<D>,
-    lasting: &'a Lasting<D>,
-    pub(super) directory: Arc<D>,
+pub(crate) struct Session<'a> {
+    pub(super) source: &'a Source,
+    lasting: &'a Lasting,
+    pub(super) directory: &'a AppleDirectory,
     pub(super) ledger: Ledger,
     pub(super) memory: Memory,
     signals: SignalTail,
@@ -67,18 +68,18 @@ pub(crate) struct Session<'a, D> {
     steady: Option<(i64, Duration)>,
 }
 
-impl<D> Drop for Session<'_, D> {
+impl Drop for Session<'_> {
     /// A session ends wherever it stands when the group takes the source away.
     fn drop(&mut self) {
         self.lasting.newest_request.store(self.newest_request, Ordering::Relaxed);
     }
 }
 
-impl<'a, D: DeviceDirectory + 'static> Session<'a, D> {
+impl<'a> Session<'a> {
     pub(super) async fn begin(
-        source: &'a Source<D>,
-        lasting: &'a Lasting<D>,
-        directory: Arc<D>,
+        source: &'a Source,
+        lasting: &'a Lasting,
+        directory: &'a AppleDirectory,
         ledger: Ledger,
         Found { memory, hidden, records: _ }: Found,
         confirmed_at: Instant,

@@ -11,32 +11,28 @@ use windfall_runtime::kafka::table::FoldProgress;
 
 use super::session::Session;
 use super::{Interruption, Source};
-use crate::apple::DeviceDirectory;
+use crate::apple::client::AppleDirectory;
+use crate::error::ProducerError;
 use crate::ledger::{Found, Ledger, describe};
 use crate::memory::Memory;
 
 /// What outlives the sessions of one process.
-pub(super) struct Lasting<D> {
-    directory: OnceLock<Arc<D>>,
+#[derive(Default)]
+pub(super) struct Lasting {
+    directory: OnceLock<AppleDirectory>,
     /// The newest request whose answer was read: the directory goes on counting, so requests keep their order over sessions.
     pub(super) newest_request: AtomicU64,
     /// Sessions in a row that have failed without a commit.
     pub(super) failures: AtomicU32,
 }
 
-impl<D> Default for Lasting<D> {
-    fn default() -> Self {
-        Self { directory: OnceLock::new(), newest_request: AtomicU64::new(0), failures: AtomicU32::new(0) }
-    }
-}
-
-impl<D: DeviceDirectory + 'static> Source<D> {
+impl Source {
     /// Fences the writer before us, reads what it has left, and heeds what its limiter remembers.
     pub(super) async fn take_over<'a>(
         &'a self,
         input: Option<Input>,
-        lasting: &'a Lasting<D>,
-    ) -> Result<Session<'a, D>, Interruption> {
+        lasting: &'a Lasting,
+    ) -> Result<Session<'a>, Interruption> {
         let assigned_at = Instant::now();
         self.part.state(State::Starting);
         info!(source = self.org(), "taking over");
@@ -64,10 +60,14 @@ impl<D: DeviceDirectory + 'static> Source<D> {
                 directory
             }
             None => {
-                let connected = (self.connect)(scans.limiter.clone()).map_err(Interruption::Fatal)?;
-                lasting.directory.get_or_init(|| Arc::new(connected))
+                let state = scans.limiter.clone().unwrap_or_default();
+                let connected = AppleDirectory::connect(&self.config, state, Arc::clone(&self.clock));
+                let connected = connected.map_err(|source| {
+                    Interruption::Fatal(ProducerError::Connect { source_name: self.org().to_owned(), source })
+                })?;
+                lasting.directory.get_or_init(|| connected)
             }
         };
-        Session::begin(self, lasting, Arc::clone(directory), ledger, found, assigned_at).await
+        Session::begin(self, lasting, directory, ledger, found, assigned_at).await
     }
 }

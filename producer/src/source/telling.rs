@@ -39,7 +39,7 @@ pub(super) fn committed(org: &str, step: &Step, memory: &Memory) {
 }
 
 /// Tells that a page is done: how far the scan is and how long it will take.
-pub(super) fn page<D>(source: &Source<D>, header: &Header, step: &Step, memory: &Memory, pace: &Pace, began: i64) {
+pub(super) fn page(source: &Source, header: &Header, step: &Step, memory: &Memory, pace: &Pace, began: i64) {
     let org = source.org().to_owned();
     counter!(names::SCAN_PAGES, label::SOURCE => org.clone()).increment(1);
     gauge!(names::SCAN_DEVICES, label::SOURCE => org).set(header.devices as f64);
@@ -75,7 +75,7 @@ pub(super) fn waiting(part: &Part, pace: &Pace) {
 }
 
 /// Tells how a scan has ended.
-pub(super) fn ended<D>(source: &Source<D>, header: &Header, memory: &Memory, elapsed: Duration) {
+pub(super) fn ended(source: &Source, header: &Header, memory: &Memory, elapsed: Duration) {
     let org = source.org().to_owned();
     let complete = matches!(header.state, State::Complete | State::Held);
     gauge!(names::SCAN_COMPLETE, label::SOURCE => org.clone()).set(if complete { 1.0 } else { 0.0 });

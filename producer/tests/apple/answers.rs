@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windfall_producer::apple::{DeviceDirectory as _, DirectoryError, Lookup, Retry};
+use windfall_producer::apple::{DirectoryError, Lookup, Retry};
 use windfall_schemas::identifiers::DeviceId;
 
 use super::server::{Reply, Server};

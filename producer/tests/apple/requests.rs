@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windfall_producer::apple::{Cursor, DeviceDirectory as _, DirectoryError, Lookup};
+use windfall_producer::apple::{Cursor, DirectoryError, Lookup};
 use windfall_runtime::clock::Clock as _;
 use windfall_schemas::identifiers::DeviceId;
 

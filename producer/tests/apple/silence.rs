@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
-use windfall_producer::apple::DeviceDirectory as _;
 use windfall_schemas::identifiers::DeviceId;
 
 use super::server::{Reply, Server};

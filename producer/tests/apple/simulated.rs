@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use windfall_producer::apple::client::{AppleDirectory, Options};
 use windfall_producer::apple::key::SigningKey;
-use windfall_producer::apple::{Cursor, DeviceDirectory as _, DirectoryError, Lookup, PageOf, Trail};
+use windfall_producer::apple::{Cursor, DirectoryError, Lookup, PageOf, Trail};
 use windfall_producer::budget::LimiterState;
 use windfall_runtime::clock::Clock as _;
 use windfall_runtime::diagnose::Diagnose as _;

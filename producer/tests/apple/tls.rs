@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use windfall_producer::apple::{DeviceDirectory as _, DirectoryError, Retry, TokenError};
+use windfall_producer::apple::{DirectoryError, Retry, TokenError};
 
 use super::clock::PatientClock;
 use super::{directory_with, options};

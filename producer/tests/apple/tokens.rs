@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use windfall_producer::apple::{DeviceDirectory as _, DirectoryError, Retry, TokenError};
+use windfall_producer::apple::{DirectoryError, Retry, TokenError};
 use windfall_producer::budget::LimiterState;
 
 use super::server::{Reply, Request, Server, TOKEN};

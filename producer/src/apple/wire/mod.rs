@@ -52,19 +52,25 @@ const MAX_MESSAGE: usize = 500;
 /// Why a document as a whole cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unreadable(pub(crate) String);
+pub struct Unreadable(pub(crate) String);
 
 /// A list document, item by item.
 #[derive(Debug)]
-pub(crate) struct List<T> {
-    pub(crate) items: Vec<Item<T>>,
-    pub(crate) rejected: Vec<Rejected>,
+pub struct List<T> {
+    /// What could be read, in Apple's order.
+    pub items: Vec<Item<T>>,
+    /// What could not.
+    pub rejected: Vec<Rejected>,
     pub(crate) next: Next,
-    pub(crate) total: Option<u64>,
+    /// How many there are in all, where Apple says so.
+    pub total: Option<u64>,
 }
 
 /// Reads a page of devices.
-pub(crate) fn devices(body: &[u8], org: &str) -> Result<List<DeviceValue>, Unreadable> {
+///
+/// # Errors
+/// When the body is no such document.
+pub fn devices(body: &[u8], org: &str) -> Result<List<DeviceValue>, Unreadable> {
     list(body, DEVICES, |id, attributes: OrgDeviceAttributes| attributes.into_value(org, id))
 }
 
