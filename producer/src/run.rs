@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::{Part, Status};
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::table::Own;
 use windfall_runtime::kafka::topics;
 use windfall_runtime::kafka::{Connection, Membership};
+use windfall_runtime::patience::until_it_passes;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::device::DeviceKey;
@@ -88,7 +89,12 @@ pub async fn connect(connection: &Connection, registry: RegistryClient) -> Resul
 /// The worst error of a source by its exit code, when all have ended: see [`ProducerError`].
 pub async fn run(setup: &Setup, sources: &[SourceConfig], shutdown: CancellationToken) -> Result<(), ProducerError> {
     let membership = |instance| Membership::Static { instance };
-    each(setup, sources, membership, shutdown, Source::run).await.map(drop)
+    let parts: Vec<_> = sources.iter().map(|source| part(setup, &source.name)).collect();
+    let prepare = || prepare(&setup.connection, setup.registry.clone());
+    match until_it_passes("producer", &parts, &shutdown, Diagnose::diagnosis, prepare).await? {
+        Some(cluster) => each(setup, &cluster, sources, membership, shutdown, Source::run).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Scans each source once, one beside the other, and returns the worst outcome; what one of them meets stops no other.
@@ -100,7 +106,8 @@ pub async fn run_once(
     sources: &[SourceConfig],
     shutdown: CancellationToken,
 ) -> Result<OnceOutcome, ProducerError> {
-    let outcomes = each(setup, sources, |_| Membership::Dynamic, shutdown, Source::run_once).await?;
+    let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
+    let outcomes = each(setup, &cluster, sources, |_| Membership::Dynamic, shutdown, Source::run_once).await?;
     // A source that was stopped before its end has left something out.
     let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(OnceOutcome::Incomplete));
     Ok(outcomes.max().unwrap_or(OnceOutcome::Complete))
@@ -109,6 +116,7 @@ pub async fn run_once(
 /// Works on each source in a task of its own, and waits for all of them.
 async fn each<T, F>(
     setup: &Setup,
+    cluster: &Cluster,
     sources: &[SourceConfig],
     membership: fn(String) -> Membership,
     shutdown: CancellationToken,
@@ -118,13 +126,12 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, ProducerError>> + Send + 'static,
 {
-    let cluster = prepare(&setup.connection, setup.registry.clone()).await?;
     let mut tasks = JoinSet::new();
     sources.iter().for_each(|config| cluster.topics.expect(&config.name));
     for config in sources {
         let member = source_member(&config.name, &setup.instance);
         let membership = (!setup.alone).then(|| membership(member));
-        let source = source(setup, &cluster, config, membership, shutdown.clone());
+        let source = source(setup, cluster, config, membership, shutdown.clone());
         let (org, topics, part) = (source.org().to_owned(), Arc::clone(&cluster.topics), source.part.clone());
         let work = work(source);
         tasks.spawn(async move {
@@ -151,6 +158,10 @@ where
     worst.map_or(Ok(done), Err)
 }
 
+fn part(setup: &Setup, name: &str) -> Part {
+    setup.status.part(format!("producer {name}"), SILENCE)
+}
+
 fn source(
     setup: &Setup,
     cluster: &Cluster,
@@ -170,7 +181,7 @@ fn source(
         instance: setup.instance.clone(),
         membership,
     };
-    let part = setup.status.part(format!("producer {}", config.name), SILENCE);
+    let part = part(setup, &config.name);
     let (config, clock, working) = (config.clone(), Arc::clone(&setup.clock), AtomicBool::new(false));
     Source { settings, config, cluster: cluster.clone(), clock, part, shutdown, working }
 }

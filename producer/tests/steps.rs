@@ -495,7 +495,7 @@ fn a_server_that_a_complete_list_lacks_is_removed_and_one_of_a_cut_list_is_not()
         let header = Header::begin("acme", memory.scans.devices.as_ref(), "test", BEGIN);
         let (step, _) = step::begin(&origin(), &memory, &header, &read(ids, complete), BEGIN);
         memory.apply(&step);
-        let told = |event: &windfall_schemas::envelope::Envelope<std::sync::Arc<ServerValue>>| {
+        let told = |event: &windfall_schemas::envelope::Envelope<Arc<ServerValue>>| {
             format!("{} {} {}", event.op, event.kind.as_ref().unwrap(), event.source.snapshot)
         };
         step.servers.iter().map(told).collect::<Vec<_>>()

@@ -182,9 +182,11 @@ impl Status {
         part
     }
 
-    /// Says that every part whose name begins with `stage` gave up, but for those that have ended by themselves.
+    /// Says that a stage gave up: its part, or every part whose name begins with the stage's word, but for those that have ended
+    /// by themselves.
     pub fn gave_up(&self, stage: &str, error: &str) {
-        let named = |name: &&String| name.starts_with(stage);
+        let named =
+            |name: &&String| name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         let names: Vec<String> = self.parts().keys().filter(named).cloned().collect();
         for part in names.into_iter().map(|name| Part { board: self.clone(), name }) {
             if !matches!(part.current(), Some(State::Failed | State::Finished)) {
@@ -491,7 +493,7 @@ mod tests {
         part("map devices");
         part("map users").failed("its own reason");
         part("sink assets").progress();
-        status.gave_up("map ", "no topic");
+        status.gave_up("map", "no topic");
         let parts = status.snapshot().parts;
         assert_eq!(
             (parts["map devices"].state, &parts["map devices"].details["error"]),

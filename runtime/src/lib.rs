@@ -11,6 +11,7 @@ pub mod lines;
 pub mod log_identity;
 pub mod metrics;
 pub mod outcome;
+pub mod patience;
 pub mod reader;
 pub mod registry;
 pub mod retry;

@@ -18,6 +18,7 @@ use windfall_runtime::kafka::table::{FoldProgress, Hidden};
 use windfall_runtime::kafka::topics::{self, TopicSpec};
 use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::metrics::label;
+use windfall_runtime::patience::until_it_passes;
 use windfall_runtime::reader::Decoder;
 use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::telemetry::chain;
@@ -73,27 +74,33 @@ pub async fn run(
     let mut loops = JoinSet::new();
     let mut result = Ok(());
     for loaded in collections {
-        let own = match prepare(setup, loaded).await {
-            Ok(own) => own,
-            Err(error) => {
-                let collection = &loaded.collection.name;
-                error!(collection, error = %chain(&error), help = error.help().as_deref(), "collection not prepared");
-                setup.status.gave_up(&format!("map {collection}"), &chain(&error).to_string());
-                setup.status.gave_up(&format!("merge {collection}"), &chain(&error).to_string());
-                result = result.and(Err(error));
-                continue;
-            }
-        };
-        let mut map = Loop::new(setup, loaded, false, "map").map(&own, shutdown.clone());
-        loops.spawn(async move { map.run().await });
-        let mut merge = Loop::new(setup, loaded, false, "merge").merge(&own, shutdown.clone());
-        loops.spawn(async move { merge.run().await });
+        let (setup, loaded, shutdown) = (setup.clone(), loaded.clone(), shutdown.clone());
+        loops.spawn(async move { serve(&setup, &loaded, shutdown).await });
     }
     while let Some(ended) = loops.join_next().await {
         let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        result = result.and(ended.map(|_| ()));
+        result = result.and(ended);
     }
     result
+}
+
+/// Runs the loops of one collection side by side, as soon as what they need can be had.
+async fn serve(setup: &Setup, loaded: &LoadedCollection, shutdown: CancellationToken) -> Result<(), TransformerError> {
+    let collection = &loaded.collection.name;
+    let (map, merge) = (Loop::new(setup, loaded, false, "map"), Loop::new(setup, loaded, false, "merge"));
+    let parts = [map.part.clone(), merge.part.clone()];
+    let prepare = || prepare(setup, loaded);
+    let prepared = until_it_passes("collection", &parts, &shutdown, Diagnose::diagnosis, prepare).await;
+    let Some(own) = prepared.inspect_err(|error| {
+        error!(collection, error = %chain(error), help = error.help().as_deref(), "collection not prepared");
+        parts.iter().for_each(|part| part.failed(chain(error).to_string()));
+    })?
+    else {
+        return Ok(());
+    };
+    let (mut map, mut merge) = (map.map(&own, shutdown.clone()), merge.merge(&own, shutdown));
+    let (mapped, merged) = tokio::join!(map.run(), merge.run());
+    mapped.and(merged).map(drop)
 }
 
 /// Maps, then merges, up to the ends that each input has when its loop begins.

@@ -121,8 +121,11 @@ impl Context {
         let mut faults = Vec::new();
         for LoadedCollection { collection, .. } in &self.collections {
             let subject = value_subject(&self.names.assets(&collection.name));
-            if let Some(found) = registry.latest(&subject).await? {
-                faults.extend(collection.changed_types(&found.text));
+            match registry.latest(&subject).await {
+                Ok(found) => faults.extend(found.iter().flat_map(|found| collection.changed_types(&found.text))),
+                // There is nothing to compare with. Whoever needs the schema asks for longer, since the registry may have just started.
+                Err(error) if error.is_no_schema() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         if faults.is_empty() {

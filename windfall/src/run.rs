@@ -8,11 +8,12 @@ use tracing::{error, info, warn};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::suggestion;
 use windfall_runtime::diagnose::{Diagnosed, Kind};
-use windfall_runtime::health::Status;
+use windfall_runtime::health::{self, Status};
 use windfall_runtime::http::{self, Shown};
 use windfall_runtime::kafka::reach;
 use windfall_runtime::kafka::topics::ensure;
 use windfall_runtime::metrics;
+use windfall_runtime::patience::until_it_passes;
 use windfall_runtime::shutdown::{self, Crew, Next};
 use windfall_runtime::telemetry::chain;
 use windfall_sink::SinkConfig;
@@ -47,7 +48,7 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> 
         biased;
         // Nothing is in flight yet that would have to be ended well.
         () = stop.cancelled() => None,
-        stages = begin(global, args.once, context, &plan, &stop) => Some(stages?),
+        stages = begin(global, args.once, context, &plan, &stop) => stages?,
     };
     let exit = match begun {
         None => Exit::Success,
@@ -65,9 +66,9 @@ async fn begin(
     context: Context,
     plan: &Plan,
     stop: &CancellationToken,
-) -> crate::Result<Stages> {
+) -> crate::Result<Option<Stages>> {
     let status = Status::new(&context.instance, SystemClock::shared());
-    announce(&context, plan, &status);
+    let parts = announce(&context, plan, &status);
     // A run that ends by itself is not scraped; whoever wants to look at it says where.
     if !once || global.http.is_some() {
         serve(context.listen.as_deref(), &status, stop).await?;
@@ -76,18 +77,27 @@ async fn begin(
         reach::watch(&context.connection("reach"), &status, SystemClock::shared(), stop.clone())
             .map_err(Failure::of)?;
     }
-    ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
-    let registry = context.registry(&context.connection("registry")).await?;
-    context.compare_types(&registry).await?;
+    let prepare = || async {
+        ensure(&context.connection("topics"), &context.topics(), context.config.kafka.manage_topics).await?;
+        let registry = context.registry(&context.connection("registry")).await?;
+        context.compare_types(&registry).await?;
+        Ok(registry)
+    };
+    // A single run leaves it to whoever started it to try again.
+    let prepared = match once {
+        true => prepare().await.map(Some),
+        false => until_it_passes("process", &parts, stop, Diagnosed::diagnosis, prepare).await,
+    };
+    let Some(registry) = prepared? else { return Ok(None) };
     info!(instance = context.instance, sinks = plan.sinks.len(), once, "started");
-    Ok(Stages {
+    Ok(Some(Stages {
         context: Arc::new(context),
         registry,
         clock: SystemClock::shared(),
         status,
         dynamic: once,
         stop: stop.child_token(),
-    })
+    }))
 }
 
 fn plan(context: &Context, args: &StageArgs) -> crate::Result<Plan> {
@@ -123,7 +133,7 @@ pub(crate) fn named_sink(context: &Context, name: &str) -> crate::Result<SinkCon
 /// Puts every part on the board before any begins: a process whose producer is still to come is not ready.
 ///
 /// Each stage begins its own part anew, with its own limit.
-fn announce(context: &Context, plan: &Plan, status: &Status) {
+fn announce(context: &Context, plan: &Plan, status: &Status) -> Vec<health::Part> {
     let mut names = Vec::new();
     if plan.producer {
         names.extend(context.config.sources.iter().map(|source| format!("producer {}", source.name)));
@@ -133,9 +143,7 @@ fn announce(context: &Context, plan: &Plan, status: &Status) {
         names.extend(collections.flat_map(|name| [format!("map {name}"), format!("merge {name}")]));
     }
     names.extend(plan.sinks.iter().map(|sink| format!("sink {}", sink.name)));
-    for name in names {
-        let _ = status.part(name, BEGINNING);
-    }
+    names.into_iter().map(|name| status.part(name, BEGINNING)).collect()
 }
 
 /// Serves health, metrics and status for as long as the process lives, draining included; nothing is measured where nobody can look.
@@ -179,7 +187,7 @@ async fn serve_all(global: &Global, stages: Stages, plan: Plan) -> Exit {
         crew.spawn(name.clone(), async { (name, running.await) });
     }
     all_ended(crew, |stage, error| {
-        let parts = if stage == "transformer" { vec!["map ", "merge "] } else { vec![stage] };
+        let parts = if stage == "transformer" { vec!["map", "merge"] } else { vec![stage] };
         parts.into_iter().for_each(|part| status.gave_up(part, &chain(&error).to_string()));
         report(&error, global)
     })

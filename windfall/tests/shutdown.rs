@@ -40,13 +40,13 @@ impl Silent {
 }
 
 /// A command that talks into a pipe.
-struct Talking {
+pub(super) struct Talking {
     process: Running,
     said: BufReader<ChildStderr>,
 }
 
 impl Talking {
-    fn start(desk: &Desk, arguments: &[&str]) -> Self {
+    pub(super) fn start(desk: &Desk, arguments: &[&str]) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("windfall"))
             .args(arguments)
             .current_dir(desk.path())
@@ -58,13 +58,13 @@ impl Talking {
         Self { process: Running(child), said }
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let id = self.process.0.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
     /// Waits until it has said `text`.
-    fn says(&mut self, text: &str) {
+    pub(super) fn says(&mut self, text: &str) {
         let mut line = String::new();
         while !line.contains(text) {
             line.clear();
@@ -73,7 +73,7 @@ impl Talking {
     }
 
     /// Waits for its end; returns the exit code and what it still had to say.
-    fn end(mut self) -> (i32, String) {
+    pub(super) fn end(mut self) -> (i32, String) {
         let mut rest = String::new();
         self.said.read_to_string(&mut rest).unwrap();
         (self.process.0.wait().unwrap().code().unwrap(), rest)
