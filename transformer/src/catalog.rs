@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use windfall_runtime::config::{SAVE_AS_UTF8, text_of};
+use windfall_runtime::config::{Fault, SAVE_AS_UTF8, Violations, text_of};
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Table};
 
 use crate::collection::{self, CompiledCollection};
 use crate::config::CollectionConfig;
 use crate::mapping::source::SourceTable;
-use crate::mapping::{self, Failure, Mapping};
-use crate::problem::{Place, Problems};
+use crate::mapping::{self, Mapping};
 
 /// The shipped collection `devices`.
 pub const DEVICES_COLLECTION: &str = include_str!("../defaults/devices.yaml");
@@ -46,7 +45,7 @@ impl LoadedCollection {
 
     /// Runs the tests of all mappings.
     #[must_use]
-    pub fn test(&self) -> Vec<Failure> {
+    pub fn test(&self) -> Vec<Fault> {
         self.mappings.iter().flat_map(Mapping::test).collect()
     }
 }
@@ -57,11 +56,11 @@ impl LoadedCollection {
 ///
 /// # Errors
 /// All faults of all files, with their places.
-pub fn load_collections(base: &Path, configs: &[CollectionConfig]) -> Result<Vec<LoadedCollection>, Problems> {
+pub fn load_collections(base: &Path, configs: &[CollectionConfig]) -> Result<Vec<LoadedCollection>, Violations> {
     let shipped = [CollectionConfig::shipped()];
     let configs = if configs.is_empty() { &shipped } else { configs };
     let tables = source_tables()?;
-    let mut problems = Problems::default();
+    let mut problems = Violations::default();
     let mut loaded = Vec::new();
     for config in configs {
         match load_one(base, config, &tables) {
@@ -76,13 +75,13 @@ pub fn load_collections(base: &Path, configs: &[CollectionConfig]) -> Result<Vec
 ///
 /// # Errors
 /// When a schema that is built in is not that of a table.
-pub fn source_tables() -> Result<Vec<Arc<SourceTable>>, Problems> {
-    let mut problems = Problems::default();
+pub fn source_tables() -> Result<Vec<Arc<SourceTable>>, Violations> {
+    let mut problems = Violations::default();
     let mut tables = Vec::new();
     for table in Table::ALL {
         match SourceTable::from_schema(table.topic(), table.value_schema()) {
             Ok(table) => tables.push(Arc::new(table)),
-            Err(error) => problems.push(table.topic(), Place::default(), error.to_string()),
+            Err(error) => problems.at(table.topic(), None, error.to_string()),
         }
     }
     problems.or(tables)
@@ -101,7 +100,7 @@ impl Source {
         Self { shown: format!("<shipped>/{name}"), text: text.to_owned(), path: None }
     }
 
-    fn read(base: &Path, path: &Path) -> Result<Self, Problems> {
+    fn read(base: &Path, path: &Path) -> Result<Self, Violations> {
         let shown = path.display().to_string();
         let path = base.join(path);
         match read(&path) {
@@ -123,7 +122,11 @@ fn read(path: &Path) -> Result<String, String> {
     text_of(bytes).map_err(|what| format!("it {what}; {SAVE_AS_UTF8}"))
 }
 
-fn load_one(base: &Path, config: &CollectionConfig, tables: &[Arc<SourceTable>]) -> Result<LoadedCollection, Problems> {
+fn load_one(
+    base: &Path,
+    config: &CollectionConfig,
+    tables: &[Arc<SourceTable>],
+) -> Result<LoadedCollection, Violations> {
     let source = match &config.file {
         Some(path) => Source::read(base, path)?,
         None if config.name == DEFAULT_COLLECTION => Source::shipped("devices.yaml", DEVICES_COLLECTION),
@@ -140,7 +143,7 @@ fn load_one(base: &Path, config: &CollectionConfig, tables: &[Arc<SourceTable>])
         [] => return Err(one(&config.name, "has no `mappings`, so nothing would fill it")),
         paths => paths.iter().map(|path| Source::read(base, path)).collect(),
     };
-    let mut problems = Problems::default();
+    let mut problems = Violations::default();
     let mut mappings = Vec::new();
     for source in sources {
         let read = source.and_then(|source| {
@@ -156,18 +159,18 @@ fn load_one(base: &Path, config: &CollectionConfig, tables: &[Arc<SourceTable>])
     problems.or(LoadedCollection { collection, mappings })
 }
 
-fn one(file: &str, message: impl Into<String>) -> Problems {
-    let mut problems = Problems::default();
-    problems.push(file, Place::default(), message);
+fn one(file: &str, message: impl Into<String>) -> Violations {
+    let mut problems = Violations::default();
+    problems.at(file, None, message);
     problems
 }
 
 /// Checks what a mapping alone cannot know: that names and sources are its own, and that its source can feed a collection.
-fn check_together(mappings: &[Mapping], problems: &mut Problems) {
+fn check_together(mappings: &[Mapping], problems: &mut Violations) {
     for (index, mapping) in mappings.iter().enumerate() {
         let (name, table) = (mapping.program.name(), &mapping.program.table().name);
         if let Some(first) = mappings[..index].iter().find(|other| other.program.name() == name) {
-            problems.push(
+            problems.at(
                 &mapping.file,
                 mapping.name_at,
                 format!("the mapping `{name}` is already described in {}", first.file),
@@ -176,14 +179,14 @@ fn check_together(mappings: &[Mapping], problems: &mut Problems) {
         if let Some(first) = mappings[..index].iter().find(|other| other.program.table().name == *table) {
             let message =
                 format!("`{table}` already feeds this collection through {}: one source has one mapping", first.file);
-            problems.push(&mapping.file, mapping.from_at, message);
+            problems.at(&mapping.file, mapping.from_at, message);
         }
         let partitions = Table::from_topic(table).map_or(CHANGE_PARTITIONS, Table::partitions);
         if partitions != CHANGE_PARTITIONS {
             let message = format!(
                 "`{table}` has {partitions} partition(s) and cannot feed a collection, whose links have {CHANGE_PARTITIONS}"
             );
-            problems.push(&mapping.file, mapping.from_at, message);
+            problems.at(&mapping.file, mapping.from_at, message);
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use windfall_runtime::config::{Place, Violations, did_you_mean};
 use windfall_schemas::asset::{Collection, Field, FieldType};
 use windfall_schemas::topic::Table;
 
 use crate::identity::{Rules, Shape};
 use crate::mapping::parse::Reader;
-use crate::mapping::yaml::{self, Node};
+use crate::mapping::yaml::{self, At, Node};
 use crate::merge::{Choice, MergeRule};
-use crate::problem::{At, Place, Problems, did_you_mean};
 
 /// A collection, checked.
 #[derive(Debug, Clone)]
@@ -32,14 +32,14 @@ pub struct CompiledCollection {
 impl CompiledCollection {
     /// Compares the fields with the registered schema of the flat record: fields may come and go, and each keeps its type.
     #[must_use]
-    pub fn changed_types(&self, registered: &str) -> Problems {
-        let mut problems = Problems::default();
+    pub fn changed_types(&self, registered: &str) -> Violations {
+        let mut problems = Violations::default();
         let Ok(known) = Collection::from_value_schema(registered) else { return problems };
         for (field, place) in self.schema.fields().iter().zip(&self.places) {
             let before = known.fields().iter().find(|before| before.name == field.name);
             if let Some(before) = before.filter(|before| before.kind != field.kind) {
                 let what = format!("`{}` is `{}`, and is registered as `{}`", field.name, field.kind, before.kind);
-                problems.push(&self.file, *place, what);
+                problems.at(&self.file, *place, what);
             }
         }
         problems
@@ -56,10 +56,10 @@ const TAKES: [(&str, Choice); 4] =
 ///
 /// # Errors
 /// All faults of the file, with their places.
-pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Problems> {
+pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Violations> {
     let document = yaml::read(file, text)?;
     let start = document.place;
-    let mut reader = Reader { file, problems: Problems::default() };
+    let mut reader = Reader { file, problems: Violations::default() };
     let (mut name, mut fields, mut identify_by, mut merge) = (None, None, None, Vec::new());
     for (key, value) in reader.map(document, "a collection file").unwrap_or_default() {
         match key.value.as_str() {

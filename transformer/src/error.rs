@@ -7,14 +7,9 @@ use windfall_runtime::registry::RegistryError;
 use windfall_runtime::worker::{Failure, WorkerError};
 use windfall_schemas::wire::WireError;
 
-use crate::problem::Problems;
-
 /// What can go wrong for the transformer.
 #[derive(Debug, thiserror::Error)]
 pub enum TransformerError {
-    /// Collections or mappings are faulty.
-    #[error("collections or mappings are faulty:\n{0}")]
-    Files(Problems),
     /// The registry does not answer, or not as it must.
     #[error("schema was not had from the registry")]
     Registry(#[from] RegistryError),
@@ -40,7 +35,6 @@ pub enum TransformerError {
 impl Failure for TransformerError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Files(_) => "files",
             Self::Registry(_) => "registry",
             Self::Encode { .. } => "encode",
             Self::Topics(_) => "topics",
@@ -53,9 +47,6 @@ impl Failure for TransformerError {
 impl Diagnose for TransformerError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Files(_) => {
-                Kind::Configuration.help("correct the files; `windfall validate` checks them without touching anything")
-            }
             Self::Registry(source) => source.diagnosis(),
             Self::Encode { .. } => Kind::Record.help("look at the record in the log; a value is limited to 256 KiB"),
             Self::Topics(error) => error.diagnosis(),

@@ -24,7 +24,6 @@ pub mod links;
 mod map;
 pub mod mapping;
 pub mod merge;
-pub mod problem;
 pub mod run;
 mod value;
 

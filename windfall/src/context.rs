@@ -57,7 +57,7 @@ impl Context {
             let mut all = config.violations();
             match load_collections(folder_of(file), &config.collections) {
                 Ok(loaded) => *collections.borrow_mut() = loaded,
-                Err(problems) => all.extend(problems.into_iter().map(Into::into)),
+                Err(problems) => all.extend(problems),
             }
             all
         };

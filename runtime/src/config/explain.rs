@@ -40,6 +40,19 @@ pub fn suggestion(name: &str, known: &[&str]) -> String {
     }
 }
 
+/// Ends a message about a name that is not known: the one that was probably meant, or all of a short list.
+#[must_use]
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    /// Up to so many names are listed when none is near.
+    const LISTED: usize = 12;
+    let known: Vec<&str> = known.into_iter().collect();
+    match (nearest(name, known.iter().copied()), known.len()) {
+        (Some(near), _) => format!("; did you mean `{near}`?"),
+        (None, 1..=LISTED) => format!("; it may be one of `{}`", known.join("`, `")),
+        (None, _) => String::new(),
+    }
+}
+
 /// What is said of a file that breaks a limit; reading it again without a part would take as long.
 pub(crate) const TOO_MUCH: &str = "the file asks for more than a configuration needs (nesting, aliases or size)";
 

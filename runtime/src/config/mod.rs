@@ -16,7 +16,7 @@ mod units;
 mod violation;
 
 pub use encoding::{SAVE_AS_UTF8, text_of};
-pub use explain::{nearest, suggestion};
+pub use explain::{did_you_mean, nearest, suggestion};
 pub use load::{ConfigError, Fault, Loaded, MAX_CONFIG_BYTES, Rules, folder_of, load, parse};
 pub use place::{Place, Places};
 pub use substitute::Reading;

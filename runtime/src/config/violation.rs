@@ -1,6 +1,9 @@
-//! What a configuration breaks although every field could be read.
+//! What a configuration, or a file that it names, breaks although it could be read.
+
+use std::fmt;
 
 use super::load::Fault;
+use super::place::Place;
 use crate::diagnose::Diagnose;
 
 /// Collects broken rules, so that all are shown at once; the path of each finds its place in the file.
@@ -39,6 +42,11 @@ impl Violations {
         }
     }
 
+    /// Adds one of the file `file`: at `place`, or of the file as a whole.
+    pub fn at(&mut self, file: &str, place: impl Into<Option<Place>>, what: impl Into<String>) {
+        self.0.push(Fault { file: file.to_owned(), place: place.into(), what: what.into(), ..Fault::default() });
+    }
+
     /// Adds faults of other files, which have their places already.
     pub fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
         self.0.extend(faults);
@@ -57,7 +65,28 @@ impl Violations {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Gives `value` back when nothing is wrong, else the faults, in the order of file, line and column.
+    ///
+    /// # Errors
+    /// When there is at least one fault.
+    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() {
+            return Ok(value);
+        }
+        self.0.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
+        Err(self)
+    }
 }
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Fault::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Violations {}
 
 impl IntoIterator for Violations {
     type Item = Fault;

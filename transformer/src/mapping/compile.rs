@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use windfall_runtime::config::{Place, Violations, did_you_mean};
 use windfall_schemas::asset::{Field, FieldType};
 
 use crate::collection::CompiledCollection;
@@ -12,8 +13,7 @@ use crate::mapping::lookup::{Table, from_csv};
 use crate::mapping::parse::{Condition, Form, LookupForm, MappingFile, SourceForm, Take};
 use crate::mapping::program::{Expr, Fields, Part, Program, Test};
 use crate::mapping::source::{SourceField, SourceTable};
-use crate::mapping::yaml::Node;
-use crate::problem::{At, Place, Problems, did_you_mean};
+use crate::mapping::yaml::{At, Node};
 use crate::value::Value;
 
 /// Reads a file that a mapping names, by the name that stands there; the error says what was wrong, in lowercase.
@@ -27,8 +27,8 @@ pub(crate) fn compile(
     table: &Arc<SourceTable>,
     collection: &CompiledCollection,
     beside: ReadBeside<'_>,
-) -> Result<Program, Problems> {
-    let mut compiler = Compiler { file, table, lookups: HashMap::new(), problems: Problems::default() };
+) -> Result<Program, Violations> {
+    let mut compiler = Compiler { file, table, lookups: HashMap::new(), problems: Violations::default() };
     let mut fingerprint = format!("{text}{:016x}", collection.fingerprint);
     for (name, form) in &mapping.lookups {
         let lookup = compiler.lookup_table(form, beside, &mut fingerprint);
@@ -73,12 +73,12 @@ struct Compiler<'a> {
     file: &'a str,
     table: &'a SourceTable,
     lookups: HashMap<String, Arc<Table>>,
-    problems: Problems,
+    problems: Violations,
 }
 
 impl Compiler<'_> {
     fn fault(&mut self, place: Place, message: impl Into<String>) {
-        self.problems.push(self.file, place, message);
+        self.problems.at(self.file, place, message);
     }
 
     fn lookup_table(&mut self, form: &LookupForm, beside: ReadBeside<'_>, fingerprint: &mut String) -> Arc<Table> {

@@ -1,7 +1,6 @@
 //! The tests that a mapping carries: an input record, and what it is to become.
 
-use std::fmt;
-
+use windfall_runtime::config::{Fault, Place, Violations, did_you_mean};
 use windfall_schemas::asset::FieldValue;
 
 use crate::collection::CompiledCollection;
@@ -10,7 +9,6 @@ use crate::mapping::parse::{MappingFile, TestForm};
 use crate::mapping::program::Program;
 use crate::mapping::source::Row;
 use crate::mapping::yaml::Node;
-use crate::problem::{Place, Problems, did_you_mean};
 use crate::value::Value;
 
 /// A test of a mapping, checked against source and collection.
@@ -27,34 +25,14 @@ pub struct Example {
     expect: Option<Vec<(usize, String, FieldValue)>>,
 }
 
-/// A test that did not come out as it should.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
-    /// The mapping's file and the test's place in it.
-    pub file: String,
-    /// Where the test stands.
-    pub place: Place,
-    /// What the test says.
-    pub name: String,
-    /// What differs, one line each.
-    pub differences: Vec<String>,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, place, name, differences } = self;
-        write!(f, "{file}:{}:{}: test `{name}` failed: {}", place.line, place.column, differences.join("; "))
-    }
-}
-
 /// Checks a mapping's tests; the values are read by the types of source and collection.
 pub(crate) fn compile(
     file: &str,
     mapping: &MappingFile,
     program: &Program,
     collection: &CompiledCollection,
-) -> Result<Vec<Example>, Problems> {
-    let mut problems = Problems::default();
+) -> Result<Vec<Example>, Violations> {
+    let mut problems = Violations::default();
     let examples = mapping.tests.iter().map(|test| example(file, test, program, collection, &mut problems)).collect();
     problems.or(examples)
 }
@@ -64,21 +42,21 @@ fn example(
     test: &TestForm,
     program: &Program,
     collection: &CompiledCollection,
-    problems: &mut Problems,
+    problems: &mut Violations,
 ) -> Example {
     let table = &program.table;
     let mut input = Row::empty(table);
     for (name, value) in &test.input {
         let Some(position) = table.position(&name.value) else {
             let hint = did_you_mean(&name.value, table.fields.iter().map(|field| field.name.as_str()));
-            problems.push(file, name.place, format!("`{}` is not a field of `{}`{hint}", name.value, table.name));
+            problems.at(file, name.place, format!("`{}` is not a field of `{}`{hint}", name.value, table.name));
             continue;
         };
         let field = &table.fields[position];
         let read = if value.value == Node::Null { Some(Value::Null) } else { source_literal(&value.value, field) };
         match read {
             Some(value) => table.put(&mut input, position, value),
-            None => problems.push(
+            None => problems.at(
                 file,
                 value.place,
                 format!("`{}` is {}, not {}", name.value, field.named(), value.value.kind()),
@@ -91,7 +69,7 @@ fn example(
             let Some(position) = collection.schema.position(&name.value) else {
                 let hint =
                     did_you_mean(&name.value, collection.schema.fields().iter().map(|field| field.name.as_str()));
-                problems.push(
+                problems.at(
                     file,
                     name.place,
                     format!("`{}` is not a field of the collection `{}`{hint}", name.value, collection.name),
@@ -101,7 +79,7 @@ fn example(
             let kind = collection.schema.fields()[position].kind;
             match test_value(&value.value, kind) {
                 Some(value) => fields.push((position, name.value.clone(), value.into_field())),
-                None => problems.push(
+                None => problems.at(
                     file,
                     value.place,
                     format!("`{}` is {}, not {}", name.value, kind.named(), value.value.kind()),
@@ -116,7 +94,7 @@ fn example(
 impl Example {
     /// Runs the test; `None` when it comes out as it should.
     #[must_use]
-    pub fn run(&self, program: &Program) -> Option<Failure> {
+    pub fn run(&self, program: &Program) -> Option<Fault> {
         let mapped = program.evaluate(self.input.clone());
         let differences = match (&self.expect, mapped) {
             (None, None) => Vec::new(),
@@ -133,7 +111,8 @@ impl Example {
         if differences.is_empty() {
             return None;
         }
-        Some(Failure { file: self.file.clone(), place: self.place, name: self.name.clone(), differences })
+        let what = format!("test `{}` failed: {}", self.name, differences.join("; "));
+        Some(Fault { file: self.file.clone(), place: Some(self.place), what, ..Fault::default() })
     }
 }
 

@@ -29,13 +29,14 @@ pub(crate) mod yaml;
 use std::sync::Arc;
 
 pub use compile::ReadBeside;
-pub use examples::{Example, Failure};
+pub use examples::Example;
 pub(crate) use program::JOINED_BY;
 pub use program::{Mapped, Program};
 
+use windfall_runtime::config::{Fault, Place, Violations, did_you_mean};
+
 use crate::collection::CompiledCollection;
 use crate::mapping::source::SourceTable;
-use crate::problem::{Place, Problems, did_you_mean};
 
 /// A mapping that was checked, with the tests that it carries.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ pub struct Mapping {
 impl Mapping {
     /// Runs the mapping's own tests.
     #[must_use]
-    pub fn test(&self) -> Vec<Failure> {
+    pub fn test(&self) -> Vec<Fault> {
         self.examples.iter().filter_map(|example| example.run(&self.program)).collect()
     }
 }
@@ -70,20 +71,20 @@ pub fn load(
     tables: &[Arc<SourceTable>],
     collection: &CompiledCollection,
     beside: ReadBeside<'_>,
-) -> Result<Mapping, Problems> {
+) -> Result<Mapping, Violations> {
     let parsed = parse::mapping(file, yaml::read(file, text)?)?;
-    let mut problems = Problems::default();
+    let mut problems = Violations::default();
     if parsed.into.value != collection.name {
         let hint = did_you_mean(&parsed.into.value, [collection.name.as_str()]);
         let message = format!(
             "the mapping is `into: {}`, but is listed under the collection `{}`{hint}",
             parsed.into.value, collection.name
         );
-        problems.push(file, parsed.into.place, message);
+        problems.at(file, parsed.into.place, message);
     }
     let Some(table) = tables.iter().find(|table| table.name == parsed.from.value) else {
         let hint = did_you_mean(&parsed.from.value, tables.iter().map(|table| table.name.as_str()));
-        problems.push(file, parsed.from.place, format!("there is no source table `{}`{hint}", parsed.from.value));
+        problems.at(file, parsed.from.place, format!("there is no source table `{}`{hint}", parsed.from.value));
         return Err(problems);
     };
     let program = match compile::compile(file, text, &parsed, table, collection, beside) {

@@ -1,7 +1,8 @@
 //! From the YAML tree to a mapping whose every part still knows its place; checks form, not meaning.
 
-use crate::mapping::yaml::Node;
-use crate::problem::{At, Place, Problems, did_you_mean};
+use windfall_runtime::config::{Place, Violations, did_you_mean};
+
+use crate::mapping::yaml::{At, Node};
 
 /// A mapping file, read but not yet checked against a source and a collection.
 #[derive(Debug, Clone)]
@@ -75,12 +76,12 @@ pub(crate) type Entries = Vec<(At<String>, At<Node>)>;
 /// A reader that notes faults and goes on.
 pub(crate) struct Reader<'a> {
     pub(crate) file: &'a str,
-    pub(crate) problems: Problems,
+    pub(crate) problems: Violations,
 }
 
 impl Reader<'_> {
     pub(crate) fn fault(&mut self, place: Place, message: impl Into<String>) {
-        self.problems.push(self.file, place, message);
+        self.problems.at(self.file, place, message);
     }
 
     /// Takes a node as a map and refuses keys that stand twice.
@@ -127,8 +128,8 @@ fn empty_or(node: &Node) -> &'static str {
 const KEYS: [&str; 7] = ["mapping", "from", "into", "where", "fields", "lookups", "tests"];
 
 /// Reads a mapping file's form.
-pub(crate) fn mapping(file: &str, document: At<Node>) -> Result<MappingFile, Problems> {
-    let mut reader = Reader { file, problems: Problems::default() };
+pub(crate) fn mapping(file: &str, document: At<Node>) -> Result<MappingFile, Violations> {
+    let mut reader = Reader { file, problems: Violations::default() };
     let start = document.place;
     let (mut name, mut from, mut into, mut fields) = (None, None, None, None);
     let (mut conditions, mut lookups, mut tests) = (Vec::new(), Vec::new(), Vec::new());

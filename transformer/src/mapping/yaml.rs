@@ -8,8 +8,16 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+use windfall_runtime::config::{Place, Violations};
 
-use crate::problem::{At, Place, Problems};
+/// A value and the place where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct At<T> {
+    /// The value.
+    pub(crate) value: T,
+    /// Where it stands.
+    pub(crate) place: Place,
+}
 
 /// What a node holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +49,7 @@ impl Node {
 }
 
 /// Reads a document; a fault of the syntax is reported with its place and without the text around it.
-pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Problems> {
+pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Violations> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -51,9 +59,9 @@ pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Problems> {
     };
     let mut root =
         serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options).map(located).map_err(|error| {
-            let place = error.location().map_or_else(Place::default, place_of);
-            let mut problems = Problems::default();
-            problems.push(file, place, format!("not readable as YAML: {}", first_line(&error.to_string())));
+            let place = error.location().filter(|location| location.line() > 0).map(place_of);
+            let mut problems = Violations::default();
+            problems.at(file, place, format!("not readable as YAML: {}", first_line(&error.to_string())));
             problems
         })?;
     keep_texts(&mut root, &text.lines().collect::<Vec<_>>());
@@ -64,9 +72,9 @@ pub(crate) fn read(file: &str, text: &str) -> Result<At<Node>, Problems> {
 fn keep_texts(node: &mut At<Node>, lines: &[&str]) {
     match &mut node.value {
         Node::Integer(_, text) | Node::Decimal(_, text) => {
-            let at = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
-            let rest =
-                lines.get(at(node.place.line)).into_iter().flat_map(|line| line.chars().skip(at(node.place.column)));
+            let Place { line, column } = node.place;
+            let line = lines.get(line.saturating_sub(1)).into_iter();
+            let rest = line.flat_map(|line| line.chars().skip(column.saturating_sub(1)));
             let stands: String = rest.take_while(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)).collect();
             if !stands.is_empty() {
                 *text = stands;
@@ -83,7 +91,8 @@ fn first_line(text: &str) -> &str {
 }
 
 fn place_of(location: Location) -> Place {
-    Place { line: location.line(), column: location.column() }
+    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    Place { line: number(location.line()), column: number(location.column()) }
 }
 
 fn located<T>(spanned: Spanned<T>) -> At<T> {
