@@ -128,3 +128,14 @@ async fn a_check_makes_no_file_and_tells_every_statement_that_a_start_runs() {
     assert_eq!(store.check().await.unwrap(), [""; 0]);
     store.claim(&[0]).await.unwrap();
 }
+
+/// The kernel's own file system takes no files, whoever asks.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_in_a_folder_that_takes_none_is_read_only() {
+    let mut subject = SqliteSubject::new().await;
+    for path in ["/sys/windfall/assets.db", "/sys/assets.db"] {
+        subject.path = path.into();
+        assert_eq!(cause(&subject.open("assets").claim(&[0]).await.unwrap_err()), Some(Cause::ReadOnly), "{path}");
+    }
+}

@@ -180,7 +180,13 @@ impl Source {
                 Ok(None) => {}
                 Err(Interruption::Stopped) => return Ok(None),
                 Err(Interruption::Membership(error)) if error.may_pass() => {
-                    warn!(source = self.org(), error = %chain(&error), "membership has failed, joining again");
+                    let failures = lasting.failures.fetch_add(1, Ordering::Relaxed) + 1;
+                    warn!(source = self.org(), error = %chain(&error), failures, "membership has failed, joining again");
+                    self.part.paused(format!("joining its group again: {}", chain(&error)));
+                    tokio::select! {
+                        () = self.shutdown.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(Backoff::default().wait(failures, 0.5)) => {}
+                    }
                 }
                 Err(Interruption::Membership(error)) => return Err(self.no_member(error)),
                 Err(Interruption::Fatal(error)) => return Err(error),

@@ -1,9 +1,10 @@
 //! Opens the file, looks at its tables, and makes them fit as the sink's `schema` setting says.
 
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
 
 use chrono::Utc;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use tracing::info;
 use windfall_runtime::log_identity::Position;
 
@@ -45,19 +46,28 @@ pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Stor
     connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)
 }
 
+/// Returns what an error of the file system is to a store.
+fn cause(kind: ErrorKind) -> Cause {
+    match kind {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Cause::ReadOnly,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Cause::DiskFull,
+        _ => Cause::Connection,
+    }
+}
+
 /// Opens the file, takes the table for this sink and makes it fit, or refuses.
 pub(super) fn open(file: &SqliteFile) -> Result<Connection, StoreError> {
     if let Some(folder) = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            let cause = match error.kind() {
-                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Cause::ReadOnly,
-                ErrorKind::StorageFull => Cause::DiskFull,
-                _ => Cause::Connection,
-            };
-            StoreError::environment(cause, error)
-        })?;
+        std::fs::create_dir_all(folder).map_err(|error| StoreError::environment(cause(error.kind()), error))?;
     }
-    let mut connection = Connection::open(&file.path).map_err(classify)?;
+    let mut connection = Connection::open(&file.path).map_err(|error| {
+        // SQLite says only that it cannot open a file. The operating system says why.
+        let cannot = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
+        match OpenOptions::new().append(true).create(true).open(&file.path) {
+            Err(why) if cannot => StoreError::environment(cause(why.kind()), error),
+            _ => classify(error),
+        }
+    })?;
     connection.busy_timeout(file.busy_timeout).map_err(classify)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(classify)?;
     connection.pragma_update(None, "synchronous", "normal").map_err(classify)?;
