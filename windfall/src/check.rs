@@ -57,7 +57,7 @@ impl Line {
     }
 }
 
-/// Knocks everywhere at once and tells in the order of the pipeline; the worst answer is the exit code.
+/// Probes everything at once and tells in the order of the pipeline; the worst answer is the exit code.
 pub(crate) async fn run(global: &Global, args: &StageArgs) -> crate::Result<Exit> {
     let part = Part::of(args)?;
     let context = Context::load(global, &part)?;

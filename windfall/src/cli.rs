@@ -100,9 +100,9 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Serve a simulated organization with Apple's API
     Sim(Box<SimArgs>),
-    /// Knock at everything that the configuration names: Apple, Kafka, the registry, each sink
+    /// Probe everything that the configuration names: Apple, Kafka, the registry, each sink
     Check(StageArgs),
-    /// Check the configuration, the collections and the mappings, without any network
+    /// Check the configuration, the collections and the mappings; no service has to answer
     Validate,
     /// Show how a running process is
     Status(StatusArgs),

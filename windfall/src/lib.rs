@@ -71,7 +71,7 @@ async fn dispatch(cli: &Cli, logs: &LogOptions) -> Result<Exit> {
         Verb::Run(args) => run::run(global, args).await,
         Verb::Check(args) => check::run(global, args).await,
         Verb::Sim(args) => sim::run(global, args).await,
-        Verb::Validate => validate::run(global),
+        Verb::Validate => validate::run(global).await,
         Verb::Status(args) => status::run(global, args).await,
         Verb::Topics(args) => topics::run(global, &args.action).await,
         Verb::Scans(args) => scans::run(global, &args.action).await,

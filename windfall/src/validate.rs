@@ -1,6 +1,10 @@
-//! `windfall validate`: everything that can be known without a network.
+//! `windfall validate`: everything that the files say, and whether the registry knows the collections' fields by other types.
+
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::timeout;
+use windfall_runtime::telemetry::chain;
 
 use crate::cli::Global;
 use crate::context::Context;
@@ -8,11 +12,15 @@ use crate::exit::Exit;
 use crate::output::Output;
 use crate::part::Part;
 
-/// Loads the configuration with its collections and mappings, and runs the mappings' own tests. Secrets are looked at where they
-/// are there, and not needed.
-pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
+/// A registry that is near answers at once, and a configuration is valid without one.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Loads the configuration with its collections and mappings, runs the mappings' own tests, and compares the types of fields with
+/// the registry where that can be asked. Secrets are looked at where they are there, and not needed.
+pub(crate) async fn run(global: &Global) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::IfThere)?;
     context.test_mappings()?;
+    let not_compared = compare(&context).await?;
     let config = &context.config;
     let answer = json!({
         "valid": true,
@@ -23,6 +31,7 @@ pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
         "sinks": config.sinks.iter().map(|sink| &sink.name).collect::<Vec<_>>(),
         "topics": context.topics().len(),
         "secrets_not_read": context.withheld,
+        "types_not_compared": not_compared,
     });
     let row = |what: &str, names: Vec<&str>| vec![what.to_owned(), names.len().to_string(), names.join(", ")];
     let mut rows = vec![
@@ -33,6 +42,24 @@ pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
     if !context.withheld.is_empty() {
         rows.push(row("secrets not read", context.withheld.iter().map(String::as_str).collect()));
     }
+    if let Some(why) = not_compared {
+        rows.push(vec!["types not compared".to_owned(), String::new(), why]);
+    }
     Output::new(global.output).answer(&answer, &["VALID", "", ""], rows)?;
     Ok(Exit::Success)
+}
+
+/// Compares the types of the collections' fields with those that the registry knows; returns why it could not.
+async fn compare(context: &Context) -> crate::Result<Option<String>> {
+    if let Some(path) = context.withheld.iter().find(|path| path.starts_with("kafka")) {
+        return Ok(Some(format!("the secret of `{path}` was not read")));
+    }
+    let connection = context.tool_connection("validate").at_once();
+    let compared = async { context.compare_types(&context.registry_to_look(&connection).await?).await };
+    match timeout(ANSWERS_WITHIN, compared).await {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(error)) if !error.faults().is_empty() => Err(error),
+        Ok(Err(error)) => Ok(Some(chain(&error).to_string())),
+        Err(_) => Ok(Some(format!("no answer within {} s", ANSWERS_WITHIN.as_secs()))),
+    }
 }

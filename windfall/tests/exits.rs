@@ -117,7 +117,7 @@ fn a_field_that_changes_its_type_is_refused_with_its_file_and_line() {
     desk.write("devices.yaml", &shipped.replacen("\nidentify_by:", "\n  shelf: string\nidentify_by:", 1));
     let line = shipped.lines().position(|line| line.starts_with("identify_by:")).unwrap() + 1;
     let place = format!("devices.yaml:{line}:3: `shelf` is `string`, and is registered as `integer`");
-    for verb in [&["check", "transformer"] as &[&str], &["run", "transformer", "--once"]] {
+    for verb in [&["validate"] as &[&str], &["check", "transformer"], &["run", "transformer", "--once"]] {
         says(
             &desk.run(verb).ended(78),
             &["a field of a collection has changed its type", &place, "help: give the field"],
