@@ -60,6 +60,8 @@ pub enum Kind {
     Superseded,
     /// Something exists in another state than it must have, and somebody has to change it.
     Refused,
+    /// The work waits for an operator's decision.
+    Held,
     /// The reader of our output has gone away: nobody is left to be told.
     Unread,
 }

@@ -109,6 +109,10 @@ async fn contributions_that_were_deleted_delete_no_asset_and_come_back_by_mappin
     let (running, reason) = held(&bench, 40).await;
     assert!(reason.contains("40 of 40") && reason.contains("windfall remap devices"), "{reason}");
     running.stop().await;
+    let error = bench.once().await.unwrap_err();
+    let told = error.told();
+    assert!(error.kind() == Kind::Held && !error.may_pass(), "a single run waits for nobody: {told}");
+    assert!(told.contains("40 of 40") && told.contains("windfall remap devices"), "{told}");
 
     // What `windfall remap` does.
     set_offsets(&bench, &bench.names.map_group("devices"), &bench.names.devices(), None, None).await;

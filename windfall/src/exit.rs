@@ -75,6 +75,7 @@ impl From<Kind> for Exit {
             Kind::NotFound => Self::NotFound,
             Kind::RateLimited => Self::RateLimited,
             Kind::Unavailable | Kind::Record | Kind::Superseded | Kind::Refused => Self::Failure,
+            Kind::Held => Self::Held,
             // Nobody is left to be told, and nothing went wrong.
             Kind::Unread => Self::Success,
         }

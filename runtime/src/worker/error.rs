@@ -62,6 +62,14 @@ pub enum WorkerError {
         /// How many there are.
         of: usize,
     },
+    /// A single run cannot go on without somebody's decision.
+    #[error("the single run of group `{group}` is held: {reason}")]
+    Held {
+        /// The group.
+        group: String,
+        /// Why, and what goes on.
+        reason: String,
+    },
     /// A single run did nothing for too long.
     #[error("the single run of group `{group}` was ended after {}s without progress; it waited for: {reason}", after.as_secs())]
     Stalled {
@@ -114,6 +122,7 @@ impl Failure for WorkerError {
             Self::Ends(_) => "ends",
             Self::Topics(_) | Self::NoTopic { .. } => "topics",
             Self::NotAssigned { .. } | Self::Shared { .. } => "group",
+            Self::Held { .. } => "held",
             Self::Stalled { .. } => "stalled",
             Self::Expired { .. } => "expired",
         }
@@ -135,6 +144,7 @@ impl Diagnose for WorkerError {
             Self::NotAssigned { .. } | Self::Shared { .. } => {
                 Kind::Superseded.help("stop the other instance, or leave the work to it")
             }
+            Self::Held { .. } => Kind::Held.help("do what the reason names, and run it again: it goes on where it was"),
             Self::Stalled { .. } => Kind::Unavailable
                 .help("see to what it waited for, and run it again: it goes on where it was")
                 .retry(Retry::Never),

@@ -267,6 +267,9 @@ impl<H: Handler> Worker<H> {
         };
         let begun = match prepared {
             Ok(Taken::From(starts)) => self.begin(group, &assignment, starts).await,
+            Ok(Taken::Held(reason)) if self.options.once => {
+                Err(WorkerError::Held { group: self.group_name(), reason }.into())
+            }
             Ok(Taken::Held(reason)) => {
                 warn!(group = group.name(), reason, "held");
                 self.part.held(reason);
