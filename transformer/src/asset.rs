@@ -9,7 +9,7 @@ use windfall_schemas::contribution::Contribution;
 
 use crate::collection::CompiledCollection;
 use crate::dedup::{self, Step};
-use crate::merge::{self, OPEN};
+use crate::merge::{self, Merged, OPEN};
 
 /// Source and source key.
 pub type SourceKey = (String, String);
@@ -21,6 +21,8 @@ pub struct Asset {
     pub contributions: BTreeMap<SourceKey, Arc<Contribution>>,
     /// Its last record that no tombstone followed.
     pub last: Option<Arc<AssetRecord>>,
+    /// Whether `last` is what the contributions amount to, so that it need not be kept beside them.
+    pub current: bool,
     /// The last version published, also of a record that is gone.
     pub version: i64,
     /// The last record of each conflict, open or closed.
@@ -85,14 +87,15 @@ impl Asset {
     /// the same source record, unless another program made it.
     pub fn apply(&mut self, key: SourceKey, contribution: Option<Contribution>) -> Applied {
         self.unreadable.remove(&key);
-        let Some(contribution) = contribution else {
-            self.contributions.remove(&key);
-            return Applied::Changed;
-        };
-        if self.contributions.get(&key).is_some_and(|known| stale(&contribution, known)) {
+        let known = self.contributions.get(&key);
+        if contribution.as_ref().zip(known).is_some_and(|(contribution, known)| stale(contribution, known)) {
             return Applied::Stale;
         }
-        self.contributions.insert(key, Arc::new(contribution));
+        self.current = false;
+        match contribution {
+            Some(contribution) => self.contributions.insert(key, Arc::new(contribution)),
+            None => self.contributions.remove(&key),
+        };
         Applied::Changed
     }
 
@@ -101,6 +104,7 @@ impl Asset {
     /// What it said before counts no longer: compaction takes that away, and a later fold must come to the same. The asset is
     /// held until the source is heard again.
     pub fn hide(&mut self, key: SourceKey, offset: i64) {
+        self.current = false;
         self.contributions.remove(&key);
         self.unreadable.insert(key, offset);
     }
@@ -111,14 +115,21 @@ impl Asset {
         !self.unreadable.is_empty()
     }
 
+    /// Merges what the sources say; nothing when there is no contribution.
+    #[must_use]
+    pub fn merge(&self, collection: &CompiledCollection) -> Option<Merged> {
+        merge::merge(collection, self.contributions.values().map(Arc::as_ref))
+    }
+
     /// Decides what is to be published, and remembers it as published; nothing of an asset that is held.
     ///
-    /// `cause` is the offset of the contribution that made us look.
+    /// `cause` is the offset of the contribution that made us look. An equal record takes over the newest provenance, so that a
+    /// later deletion names the same event, whether the record was kept or merged again.
     pub fn conclude(&mut self, collection: &CompiledCollection, asset_id: &str, cause: i64, now_ms: i64) -> Conclusion {
         if self.is_held() {
             return Conclusion::default();
         }
-        let merged = merge::merge(collection, self.contributions.values().map(Arc::as_ref));
+        let merged = self.merge(collection);
         let conflicts = dedup::conflicts(&self.conflicts, merged.as_ref());
         for conflict in &conflicts {
             self.conflicts.retain(|known| known.subject != conflict.subject);
@@ -126,7 +137,11 @@ impl Asset {
         }
         let mut conclusion = Conclusion { record: None, tombstone: false, conflicts };
         match dedup::step(asset_id, self.last.as_deref(), merged.as_ref(), cause, self.version, now_ms) {
-            Step::Unchanged => {}
+            Step::Unchanged => {
+                if let (Some(last), Some(merged)) = (&mut self.last, &merged) {
+                    Arc::make_mut(last).meta.clone_from(&merged.meta);
+                }
+            }
             Step::Publish(record) => {
                 self.version = record.version;
                 let record = Arc::new(record);
@@ -144,20 +159,22 @@ impl Asset {
                 conclusion.tombstone = true;
             }
         }
+        self.current = self.last.is_some();
         conclusion
     }
 
     /// Copies what was published of the asset, without what the sources say of it.
     #[must_use]
     pub fn published(&self) -> Self {
-        let Self { last, version, conflicts, contributions: _, unreadable: _, too_large: _ } = self;
+        let Self { last, version, conflicts, contributions: _, current: _, unreadable: _, too_large: _ } = self;
         Self { last: last.clone(), version: *version, conflicts: conflicts.clone(), ..Self::default() }
     }
 
     /// Takes a conclusion back that cannot be written: what was `published` before stands. What the sources say is remembered.
     pub fn keep(&mut self, published: Self) {
-        let Self { last, version, conflicts, contributions: _, unreadable: _, too_large: _ } = published;
+        let Self { last, version, conflicts, contributions: _, current: _, unreadable: _, too_large: _ } = published;
         (self.last, self.version, self.conflicts, self.too_large) = (last, version, conflicts, true);
+        self.current = false;
     }
 
     /// Counts the conflicts that are open.

@@ -47,6 +47,7 @@ use crate::codecs::{CollectionCodecs, asset_headers};
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::FoldReport;
+use crate::remembered::Unpacked;
 use memory::{Memory, contribution};
 
 /// The merge of one collection.
@@ -63,7 +64,7 @@ pub(crate) struct MergeStage {
 /// What moves the merge's memory.
 #[derive(Debug, Default)]
 pub(crate) struct MergeEffects {
-    assets: HashMap<(i32, String), Asset>,
+    assets: HashMap<(i32, String), Unpacked>,
     /// Contributions read, by partition: one past the last.
     consumed: BTreeMap<i32, i64>,
 }
@@ -233,11 +234,12 @@ impl MergeStage {
             let place = (partition, asset_id);
             let mut asset =
                 work.effects.assets.remove(&place).unwrap_or_else(|| self.memory.asset(partition, &place.1));
-            let said = contribution(&self.memory.decoder, &self.memory.collection, record);
-            match asset.hear((source, source_key), record.offset, said) {
+            let (key, value) = ((source, source_key), record.value.as_deref());
+            let read = |value| contribution(&self.memory.decoder, &self.memory.collection, value);
+            match asset.hear(key, record.offset, value, value.map(read).transpose()) {
                 Err(why) => work.refuse(self.refused(record, RefusedAt::Value, &why)),
                 Ok(Applied::Stale) => self.count("stale"),
-                Ok(Applied::Changed) => match self.conclude(&place, &mut asset, record.offset, &mut work)? {
+                Ok(Applied::Changed) => match self.conclude(&place, &mut asset.asset, record.offset, &mut work)? {
                     Concluded::Same => self.count("noop"),
                     Concluded::Written => self.count("ok"),
                     Concluded::TooLarge(why) => {
@@ -307,14 +309,12 @@ impl Stage for MergeStage {
             let mut asset = self.memory.asset(place.0, &place.1);
             // No record caused this; the position that the fold has reached is past all that could have.
             let cause = self.memory.next_offset(place.0) - 1;
-            let held = asset.too_large;
-            match self.conclude(&place, &mut asset, cause, &mut work)? {
+            match self.conclude(&place, &mut asset.asset, cause, &mut work)? {
                 Concluded::Written => {
                     self.count("healed");
                     work.effects.assets.insert(place, asset);
                 }
-                Concluded::Same if !held => {}
-                // Nothing is written, and all that changes is whether it is held.
+                // Nothing is written. What changes is whether it is held, and that its record need not be kept.
                 Concluded::Same => self.memory.remember(place.0, place.1, asset),
                 Concluded::TooLarge(why) => {
                     warn!(partition = place.0, error = %why, "asset held");

@@ -39,13 +39,7 @@ pub fn step(
             Some(last) => Step::Delete(deleted(last, version, now_ms)),
         };
     };
-    let mut record = AssetRecord {
-        asset_id: asset_id.to_owned(),
-        fields: merged.fields.clone(),
-        deleted: false,
-        version,
-        meta: merged.meta.clone(),
-    };
+    let mut record = merged.record(asset_id, version);
     record.meta.ts_ms = Some(now_ms);
     match last {
         Some(last) if same(last, &record) => Step::Unchanged,

@@ -24,6 +24,8 @@ pub mod links;
 mod map;
 pub mod mapping;
 pub mod merge;
+mod packed;
+pub mod remembered;
 pub mod run;
 mod value;
 

@@ -236,8 +236,8 @@ impl MapStage {
                 Err(refused) => Some(refused),
                 Ok(decoded) => {
                     let key = (record.partition, decoded.link_key());
-                    let known = links.get(&key).or_else(|| self.links.get(key.0, &key.1));
-                    let step = map(program, known, decoded);
+                    let folded = || self.links.get(key.0, &key.1);
+                    let step = map(program, links.get(&key).cloned().or_else(folded).as_ref(), decoded);
                     match self.derived(&step) {
                         Ok(written) => {
                             derived.extend(written);
@@ -427,7 +427,7 @@ impl Stage for MapStage {
             self.part.at(self.remap.progress());
         }
         for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
-            self.links.remember(partition, link, delivered.offset);
+            self.links.remember(partition, &link, delivered.offset);
         }
         self.show();
     }

@@ -14,12 +14,16 @@
 //! | `agree` | the earliest claim of these; another value is a conflict |
 //!
 //! Rank: not released, newer `__source_ts_ms`, smaller source key.
+//!
+//! Two records of one source that are two devices and name one asset are a conflict, too: its subject is `asset_id`, and the
+//! first in rank of them gives the record as before. They are two devices when one organization has both, or when their ids
+//! differ in case alone.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
-use windfall_schemas::asset::{AssetMeta, FieldValue};
+use windfall_schemas::asset::{AssetMeta, AssetRecord, FieldValue};
 use windfall_schemas::conflict::Conflict;
 use windfall_schemas::contribution::Contribution;
 
@@ -64,8 +68,18 @@ pub struct Merged {
     pub fields: Vec<FieldValue>,
     /// Provenance, of the contribution first in rank; `ts_ms` is left out.
     pub meta: AssetMeta,
-    /// The open conflicts, in the order of the fields.
+    /// The open conflicts: those of fields in their order, then that of the asset itself.
     pub conflicts: Vec<Conflict>,
+}
+
+impl Merged {
+    /// Makes the record of an asset.
+    #[must_use]
+    pub fn record(&self, asset_id: &str, version: i64) -> AssetRecord {
+        let Self { fields, meta, conflicts: _ } = self;
+        let (fields, meta) = (fields.clone(), meta.clone());
+        AssetRecord { asset_id: asset_id.to_owned(), fields, deleted: false, version, meta }
+    }
 }
 
 /// Merges the contributions of one asset; `None` when there are none.
@@ -94,6 +108,7 @@ pub fn merge<'a>(
         }
         fields.push(chosen.value);
     }
+    conflicts.extend(mistaken(&ranked));
     Some(Merged { fields, meta: meta(first, &sources), conflicts })
 }
 
@@ -222,14 +237,42 @@ fn disagreement(ranked: &[&Contribution], position: usize, name: &str, held: &Fi
     if claims.iter().all(|contribution| value(contribution, position) == held) {
         return None;
     }
+    Some(conflict(claims, name, &held.to_json(), |contribution| value(contribution, position).to_json()))
+}
+
+/// Names the devices of one source that are taken for one asset.
+fn mistaken(ranked: &[&Contribution]) -> Option<Conflict> {
+    let mut claims = of_best_class(ranked);
+    if claims.len() < 2 {
+        return None;
+    }
+    let spelled = |claim: &Contribution| (claim.source.clone(), device_id(claim).to_lowercase());
+    let mut of_org: BTreeMap<_, usize> = BTreeMap::new();
+    let mut spellings: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
+    for claim in &claims {
+        *of_org.entry((&claim.source, &claim.org)).or_default() += 1;
+        spellings.entry(spelled(claim)).or_default().insert(device_id(claim));
+    }
+    claims.retain(|claim| of_org[&(&claim.source, &claim.org)] > 1 || spellings[&spelled(claim)].len() > 1);
+    let asset_id = json!(claims.first()?.asset_id);
+    Some(conflict(claims, ASSET_ID, &asset_id, |_| asset_id.clone()))
+}
+
+/// Makes the record of a conflict between claims, of which there is at least one.
+fn conflict(
+    mut claims: Vec<&Contribution>,
+    subject: &str,
+    held: &serde_json::Value,
+    value: impl Fn(&Contribution) -> serde_json::Value,
+) -> Conflict {
     claims.sort_by(|a, b| seniority(a, b));
     let seen_at = claims.iter().filter_map(|contribution| contribution.claimed_ms).max();
     let more = claims.len().saturating_sub(CANDIDATES);
     if more > 0 {
         // The earliest of each value come first: what is shown must be a disagreement.
         let mut values = BTreeSet::new();
-        let text = |contribution: &Contribution| value(contribution, position).to_json().to_string();
-        let (firsts, others): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| values.insert(text(claim)));
+        let (firsts, others): (Vec<_>, Vec<_>) =
+            claims.into_iter().partition(|claim| values.insert(value(claim).to_string()));
         claims = [firsts, others].concat();
         claims.truncate(CANDIDATES);
         claims.sort_by(|a, b| seniority(a, b));
@@ -241,22 +284,25 @@ fn disagreement(ranked: &[&Contribution], position: usize, name: &str, held: &Fi
                 "claimed_ms": contribution.claimed_ms,
                 "source": contribution.source,
                 "source_key": contribution.source_key,
-                "value": value(contribution, position).to_json(),
+                "value": value(contribution),
             })
         })
         .collect();
     if more > 0 {
         candidates.push(json!({ "more": more }));
     }
-    Some(Conflict {
+    Conflict {
         asset_id: claims[0].asset_id.clone(),
-        subject: name.to_owned(),
+        subject: subject.to_owned(),
         state: OPEN.to_owned(),
-        held: Some(held.to_json().to_string()),
+        held: Some(held.to_string()),
         candidates: Some(serde_json::Value::Array(candidates).to_string()),
         seen_at,
-    })
+    }
 }
+
+/// Subject of a conflict between devices that are taken for one asset; no field of a collection has this name.
+const ASSET_ID: &str = "asset_id";
 
 /// Claims that a conflict names; how many there are beside them stands behind. A hundred are more than a person compares, and
 /// thousands would make a record that is too large to be written.
@@ -269,15 +315,18 @@ pub(crate) const CLOSED: &str = "closed";
 /// State, in memory alone, of a conflict whose record cannot be read.
 pub(crate) const UNREADABLE: &str = "unreadable";
 
+/// The id of a device among those of its organization.
+fn device_id(Contribution { source_key, org, .. }: &Contribution) -> &str {
+    let of_org = source_key.strip_prefix(org.as_deref().unwrap_or_default());
+    of_org.and_then(|rest| rest.strip_prefix('/')).unwrap_or(source_key)
+}
+
 fn meta(first: &Contribution, sources: &BTreeMap<&str, String>) -> AssetMeta {
-    let org = first.org.as_deref().unwrap_or_default();
-    let device_id =
-        first.source_key.strip_prefix(org).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&first.source_key);
     AssetMeta {
         op: first.op.clone(),
         kind: first.kind.clone(),
         org: first.org.clone(),
-        device_id: Some(device_id.to_owned()),
+        device_id: Some(device_id(first).to_owned()),
         source_ts_ms: first.source_ts_ms,
         ts_ms: None,
         event_id: first.event_id.clone(),

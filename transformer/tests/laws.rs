@@ -1,13 +1,14 @@
 //! Laws: what holds for every set of contributions and every history of source records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use windfall_schemas::asset::{AssetRecord, FieldValue};
-use windfall_schemas::contribution::Contribution;
-use windfall_schemas::link::{Link, LinkKey};
+use windfall_schemas::contribution::{Contribution, ContributionKey};
+use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
+use windfall_schemas::wire::Codec;
 use windfall_transformer::asset::Asset;
 use windfall_transformer::collection::{self, CompiledCollection};
 use windfall_transformer::contribution::{SourceRecord, map};
@@ -15,7 +16,8 @@ use windfall_transformer::event::SourceEvent;
 use windfall_transformer::links::Position;
 use windfall_transformer::mapping::Program;
 use windfall_transformer::mapping::source::DecodedRow;
-use windfall_transformer::merge::merge;
+use windfall_transformer::merge::{Merged, merge};
+use windfall_transformer::remembered::{Contributions, Lasts, Links};
 use windfall_transformer::{LoadedCollection, Value, load_collections};
 
 const RULES: &str = "collection: things
@@ -48,23 +50,32 @@ fn value() -> impl Strategy<Value = FieldValue> {
     ]
 }
 
+/// What up to four records of two organizations and three sources say of one asset, in any order.
 fn contributions() -> impl Strategy<Value = Vec<Contribution>> {
-    let one = (any::<bool>(), 0..20i64, 0..20i64, any::<bool>(), prop::collection::vec(value(), 7));
-    prop::collection::vec(one, 0..6).prop_map(|said| {
+    let sources = prop::sample::select(vec!["abm.devices", "jamf.computers", "jamf.mobile_devices"]);
+    let one = (sources, any::<bool>(), 0..20i64, 0..20i64, prop::collection::vec(value(), 7));
+    let said = prop::collection::vec(one, 0..=4).prop_map(|said| {
         said.into_iter()
             .enumerate()
-            .map(|(index, (released, source_ts_ms, claimed_ms, jamf, fields))| Contribution {
+            .map(|(index, (source, released, source_ts_ms, claimed_ms, fields))| Contribution {
                 asset_id: "A".into(),
-                source: if jamf { "jamf.computers".into() } else { "abm.devices".into() },
+                source: source.into(),
                 source_key: format!("org{}/{index}", index % 2),
                 released,
+                org: Some(format!("org{}", index % 2)),
                 source_ts_ms: Some(source_ts_ms),
                 claimed_ms: Some(claimed_ms),
                 fields,
                 ..Contribution::default()
             })
-            .collect()
-    })
+            .collect::<Vec<_>>()
+    });
+    said.prop_shuffle()
+}
+
+/// Names the subjects of what is disagreed on.
+fn subjects(merged: Option<&Merged>) -> Vec<&str> {
+    merged.iter().flat_map(|merged| &merged.conflicts).map(|conflict| conflict.subject.as_str()).collect()
 }
 
 /// An event of a small world: which device of two organizations, which serial number it shows, or that it is gone.
@@ -155,26 +166,47 @@ impl World {
     }
 }
 
+/// Makes the record of `contributions` at `offset`, mapped from the source record at `source_offset`.
+fn contribution(
+    source: u8,
+    offset: i64,
+    source_offset: i64,
+    said: &Said,
+) -> ((String, String), Result<Option<Contribution>, ()>) {
+    let key = ("abm.devices".to_owned(), format!("acme/{source}"));
+    let contribution = |owner: u8| Contribution {
+        asset_id: "A".into(),
+        source: key.0.clone(),
+        source_key: key.1.clone(),
+        fields: vec![FieldValue::String(owner.to_string()); 7],
+        source_ts_ms: Some(offset),
+        event_id: Some(format!("e{offset}")),
+        source_partition: Some(0),
+        source_offset: Some(source_offset),
+        ..Contribution::default()
+    };
+    let said = said.map(|owner| owner.map(contribution));
+    (key, said)
+}
+
 /// What becomes of an asset as its sources are heard one after the other: a text, a withdrawal, or what cannot be read.
 fn heard<'a>(log: impl Iterator<Item = (usize, &'a (u8, Said))>) -> Asset {
     let mut asset = Asset { version: -1, ..Asset::default() };
     for (offset, (source, said)) in log {
         let offset = i64::try_from(offset).unwrap();
-        let key = ("abm.devices".to_owned(), format!("acme/{source}"));
-        let contribution = |owner: u8| Contribution {
-            asset_id: "A".into(),
-            source: key.0.clone(),
-            source_key: key.1.clone(),
-            fields: vec![FieldValue::String(owner.to_string()); 7],
-            source_ts_ms: Some(offset),
-            source_partition: Some(0),
-            source_offset: Some(offset),
-            ..Contribution::default()
-        };
-        let said = said.map(|owner| owner.map(contribution));
-        let _ = asset.hear(key.clone(), offset, said);
+        let (key, said) = contribution(*source, offset, offset, said);
+        let _ = asset.hear(key, offset, said);
     }
     asset
+}
+
+fn log() -> impl Strategy<Value = Vec<(u8, Said)>> {
+    let said = prop_oneof![
+        3 => (0..3u8).prop_map(|owner| Ok(Some(owner))),
+        1 => Just(Ok(None)),
+        1 => Just(Err(())),
+    ];
+    prop::collection::vec((0..3u8, said), 0..12)
 }
 
 /// One record of `contributions`.
@@ -186,8 +218,7 @@ fn shipped() -> LoadedCollection {
 
 proptest! {
     #[test]
-    fn merging_does_not_care_about_order(said in contributions().prop_shuffle(), sorted in Just(())) {
-        let () = sorted;
+    fn merging_does_not_care_about_order(said in contributions()) {
         let collection = rules();
         let mut other = said.clone();
         other.sort_by(|a, b| a.source_key.cmp(&b.source_key));
@@ -197,29 +228,58 @@ proptest! {
     }
 
     #[test]
-    fn merging_what_was_merged_changes_nothing(said in contributions()) {
+    fn sources_that_all_say_what_they_were_merged_to_are_merged_to_the_same_and_disagree_on_nothing(
+        said in contributions(),
+    ) {
         let collection = rules();
-        let Some(merged) = merge(&collection, &said) else { return Ok(()) };
-        // As if the record itself were the only thing said.
-        let again = Contribution { fields: merged.fields.clone(), ..said[0].clone() };
-        prop_assert_eq!(merge(&collection, [&again]).unwrap().fields, merged.fields);
+        let Some(merged) = merge(&collection, &said) else {
+            prop_assert!(said.is_empty());
+            return Ok(());
+        };
+        let again: Vec<_> =
+            said.iter().map(|said| Contribution { fields: merged.fields.clone(), ..said.clone() }).collect();
+        let again = merge(&collection, &again).unwrap();
+        prop_assert_eq!(&again.fields, &merged.fields);
+        prop_assert!(!subjects(Some(&again)).contains(&"e"));
     }
 
     #[test]
-    fn a_conflict_exists_exactly_where_live_sources_disagree(said in contributions()) {
+    fn what_only_released_records_say_beside_live_ones_fills_no_field_but_where_the_rule_asks_for_any_value(
+        said in contributions(),
+    ) {
+        let collection = rules();
+        let live: Vec<_> = said.iter().filter(|said| !said.released).cloned().collect();
+        prop_assume!(!live.is_empty());
+        let (all, live) = (merge(&collection, &said).unwrap(), merge(&collection, &live).unwrap());
+        for (position, field) in collection.schema.fields().iter().enumerate() {
+            // `newest`, `first` and `blank: keep` rather take an old value than none.
+            let any_value = ["a", "b", "f"].contains(&field.name.as_str());
+            if !any_value {
+                prop_assert_eq!(&all.fields[position], &live.fields[position], "{}", field.name);
+            }
+        }
+        prop_assert_eq!(all.conflicts, live.conflicts);
+    }
+
+    #[test]
+    fn a_conflict_exists_exactly_where_live_sources_disagree_or_are_several_devices_of_one_organization(
+        said in contributions(),
+    ) {
         let collection = rules();
         let position = collection.schema.position("e").unwrap();
         let live = said.iter().any(|said| !said.released);
-        let mut values: Vec<String> = said
+        let said_now: Vec<_> = said.iter().filter(|said| !said.released || !live).collect();
+        let values: BTreeSet<String> = said_now
             .iter()
-            .filter(|said| !said.released || !live)
             .map(|said| said.fields[position].to_string())
             .filter(|value| value != "null")
             .collect();
-        values.sort();
-        values.dedup();
-        let conflicts = merge(&collection, &said).map_or(0, |merged| merged.conflicts.len());
-        prop_assert_eq!(conflicts, usize::from(values.len() > 1));
+        let organizations: BTreeSet<_> = said_now.iter().map(|said| (&said.source, &said.org)).collect();
+        let mut wanted = Vec::new();
+        wanted.extend((values.len() > 1).then_some("e"));
+        wanted.extend((organizations.len() < said_now.len()).then_some("asset_id"));
+        let merged = merge(&collection, &said);
+        prop_assert_eq!(subjects(merged.as_ref()), wanted);
     }
 
     #[test]
@@ -317,12 +377,69 @@ proptest! {
     }
 
     #[test]
+    fn an_asset_that_is_packed_between_any_two_records_comes_to_the_same_as_one_that_never_is(log in log()) {
+        let collection = rules();
+        let codec = Codec::new(1, &collection.schema.contributions_value_schema()).unwrap();
+        let read = |encoded: &[u8]| collection.schema.decode_contribution(&codec, encoded);
+        let none = |_: &[u8]| -> Result<AssetRecord, ()> { panic!("nothing was folded") };
+        let (mut said, mut folded, mut lasts) = (Contributions::default(), Contributions::default(), Lasts::default());
+        let mut asset = Asset { version: -1, ..Asset::default() };
+        for (offset, (source, record)) in (0..).zip(&log) {
+            // Every third is older than what is known.
+            let (key, record) = contribution(*source, offset, if offset % 3 == 2 { 0 } else { offset }, record);
+            // What cannot be read is a single byte.
+            let value = record.as_ref().map_or(Some(vec![0]), |said| {
+                said.as_ref().map(|said| collection.schema.encode_contribution(&codec, said).unwrap())
+            });
+            let mut unpacked = said.unpack("A", read);
+            unpacked.asset.conflicts.clone_from(&asset.conflicts);
+            lasts.unpack(&collection, "A", &mut unpacked.asset, none);
+            let heard = unpacked.hear(key.clone(), offset, value.as_deref(), record.clone());
+            prop_assert_eq!(heard, asset.hear(key.clone(), offset, record));
+            prop_assert_eq!(
+                unpacked.asset.conclude(&collection, "A", offset, 0),
+                asset.conclude(&collection, "A", offset, 0)
+            );
+            said.pack("A", &unpacked);
+            lasts.pack("A", &unpacked.asset);
+            let key = ContributionKey { asset_id: "A".into(), source: key.0, source_key: key.1 };
+            folded.fold(key, offset, value.as_deref(), read);
+        }
+        let (said, folded) = (said.unpack("A", read).asset, folded.unpack("A", read).asset);
+        prop_assert_eq!((&said.contributions, &said.unreadable), (&asset.contributions, &asset.unreadable));
+        prop_assert_eq!((&folded.contributions, &folded.unreadable), (&asset.contributions, &asset.unreadable));
+    }
+
+    #[test]
+    fn a_link_is_remembered_as_it_was(links in prop::collection::vec((0..3u8, 0..3u8, any::<i64>(), 0..3usize), 0..12)) {
+        let (mut plain, mut packed) = (BTreeMap::new(), Links::default());
+        for (source, key, number, assets) in links {
+            let link = Link {
+                source: format!("s{source}"),
+                source_key: "k".repeat(key.into()),
+                source_partition: 7,
+                source_offset: number,
+                assets: (0..assets)
+                    .map(|asset| LinkedAsset { asset_id: format!("A{asset}"), claimed_ms: number })
+                    .collect(),
+            };
+            let key = link.key();
+            if number % 5 == 0 {
+                plain.remove(&key);
+                packed.remove(&key);
+            } else {
+                packed.insert(&link);
+                plain.insert(key.clone(), link);
+            }
+            prop_assert_eq!(packed.get(&key), plain.get(&key).cloned());
+        }
+        let all: BTreeMap<_, _> = packed.iter().map(|link| (link.key(), link)).collect();
+        prop_assert_eq!(all, plain);
+    }
+
+    #[test]
     fn what_compaction_leaves_comes_to_the_same_as_the_whole_log_readable_or_not(
-        log in prop::collection::vec((0..3u8, prop_oneof![
-            3 => (0..3u8).prop_map(|owner| Ok(Some(owner))),
-            1 => Just(Ok(None)),
-            1 => Just(Err(())),
-        ]), 0..12),
+        log in log(),
     ) {
         let collection = rules();
         let last = |source: u8| log.iter().rposition(|(other, _)| *other == source);

@@ -257,6 +257,33 @@ async fn a_disagreement_is_a_record_in_its_assets_partition_and_ends_with_an_agr
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_ids_that_differ_in_case_are_one_asset_with_a_conflict_that_ends_when_one_of_them_goes() {
+    let mut bench = Workbench::new().await;
+    let (lower, upper) = (device("acme", "sim62x", "sim62x"), device("acme", "SIM62X", "SIM62X"));
+    let events = vec![bench.added(1, &upper), bench.added(2, &lower)];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    assert_eq!(bench.assets().await.keys().collect::<Vec<_>>(), ["SIM62X"]);
+    let topic = bench.names.conflicts("devices");
+    let schema = bench.collection().conflicts_value_schema();
+    let codec = bench.setup.registry.codec(&value_subject(&topic), &schema).await.unwrap();
+    let log = bench.log(&topic).await;
+    let [record] = log.as_slice() else { panic!("{} conflicts", log.len()) };
+    let opened: Conflict = codec.decode(record.value.as_ref().unwrap()).unwrap();
+    assert_eq!((&*opened.asset_id, &*opened.subject, &*opened.state), ("SIM62X", "asset_id", "open"));
+    let candidates: Vec<serde_json::Value> = serde_json::from_str(&opened.candidates.unwrap()).unwrap();
+    let named: Vec<_> = candidates.iter().map(|claim| claim["source_key"].as_str().unwrap()).collect();
+    assert_eq!(named, ["acme/SIM62X", "acme/sim62x"]);
+
+    let events = vec![bench.tombstone(&lower)];
+    bench.write(events).await;
+    bench.once().await.unwrap();
+    let ended: Conflict = codec.decode(bench.log(&topic).await[1].value.as_ref().unwrap()).unwrap();
+    assert_eq!((&*ended.subject, &*ended.state), ("asset_id", "closed"));
+    assert_eq!(bench.assets().await["SIM62X"].meta.device_id.as_deref(), Some("SIM62X"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn topics_with_other_partitions_are_refused_before_anything_is_read() {
     let bench = Workbench::new().await;
     let mut setup = bench.setup.clone();

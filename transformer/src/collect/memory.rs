@@ -1,6 +1,6 @@
 //! What the merge remembers, partition by partition: the folds of three topics of ours.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use windfall_runtime::kafka::consumer;
@@ -14,68 +14,13 @@ use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::topic::Names;
 
 use super::hold::Missing;
-use crate::asset::{Asset, SourceKey};
 use crate::codecs::CollectionCodecs;
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::{self, Cached, FoldReport, Folding, Own};
 use crate::merge::{OPEN, UNREADABLE};
+use crate::remembered::{Contributions, Lasts, Unpacked};
 
-/// Contributions of one partition.
-#[derive(Debug, Default)]
-struct Contributions {
-    assets: HashMap<String, BTreeMap<SourceKey, Arc<Contribution>>>,
-    /// Sources of which the newest contribution cannot be read, by asset, with its offset.
-    unreadable: HashMap<String, BTreeMap<SourceKey, i64>>,
-    /// Assets of which the record would be larger than a record may be.
-    too_large: BTreeSet<String>,
-    /// Assets of which contributions lie beyond the offset that was folded to.
-    ahead: HashSet<String>,
-    /// Assets of which a contribution was withdrawn.
-    withdrawn: HashSet<String>,
-}
-
-impl Contributions {
-    /// Takes out what the sources say of an asset.
-    fn take(&mut self, asset_id: &str) -> Asset {
-        Asset {
-            contributions: self.assets.remove(asset_id).unwrap_or_default(),
-            unreadable: self.unreadable.remove(asset_id).unwrap_or_default(),
-            ..Asset::default()
-        }
-    }
-
-    /// Says whether something was said of an asset, even if it was withdrawn later.
-    fn knows_of(&self, asset_id: &str) -> bool {
-        let Self { assets, unreadable, too_large: _, ahead, withdrawn } = self;
-        assets.contains_key(asset_id)
-            || unreadable.contains_key(asset_id)
-            || ahead.contains(asset_id)
-            || withdrawn.contains(asset_id)
-    }
-
-    /// Puts back what the sources say of an asset.
-    fn put(
-        &mut self,
-        asset_id: &str,
-        contributions: BTreeMap<SourceKey, Arc<Contribution>>,
-        unreadable: BTreeMap<SourceKey, i64>,
-    ) {
-        put(&mut self.assets, asset_id, contributions);
-        put(&mut self.unreadable, asset_id, unreadable);
-    }
-}
-
-fn put<V>(all: &mut HashMap<String, BTreeMap<SourceKey, V>>, asset_id: &str, entries: BTreeMap<SourceKey, V>) {
-    if entries.is_empty() {
-        all.remove(asset_id);
-    } else {
-        all.insert(asset_id.to_owned(), entries);
-    }
-}
-
-/// Last records of one partition with their versions; a record that is gone leaves its version behind.
-type Lasts = HashMap<String, (Option<Arc<AssetRecord>>, i64)>;
 /// Conflicts of one partition, by asset.
 type Conflicts = HashMap<String, Vec<Conflict>>;
 
@@ -101,14 +46,18 @@ pub(super) struct Memory {
     conflicts: BTreeMap<i32, Cached<Conflicts>>,
 }
 
-/// Reads a contribution; `None` is a withdrawal.
+/// Reads a contribution.
 pub(super) fn contribution(
     decoder: &Decoder,
     collection: &CompiledCollection,
-    record: &Record,
-) -> Result<Option<Contribution>, Unreadable> {
-    let Some(value) = &record.value else { return Ok(None) };
-    Ok(Some(collection.schema.decode_contribution(&decoder.codec(value, None)?.0, value)?))
+    value: &[u8],
+) -> Result<Contribution, Unreadable> {
+    Ok(collection.schema.decode_contribution(&decoder.codec(value, None)?.0, value)?)
+}
+
+/// Reads a flat record.
+fn last(decoder: &Decoder, collection: &CompiledCollection, value: &[u8]) -> Result<AssetRecord, Unreadable> {
+    Ok(collection.schema.decode_asset(&decoder.codec(value, None)?.0, value)?)
 }
 
 impl Memory {
@@ -147,21 +96,19 @@ impl Memory {
     }
 
     /// Gathers what is known of an asset.
-    pub(super) fn asset(&self, partition: i32, asset_id: &str) -> Asset {
-        let contributions = self.contributions.get(&partition).and_then(|cached| cached.state.assets.get(asset_id));
-        let last = self.lasts.get(&partition).and_then(|cached| cached.state.get(asset_id));
-        let unreadable = self.contributions.get(&partition).and_then(|cached| cached.state.unreadable.get(asset_id));
-        let conflicts = self.conflicts.get(&partition).and_then(|cached| cached.state.get(asset_id));
-        let held = self.contributions.get(&partition).is_some_and(|cached| cached.state.too_large.contains(asset_id));
-        let (last, version) = last.cloned().unwrap_or((None, -1));
-        Asset {
-            contributions: contributions.cloned().unwrap_or_default(),
-            last,
-            version,
-            conflicts: conflicts.cloned().unwrap_or_default(),
-            unreadable: unreadable.cloned().unwrap_or_default(),
-            too_large: held,
+    pub(super) fn asset(&self, partition: i32, asset_id: &str) -> Unpacked {
+        let Self { collection, decoder, .. } = self;
+        let contributions = self.contributions.get(&partition).map(|cached| &cached.state);
+        let read = |encoded: &[u8]| contribution(decoder, collection, encoded);
+        let mut unpacked = contributions.map(|known| known.unpack(asset_id, read)).unwrap_or_default();
+        let (asset, last) = (&mut unpacked.asset, |encoded: &[u8]| last(decoder, collection, encoded));
+        match self.lasts.get(&partition) {
+            Some(lasts) => lasts.state.unpack(collection, asset_id, asset, last),
+            None => asset.version = -1,
         }
+        let conflicts = self.conflicts.get(&partition).and_then(|cached| cached.state.get(asset_id));
+        asset.conflicts = conflicts.cloned().unwrap_or_default();
+        unpacked
     }
 
     /// Folds contributions up to the offsets given, and notes the assets that lie ahead.
@@ -170,18 +117,12 @@ impl Memory {
     pub(super) async fn fold_contributions(&mut self, upto: BTreeMap<i32, i64>) -> Result<(), TransformerError> {
         let (decoder, collection, limits) = (self.decoder.clone(), Arc::clone(&self.collection), upto.clone());
         let take = move |state: &mut Contributions, key: ContributionKey, record: &Record| {
-            let ContributionKey { asset_id, source, source_key } = key;
             if limits.get(&record.partition).is_some_and(|upto| record.offset >= *upto) {
-                state.ahead.insert(asset_id);
+                state.ahead.insert(key.asset_id);
                 return;
             }
-            let mut asset = state.take(&asset_id);
-            if record.value.is_none() {
-                state.withdrawn.insert(asset_id.clone());
-            }
-            // Whether it could be read is kept in the asset.
-            let _ = asset.hear((source, source_key), record.offset, contribution(&decoder, &collection, record));
-            state.put(&asset_id, asset.contributions, asset.unreadable);
+            let read = |value: &[u8]| contribution(&decoder, &collection, value);
+            state.fold(key, record.offset, record.value.as_deref(), read);
         };
         let numbers: BTreeSet<i32> = upto.keys().copied().collect();
         for (number, upto) in &upto {
@@ -205,26 +146,11 @@ impl Memory {
         Ok(())
     }
 
-    /// Folds the flat records. One that cannot be read is replaced when its asset is merged next: it equals no other, and
-    /// without any contribution a tombstone ends it.
+    /// Folds the flat records.
     pub(super) async fn fold_assets(&mut self, numbers: BTreeSet<i32>) -> Result<(), TransformerError> {
         let (decoder, collection) = (self.decoder.clone(), Arc::clone(&self.collection));
         let take = move |state: &mut Lasts, key: AssetKey, record: &Record| {
-            let entry = state.entry(key.asset_id.clone()).or_insert((None, -1));
-            let Some(value) = &record.value else {
-                entry.0 = None;
-                return;
-            };
-            let read =
-                decoder.codec(value, None).and_then(|(codec, _)| Ok(collection.schema.decode_asset(&codec, value)?));
-            let record = read.unwrap_or_else(|_| AssetRecord {
-                asset_id: key.asset_id,
-                deleted: true,
-                version: entry.1,
-                ..AssetRecord::default()
-            });
-            let version = record.version;
-            *entry = (Some(Arc::new(record)), version);
+            state.fold(&key.asset_id, record.value.as_deref(), |value| last(&decoder, &collection, value));
         };
         let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
         let own = Own { topic: &self.topics.assets, key_schema: self.own.assets.key.id() };
@@ -268,14 +194,15 @@ impl Memory {
     pub(super) fn assets(&self, numbers: &BTreeSet<i32>) -> Vec<(i32, String)> {
         let mut all = Vec::new();
         for number in numbers {
-            let mut assets: BTreeSet<&String> = BTreeSet::new();
+            let mut assets: BTreeSet<&str> = BTreeSet::new();
             let contributions = self.contributions.get(number).map(|cached| &cached.state);
-            assets.extend(contributions.into_iter().flat_map(|state| state.assets.keys()));
-            let lasts = self.lasts.get(number).into_iter().flat_map(|cached| &cached.state);
-            assets.extend(lasts.filter(|(_, (last, _))| last.is_some()).map(|(asset_id, _)| asset_id));
-            assets.extend(self.conflicts.get(number).into_iter().flat_map(|cached| cached.state.keys()));
+            assets.extend(contributions.into_iter().flat_map(Contributions::assets));
+            let lasts = self.lasts.get(number).into_iter().flat_map(|cached| cached.state.standing());
+            assets.extend(lasts.map(|(asset_id, _)| asset_id));
+            let conflicts = self.conflicts.get(number).into_iter().flat_map(|cached| cached.state.keys());
+            assets.extend(conflicts.map(String::as_str));
             assets.retain(|asset_id| !contributions.is_some_and(|state| state.ahead.contains(*asset_id)));
-            all.extend(assets.into_iter().map(|asset_id| (*number, asset_id.clone())));
+            all.extend(assets.into_iter().map(|asset_id| (*number, asset_id.to_owned())));
         }
         all
     }
@@ -285,8 +212,8 @@ impl Memory {
         let mut counted = Missing::default();
         for number in numbers {
             let contributions = self.contributions.get(number).map(|cached| &cached.state);
-            let lasts = self.lasts.get(number).into_iter().flat_map(|cached| &cached.state);
-            for (asset_id, _) in lasts.filter(|(_, (last, _))| last.as_ref().is_some_and(|last| !last.deleted)) {
+            let lasts = self.lasts.get(number).into_iter().flat_map(|cached| cached.state.standing());
+            for (asset_id, _) in lasts.filter(|(_, deleted)| !deleted) {
                 counted.live += 1;
                 counted.missing += usize::from(!contributions.is_some_and(|state| state.knows_of(asset_id)));
             }
@@ -322,19 +249,12 @@ impl Memory {
     }
 
     /// Puts an asset back into the memory of its partition.
-    pub(super) fn remember(&mut self, partition: i32, asset_id: String, asset: Asset) {
-        let Asset { contributions, last, version, conflicts, unreadable, too_large } = asset;
-        let known = &mut self.contributions.entry(partition).or_default().state;
-        known.put(&asset_id, contributions, unreadable);
-        if too_large {
-            known.too_large.insert(asset_id.clone());
-        } else {
-            known.too_large.remove(&asset_id);
+    pub(super) fn remember(&mut self, partition: i32, asset_id: String, unpacked: Unpacked) {
+        self.contributions.entry(partition).or_default().state.pack(&asset_id, &unpacked);
+        self.lasts.entry(partition).or_default().state.pack(&asset_id, &unpacked.asset);
+        if !unpacked.asset.conflicts.is_empty() {
+            self.conflicts.entry(partition).or_default().state.insert(asset_id, unpacked.asset.conflicts);
         }
-        if !conflicts.is_empty() {
-            self.conflicts.entry(partition).or_default().state.insert(asset_id.clone(), conflicts);
-        }
-        self.lasts.entry(partition).or_default().state.insert(asset_id, (last, version));
     }
 
     /// Notes how far input was taken in, and where own output stands.

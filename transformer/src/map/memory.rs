@@ -17,15 +17,16 @@ use windfall_schemas::topic::CHANGE_PARTITIONS;
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::{self, Cached, Folding, Own};
+use crate::remembered::Links;
 
 /// Links by partition; a partition that went elsewhere stays as a cache.
 #[derive(Debug, Default)]
-pub(super) struct Memory(BTreeMap<i32, Cached<Links>>);
+pub(super) struct Memory(BTreeMap<i32, Cached<State>>);
 
 /// Links of one partition.
 #[derive(Debug, Default)]
-struct Links {
-    known: HashMap<LinkKey, Link>,
+struct State {
+    known: Links,
     /// Stand in the topic and cannot be read.
     lost: HashSet<LinkKey>,
     /// By source, the newest source record that a link speaks of, and when that link was written.
@@ -34,7 +35,7 @@ struct Links {
 
 impl Memory {
     /// Returns the link of a source record.
-    pub(super) fn get(&self, partition: i32, key: &LinkKey) -> Option<&Link> {
+    pub(super) fn get(&self, partition: i32, key: &LinkKey) -> Option<Link> {
         self.0.get(&partition)?.state.known.get(key)
     }
 
@@ -44,17 +45,16 @@ impl Memory {
     }
 
     /// Returns all links that can be read.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Link> {
-        self.0.values().flat_map(|cached| cached.state.known.values())
+    pub(super) fn all(&self) -> impl Iterator<Item = Link> {
+        self.0.values().flat_map(|cached| cached.state.known.iter())
     }
 
     /// Remembers a link that was written at `offset`.
-    pub(super) fn remember(&mut self, partition: i32, link: Link, offset: i64) {
+    pub(super) fn remember(&mut self, partition: i32, link: &Link, offset: i64) {
         let cached = self.0.entry(partition).or_default();
         cached.next_offset = cached.next_offset.max(offset + 1);
-        let key = link.key();
-        cached.state.lost.remove(&key);
-        cached.state.known.insert(key, link);
+        cached.state.lost.remove(&link.key());
+        cached.state.known.insert(link);
     }
 
     /// Reads the links of partitions to their end.
@@ -65,7 +65,7 @@ impl Memory {
         numbers: BTreeSet<i32>,
     ) -> Result<(), TransformerError> {
         let decoder = folding.decoder.clone();
-        let take = move |links: &mut Links, key: LinkKey, record: &Record| {
+        let take = move |links: &mut State, key: LinkKey, record: &Record| {
             links.lost.remove(&key);
             match decoder.value::<Link>(record) {
                 Ok(Some(link)) => {
@@ -74,9 +74,9 @@ impl Memory {
                     if !link.source_key.is_empty() && link.source_offset >= newest.next_offset {
                         newest.pass(link.source_offset, record.timestamp_ms);
                     }
-                    links.known.insert(key, link);
+                    links.known.insert(&link);
                 }
-                Ok(None) => drop(links.known.remove(&key)),
+                Ok(None) => links.known.remove(&key),
                 Err(_) => {
                     links.known.remove(&key);
                     links.lost.insert(key);
