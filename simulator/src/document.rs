@@ -1,6 +1,8 @@
-//! JSON:API documents, written by hand so that attributes keep the order they were given.
+//! JSON:API documents, whose attributes keep the order they were given.
 
-use serde_json::Value;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::portrait::Attributes;
 
@@ -22,7 +24,7 @@ pub(crate) struct Resource {
     pub(crate) attributes: Option<Attributes>,
     pub(crate) relationships: bool,
     /// Text that stands in place of the whole resource.
-    pub(crate) raw: Option<String>,
+    pub(crate) raw: Option<Box<RawValue>>,
 }
 
 /// What a document holds.
@@ -39,12 +41,15 @@ pub(crate) enum Data {
 }
 
 /// The paging of a list.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Paging {
-    pub(crate) limit: u32,
+    #[serde(rename = "nextCursor", skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
+    pub(crate) limit: u32,
     /// The link to the next page.
+    #[serde(skip)]
     pub(crate) next: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) total: Option<i64>,
 }
 
@@ -60,45 +65,80 @@ pub(crate) struct Document {
     pub(crate) paging: Option<Paging>,
 }
 
+/// A document in the order of its members.
+#[derive(Serialize)]
+struct Written<'a> {
+    data: WrittenData<'a>,
+    links: Links<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<Meta<'a>>,
+}
+
+#[derive(Serialize)]
+struct Links<'a> {
+    #[serde(rename = "self")]
+    itself: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    related: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Meta<'a> {
+    paging: &'a Paging,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenData<'a> {
+    List(Vec<WrittenResource<'a>>),
+    One(WrittenResource<'a>),
+    Linkage(Vec<Identifier<'a>>),
+    ToOne(Option<Identifier<'a>>),
+}
+
+#[derive(Serialize)]
+struct Identifier<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenResource<'a> {
+    Raw(&'a RawValue),
+    Whole {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Value>,
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_order")]
+        attributes: Option<&'a Attributes>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relationships: Option<Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        links: Option<Value>,
+    },
+}
+
+/// Writes attributes as a JSON object in their order.
+fn in_order<S: Serializer>(attributes: &Option<&Attributes>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(attributes.iter().copied().flatten().map(|(name, value)| (name, value)))
+}
+
 impl Document {
     /// Writes the document.
     pub(crate) fn written(&self) -> String {
         let Self { data, base, itself, related, paging } = self;
-        let mut out = String::with_capacity(data.weight());
-        out.push_str("{\"data\":");
-        data.write(base, &mut out);
-        out.push_str(",\"links\":{\"self\":");
-        string(&format!("{base}{itself}"), &mut out);
         let next = paging.as_ref().and_then(|paging| paging.next.as_deref());
-        for (name, link) in [("next", next), ("related", related.as_deref())] {
-            if let Some(link) = link {
-                member(name, &mut out);
-                string(link, &mut out);
-            }
-        }
-        out.push('}');
-        if let Some(paging) = paging {
-            paging.write(&mut out);
-        }
-        out.push('}');
-        out
-    }
-}
-
-impl Paging {
-    fn write(&self, out: &mut String) {
-        let Self { limit, cursor, next: _, total } = self;
-        out.push_str(",\"meta\":{\"paging\":{");
-        if let Some(cursor) = cursor {
-            out.push_str("\"nextCursor\":");
-            string(cursor, out);
-            out.push(',');
-        }
-        out.push_str(&format!("\"limit\":{limit}"));
-        if let Some(total) = total {
-            out.push_str(&format!(",\"total\":{total}"));
-        }
-        out.push_str("}}");
+        let written = Written {
+            data: data.written(base),
+            links: Links { itself: format!("{base}{itself}"), next, related: related.as_deref() },
+            meta: paging.as_ref().map(|paging| Meta { paging }),
+        };
+        serde_json::to_string(&written).expect("its keys are texts")
     }
 }
 
@@ -121,21 +161,13 @@ impl Data {
         }
     }
 
-    fn weight(&self) -> usize {
+    fn written(&self, base: &str) -> WrittenData<'_> {
+        let device = |id| Identifier { kind: Kind::Device.name(), id };
         match self {
-            Self::List(resources) => 300 + resources.len() * 1300,
-            Self::Linkage(ids) => 300 + ids.len() * 50,
-            Self::One(_) | Self::ToOne(_) => 2000,
-        }
-    }
-
-    fn write(&self, base: &str, out: &mut String) {
-        match self {
-            Self::List(resources) => array(resources, out, |resource, out| resource.write(base, out)),
-            Self::One(resource) => resource.write(base, out),
-            Self::Linkage(ids) => array(ids, out, |id, out| identifier("orgDevices", id, out)),
-            Self::ToOne(Some(id)) => identifier("mdmServers", id, out),
-            Self::ToOne(None) => out.push_str("null"),
+            Self::List(items) => WrittenData::List(items.iter().map(|item| item.written(base)).collect()),
+            Self::One(item) => WrittenData::One(item.written(base)),
+            Self::Linkage(ids) => WrittenData::Linkage(ids.iter().map(|id| device(id)).collect()),
+            Self::ToOne(id) => WrittenData::ToOne(id.as_deref().map(|id| Identifier { kind: Kind::Server.name(), id })),
         }
     }
 }
@@ -151,95 +183,28 @@ impl Kind {
 }
 
 impl Resource {
-    fn write(&self, base: &str, out: &mut String) {
+    fn written(&self, base: &str) -> WrittenResource<'_> {
         let Self { kind, name, id, attributes, relationships, raw } = self;
         if let Some(raw) = raw {
-            out.push_str(raw);
-            return;
-        }
-        out.push_str("{\"type\":");
-        string(kind.name(), out);
-        if let Some(id) = id {
-            member("id", out);
-            out.push_str(&id.to_string());
-        }
-        if let Some(attributes) = attributes {
-            member("attributes", out);
-            object(attributes, out);
+            return WrittenResource::Raw(raw);
         }
         let path = format!("{base}/v1/{}/{name}", kind.name());
-        if *relationships {
-            member("relationships", out);
-            write_relationships(*kind, &path, out);
-        }
-        if *kind == Kind::Device {
-            out.push_str(",\"links\":{\"self\":");
-            string(&path, out);
-            out.push('}');
-        }
-        out.push('}');
-    }
-}
-
-fn write_relationships(kind: Kind, path: &str, out: &mut String) {
-    let link = |tail: &str, out: &mut String| string(&format!("{path}{tail}"), out);
-    match kind {
-        Kind::Device => {
-            out.push_str("{\"assignedServer\":{\"links\":{\"self\":");
-            link("/relationships/assignedServer", out);
-            out.push_str(",\"related\":");
-            link("/assignedServer", out);
-            out.push_str("}},\"appleCareCoverage\":{\"links\":{\"related\":");
-            link("/appleCareCoverage", out);
-            out.push_str("}}}");
-        }
-        Kind::Server => {
-            out.push_str("{\"devices\":{\"links\":{\"self\":");
-            link("/relationships/devices", out);
-            out.push_str("}}}");
+        let link = |tail: &str| format!("{path}{tail}");
+        let related = || match kind {
+            Kind::Device => json!({
+                "assignedServer": { "links": {
+                    "self": link("/relationships/assignedServer"), "related": link("/assignedServer"),
+                } },
+                "appleCareCoverage": { "links": { "related": link("/appleCareCoverage") } },
+            }),
+            Kind::Server => json!({ "devices": { "links": { "self": link("/relationships/devices") } } }),
+        };
+        WrittenResource::Whole {
+            kind: kind.name(),
+            id: id.as_ref(),
+            attributes: attributes.as_ref(),
+            relationships: relationships.then(related),
+            links: (*kind == Kind::Device).then(|| json!({ "self": path })),
         }
     }
-}
-
-/// Writes attributes as a JSON object in their order.
-pub(crate) fn object(attributes: &Attributes, out: &mut String) {
-    out.push('{');
-    for (place, (name, value)) in attributes.iter().enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        string(name, out);
-        out.push(':');
-        out.push_str(&value.to_string());
-    }
-    out.push('}');
-}
-
-fn array<T>(items: &[T], out: &mut String, write: impl Fn(&T, &mut String)) {
-    out.push('[');
-    for (place, item) in items.iter().enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        write(item, out);
-    }
-    out.push(']');
-}
-
-fn identifier(kind: &str, id: &str, out: &mut String) {
-    out.push_str("{\"type\":");
-    string(kind, out);
-    member("id", out);
-    string(id, out);
-    out.push('}');
-}
-
-fn member(name: &str, out: &mut String) {
-    out.push(',');
-    string(name, out);
-    out.push(':');
-}
-
-fn string(text: &str, out: &mut String) {
-    out.push_str(&Value::from(text).to_string());
 }

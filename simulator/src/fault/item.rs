@@ -1,6 +1,7 @@
 //! Odd items in a page.
 
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::rule::ItemFault;
@@ -29,7 +30,7 @@ fn spoil_one(resource: &mut Resource, fault: ItemFault) {
     match fault {
         ItemFault::NoId => resource.id = None,
         ItemFault::NoAttributes => resource.attributes = None,
-        ItemFault::Malformed => resource.raw = Some("[\"orgDevices\", 42]".to_owned()),
+        ItemFault::Malformed => resource.raw = RawValue::from_string(r#"["orgDevices", 42]"#.to_owned()).ok(),
         ItemFault::Nameless => {
             resource.id = None;
             remove(resource, "serialNumber");

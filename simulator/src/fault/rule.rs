@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 /// One rule: where, when, what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -58,8 +60,9 @@ pub enum RetryAfter {
     Missing,
 }
 
-/// What is odd about an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is odd about an item, by the name that it has in a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ItemFault {
     /// An attribute that nobody knows.
     UnknownAttribute,
@@ -74,6 +77,7 @@ pub enum ItemFault {
     /// No `attributes`.
     NoAttributes,
     /// Text that is JSON but no resource.
+    #[serde(rename = "malformed-item")]
     Malformed,
     /// A number where a text belongs.
     WrongType,

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::Deserialize as _;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
 use super::rule::{Action, ItemFault, RetryAfter, Rule, Target, When};
 
 /// A script of faults.
@@ -233,21 +236,8 @@ fn status_action(status: u16, settings: &mut Settings<'_>) -> Result<Action, Str
 }
 
 fn item_action(name: &str, settings: &mut Settings<'_>) -> Result<Action, String> {
-    let fault = match name {
-        "unknown-attribute" => ItemFault::UnknownAttribute,
-        "unknown-status" => ItemFault::UnknownStatus,
-        "no-serial" => ItemFault::NoSerial,
-        "no-id" => ItemFault::NoId,
-        "nameless" => ItemFault::Nameless,
-        "no-attributes" => ItemFault::NoAttributes,
-        "malformed-item" => ItemFault::Malformed,
-        "wrong-type" => ItemFault::WrongType,
-        "variant-shapes" => ItemFault::VariantShapes,
-        "serial-variant" => ItemFault::SerialVariant,
-        "old-updated" => ItemFault::OldUpdated,
-        "duplicate" => ItemFault::Duplicate,
-        _ => return Err(format!("`{name}` is no action")),
-    };
+    let fault = ItemFault::deserialize(StrDeserializer::<ValueError>::new(name));
+    let fault = fault.map_err(|_| format!("`{name}` is no action"))?;
     let count = settings.number("n", 1)?;
     Ok(Action::Item { fault, count, device: settings.given.remove("device").map(str::to_owned) })
 }
