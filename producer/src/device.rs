@@ -9,29 +9,21 @@ use serde_json::Value;
 use windfall_schemas::identifiers::{DeviceId, MacAddress, SerialNumber};
 
 /// Takes the serial number as Apple writes it; what is none is replaced by the device's id.
-pub(crate) fn serial_number(text: Option<String>, id: &DeviceId) -> String {
-    let usual = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    let sound = |text: &String| usual(text) || SerialNumber::parse(text).is_ok();
-    text.map(trimmed).filter(sound).unwrap_or_else(|| id.as_str().to_owned())
+pub(crate) fn serial_number(text: String, id: &DeviceId) -> String {
+    let text = trimmed(text);
+    let usual = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if usual || SerialNumber::parse(&text).is_ok() { text } else { id.as_str().to_owned() }
 }
 
-/// Takes MAC addresses as twelve upper-case digits; what is none, such as a longer hardware address, stays as Apple wrote it.
-pub(crate) fn mac_addresses(list: Vec<String>) -> Option<Vec<String>> {
-    let one_form = |text: String| {
-        let usual = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
-        if usual { text } else { MacAddress::parse(&text).map_or_else(|_| trimmed(text), MacAddress::into_string) }
-    };
-    present(list.into_iter().map(one_form).collect())
+/// Takes a MAC address as twelve upper-case digits; what is none, such as a longer hardware address, stays as Apple wrote it.
+pub(crate) fn mac_address(text: String) -> String {
+    let usual = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    if usual { text } else { MacAddress::parse(&text).map_or_else(|_| trimmed(text), MacAddress::into_string) }
 }
 
 /// Writes attributes that the schema does not name as a JSON object with sorted names.
 pub(crate) fn unmapped_text(unmapped: &BTreeMap<String, Value>) -> Option<String> {
     (!unmapped.is_empty()).then(|| serde_json::to_string(unmapped).unwrap_or_default())
-}
-
-/// Takes an empty list as none.
-pub(crate) fn present(list: Vec<String>) -> Option<Vec<String>> {
-    (!list.is_empty()).then_some(list)
 }
 
 fn trimmed(text: String) -> String {

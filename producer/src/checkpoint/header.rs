@@ -19,10 +19,11 @@ const LONGEST_REASON: usize = 300;
 const MOST_DISAGREEING: usize = 16 * 1024;
 
 /// Where a scan stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Pages are still to be read.
+    #[default]
     Running,
     /// Every list was read to its end.
     Complete,
@@ -85,53 +86,42 @@ pub struct Missing {
     pub since: i64,
 }
 
-/// What only the header knows; kept as JSON in `detail`, fields may be added.
+/// The newest scan of a table. What has no field of its own in the record stands in its `detail` as JSON, fields may be added.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct Detail {
-    instance: String,
-    /// Whether a scan of this table ever read its last page: until then unknown records are `r`.
-    read_to_end: bool,
-    /// Scans begun anew in a row because their cursor had expired.
-    restarts: u32,
-    rejects: u64,
-    known: u64,
-    unread: BTreeMap<String, u64>,
-    withheld: u64,
-    totals: Vec<u64>,
-    reasons: Vec<Reason>,
-    more_reasons: u64,
-    first_scan: bool,
-    disagreeing: Vec<String>,
-    disagreed_before: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing: Option<Missing>,
-}
-
-/// The newest scan of a table.
-#[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     /// Id of the scan.
+    #[serde(skip)]
     pub scan_id: String,
     /// Number of the scan in the organization's life.
+    #[serde(skip)]
     pub number: u64,
     /// Where it stands.
+    #[serde(skip)]
     pub state: State,
     /// Where the next page begins; `None` before the first and after the last.
+    #[serde(skip)]
     pub cursor: Option<String>,
     /// Pages done.
+    #[serde(skip)]
     pub page: u32,
     /// When it began.
+    #[serde(skip)]
     pub started_at: i64,
     /// When it last moved.
+    #[serde(skip)]
     pub updated_at: i64,
     /// When it ended.
+    #[serde(skip)]
     pub finished_at: Option<i64>,
     /// Requests made so far.
+    #[serde(skip)]
     pub requests: u64,
     /// Devices seen so far, rejected ones included.
+    #[serde(skip)]
     pub devices: u64,
     /// Kind to number of events.
+    #[serde(skip)]
     pub counts: BTreeMap<String, u64>,
     /// Instance that runs it.
     pub instance: String,
@@ -162,6 +152,7 @@ pub struct Header {
     /// Smallest and largest total that Apple gave.
     pub totals: Vec<u64>,
     /// What the list lacks and is not believed to be gone; of the management services alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
 }
 
@@ -170,32 +161,19 @@ impl Header {
     #[must_use]
     pub fn begin(org: &str, last: Option<&Header>, instance: &str, at: i64) -> Self {
         let number = last.map_or(0, |last| last.number) + 1;
+        let read_to_end = last.is_some_and(|last| last.read_to_end);
         Self {
             scan_id: format!("{org}-{number}"),
             number,
-            state: State::Running,
-            cursor: None,
-            page: 0,
             started_at: at,
             updated_at: at,
-            finished_at: None,
-            requests: 0,
-            devices: 0,
-            counts: BTreeMap::new(),
             instance: instance.to_owned(),
-            read_to_end: last.is_some_and(|last| last.read_to_end),
-            restarts: 0,
-            rejects: 0,
+            read_to_end,
             known: last.map_or(0, |last| last.known),
-            unread: BTreeMap::new(),
-            withheld: 0,
-            reasons: Vec::new(),
-            more_reasons: 0,
-            first_scan: !last.is_some_and(|last| last.read_to_end),
-            disagreeing: Vec::new(),
+            first_scan: !read_to_end,
             disagreed_before: last.map(|last| last.disagreeing.clone()).unwrap_or_default(),
-            totals: Vec::new(),
             missing: last.and_then(|last| last.missing.clone()),
+            ..Self::default()
         }
     }
 
@@ -277,29 +255,12 @@ impl Header {
         value.requests = i64::try_from(self.requests).ok();
         value.devices = i64::try_from(self.devices).ok();
         value.counts = serde_json::to_string(&self.counts).ok();
-        let detail = Detail {
-            instance: self.instance.clone(),
-            read_to_end: self.read_to_end,
-            restarts: self.restarts,
-            rejects: self.rejects,
-            known: self.known,
-            unread: self.unread.clone(),
-            withheld: self.withheld,
-            totals: self.totals.clone(),
-            reasons: self.reasons.clone(),
-            more_reasons: self.more_reasons,
-            first_scan: self.first_scan,
-            disagreeing: self.disagreeing.clone(),
-            disagreed_before: self.disagreed_before.clone(),
-            missing: self.missing.clone(),
-        };
-        value.detail = serde_json::to_string(&detail).ok();
+        value.detail = serde_json::to_string(self).ok();
         Part::set(value)
     }
 
     pub(super) fn read(value: &ScanValue) -> Self {
-        let detail: Detail =
-            value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let detail = value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         Self {
             scan_id: value.scan_id.clone(),
             number: unsigned(value.scan_number),
@@ -312,20 +273,7 @@ impl Header {
             requests: unsigned(value.requests),
             devices: unsigned(value.devices),
             counts: value.counts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
-            instance: detail.instance,
-            read_to_end: detail.read_to_end,
-            restarts: detail.restarts,
-            rejects: detail.rejects,
-            known: detail.known,
-            unread: detail.unread,
-            withheld: detail.withheld,
-            reasons: detail.reasons,
-            more_reasons: detail.more_reasons,
-            first_scan: detail.first_scan,
-            disagreeing: detail.disagreeing,
-            disagreed_before: detail.disagreed_before,
-            totals: detail.totals,
-            missing: detail.missing,
+            ..detail
         }
     }
 }

@@ -8,9 +8,13 @@ use std::fmt;
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use windfall_schemas::device::DeviceValue;
+use windfall_schemas::identifiers::DeviceId;
+use windfall_schemas::server::ServerValue;
 
-use super::values::{Json, Understood, count, flag, instant, text, texts};
+use super::values::{Json, Understood, count, flag, instant, list, macs, required, text};
 use crate::apple::Unread;
+use crate::device::{self, unmapped_text};
 
 /// Most attributes that are kept unread.
 const MAX_UNMAPPED: usize = 200;
@@ -96,12 +100,17 @@ impl Kept {
     }
 }
 
+/// Writes how the attributes of a resource are read into its record; `beside` it stand second names of a field.
 macro_rules! attributes {
-    ($(#[$doc:meta])* $name:ident, $visitor:ident { $($apple:literal => $field:ident: $kind:ty = $read:ident),+ $(,)? }) => {
+    (
+        $(#[$doc:meta])* $name:ident, $visitor:ident, $record:ident { $($apple:literal => $field:ident = $read:ident),+ $(,)? }
+        beside { $($other:literal => $beside:ident: $kind:ty = $read_beside:ident),* $(,)? }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
-            $(pub(super) $field: $kind,)+
+            pub(super) value: $record,
+            $(pub(super) $beside: $kind,)*
             pub(super) kept: Kept,
         }
 
@@ -134,8 +143,12 @@ macro_rules! attributes {
                     match name.as_ref() {
                         $($apple => {
                             kept.weight += value.weight();
-                            attributes.$field = kept.known(stringify!($field), $apple, $read(value));
+                            attributes.value.$field = kept.known(stringify!($field), $apple, $read(value));
                         })+
+                        $($other => {
+                            kept.weight += value.weight();
+                            attributes.$beside = kept.known(stringify!($beside), $other, $read_beside(value));
+                        })*
                         _ => kept.unknown(&name, value.into_value()),
                     }
                 }
@@ -148,51 +161,83 @@ macro_rules! attributes {
 
 attributes! {
     /// Attributes of `orgDevices`, under every name that Apple has given them.
-    OrgDeviceAttributes, OrgDeviceVisitor {
-        "serialNumber" => serial_number: Option<String> = text,
-        "addedToOrgDateTime" => added_to_org_date_time: Option<i64> = instant,
-        "releasedFromOrgDateTime" => released_from_org_date_time: Option<i64> = instant,
-        "updatedDateTime" => updated_date_time: Option<i64> = instant,
-        "status" => status: Option<String> = text,
-        "deviceModel" => device_model: Option<String> = text,
-        "productFamily" => product_family: Option<String> = text,
-        "productType" => product_type: Option<String> = text,
-        "deviceCapacity" => device_capacity: Option<String> = text,
-        "partNumber" => part_number: Option<String> = text,
-        "orderNumber" => order_number: Option<String> = text,
-        "orderDateTime" => order_date_time: Option<i64> = instant,
-        "color" => color: Option<String> = text,
-        "imei" => imei: Vec<String> = texts,
-        "meid" => meid: Vec<String> = texts,
-        "eid" => eid: Option<String> = text,
-        "wifiMacAddress" => wifi_mac_address: Vec<String> = texts,
-        "bluetoothMacAddress" => bluetooth_mac_address: Vec<String> = texts,
-        "ethernetMacAddress" => ethernet_mac_address: Vec<String> = texts,
-        "builtInEthernetMacAddress" => built_in_ethernet_mac_address: Vec<String> = texts,
-        "purchaseSourceType" => purchase_source_type: Option<String> = text,
-        "purchaseSourceId" => purchase_source_id: Option<String> = text,
+    OrgDeviceAttributes, OrgDeviceVisitor, DeviceValue {
+        "serialNumber" => serial_number = required,
+        "addedToOrgDateTime" => added_to_org_date_time = instant,
+        "releasedFromOrgDateTime" => released_from_org_date_time = instant,
+        "updatedDateTime" => updated_date_time = instant,
+        "status" => status = text,
+        "deviceModel" => device_model = text,
+        "productFamily" => product_family = text,
+        "productType" => product_type = text,
+        "deviceCapacity" => device_capacity = text,
+        "partNumber" => part_number = text,
+        "orderNumber" => order_number = text,
+        "orderDateTime" => order_date_time = instant,
+        "color" => color = text,
+        "imei" => imei = list,
+        "meid" => meid = list,
+        "eid" => eid = text,
+        "wifiMacAddress" => wifi_mac_address = macs,
+        "bluetoothMacAddress" => bluetooth_mac_address = macs,
+        "ethernetMacAddress" => ethernet_mac_address = macs,
+        "purchaseSourceType" => purchase_source_type = text,
+        "purchaseSourceId" => purchase_source_id = text,
+        "isMdmMigrationCapable" => is_mdm_migration_capable = flag,
+        "mdmMigrationStatus" => mdm_migration_status = text,
+        "mdmMigrationDeadlineDateTime" => mdm_migration_deadline_date_time = instant,
+        "releaserEntityType" => releaser_entity_type = text,
+        "releaserId" => releaser_id = text,
+    } beside {
+        "builtInEthernetMacAddress" => built_in_ethernet_mac_address: Option<Vec<String>> = macs,
         "purchaseSourceUid" => purchase_source_uid: Option<String> = text,
-        "isMdmMigrationCapable" => is_mdm_migration_capable: Option<bool> = flag,
-        "mdmMigrationStatus" => mdm_migration_status: Option<String> = text,
-        "mdmMigrationDeadlineDateTime" => mdm_migration_deadline_date_time: Option<i64> = instant,
-        "releaserEntityType" => releaser_entity_type: Option<String> = text,
-        "releaserId" => releaser_id: Option<String> = text,
     }
 }
 
 attributes! {
     /// Attributes of `mdmServers`.
-    MdmServerAttributes, MdmServerVisitor {
-        "serverName" => server_name: Option<String> = text,
-        "serverType" => server_type: Option<String> = text,
-        "status" => status: Option<String> = text,
-        "deviceCount" => device_count: Option<i64> = count,
-        "enableMdmDisownFlag" => enable_mdm_disown_flag: Option<bool> = flag,
-        "defaultProductFamilies" => default_product_families: Vec<String> = texts,
-        "lastConnectedDateTime" => last_connected_date_time: Option<i64> = instant,
-        "lastConnectedIp" => last_connected_ip: Option<String> = text,
-        "createdDateTime" => created_date_time: Option<i64> = instant,
-        "updatedDateTime" => updated_date_time: Option<i64> = instant,
+    MdmServerAttributes, MdmServerVisitor, ServerValue {
+        "serverName" => server_name = text,
+        "serverType" => server_type = text,
+        "status" => status = text,
+        "deviceCount" => device_count = count,
+        "enableMdmDisownFlag" => enable_mdm_disown_flag = flag,
+        "defaultProductFamilies" => default_product_families = list,
+        "lastConnectedDateTime" => last_connected_date_time = instant,
+        "lastConnectedIp" => last_connected_ip = text,
+        "createdDateTime" => created_date_time = instant,
+        "updatedDateTime" => updated_date_time = instant,
+    } beside {}
+}
+
+impl OrgDeviceAttributes {
+    /// Makes the record of a device; a list or a single read shows nothing of its management service and its cover.
+    pub(super) fn into_value(self, org: &str, id: DeviceId) -> (DeviceValue, Unread) {
+        let Self { mut value, built_in_ethernet_mac_address, purchase_source_uid, kept } = self;
+        let Kept { unmapped, mut unread, .. } = kept;
+        value.ethernet_mac_address = value.ethernet_mac_address.or(built_in_ethernet_mac_address);
+        value.purchase_source_id = value.purchase_source_id.or(purchase_source_uid);
+        // Of two names for one field it is enough to read one.
+        for (other_name, field, read) in [
+            ("built_in_ethernet_mac_address", "ethernet_mac_address", value.ethernet_mac_address.is_some()),
+            ("purchase_source_uid", "purchase_source_id", value.purchase_source_id.is_some()),
+        ] {
+            unread.iter_mut().filter(|unread| **unread == other_name).for_each(|unread| *unread = field);
+            unread.retain(|unread| !read || *unread != field);
+        }
+        value.org = org.to_owned();
+        value.serial_number = device::serial_number(value.serial_number, &id);
+        value.device_id = id.into_string();
+        value.unmapped = unmapped_text(&unmapped);
+        (value, unread)
+    }
+}
+
+impl MdmServerAttributes {
+    /// Makes the record of a management service.
+    pub(super) fn into_value(self, org: &str, server_id: String) -> (ServerValue, Unread) {
+        let Self { value, kept: Kept { unmapped, unread, .. } } = self;
+        (ServerValue { org: org.to_owned(), server_id, unmapped: unmapped_text(&unmapped), ..value }, unread)
     }
 }
 

@@ -18,7 +18,6 @@
 pub(crate) mod attributes;
 mod document;
 mod paging;
-mod resources;
 mod values;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use windfall_schemas::timestamp;
 
+use crate::device::mac_address;
+
 /// Longest list of an attribute; a device has two IMEIs.
 const MAX_ITEMS: usize = 64;
 
@@ -30,8 +32,23 @@ pub(super) fn text(json: Json<'_>) -> Understood<Option<String>> {
     }
 }
 
+/// Reads a text that stands empty where there is none.
+pub(super) fn required(json: Json<'_>) -> Understood<String> {
+    text(json).map(Option::unwrap_or_default)
+}
+
+/// Reads a list of texts; an empty one is none.
+pub(super) fn list(json: Json<'_>) -> Understood<Option<Vec<String>>> {
+    texts(json).map(|texts| (!texts.is_empty()).then_some(texts))
+}
+
+/// Reads a list of MAC addresses.
+pub(super) fn macs(json: Json<'_>) -> Understood<Option<Vec<String>>> {
+    list(json).map(|texts| texts.map(|texts| texts.into_iter().map(mac_address).collect()))
+}
+
 /// Reads any number of texts; a single text is a list of one.
-pub(super) fn texts(json: Json<'_>) -> Understood<Vec<String>> {
+fn texts(json: Json<'_>) -> Understood<Vec<String>> {
     let known = |item: &Value| matches!(item, Value::String(_) | Value::Null);
     let filled = |item| if let Value::String(text) = item { Some(text).filter(|text| !text.is_empty()) } else { None };
     match json {
