@@ -510,14 +510,8 @@ async fn a_commit_that_hangs_does_not_keep_a_process_from_its_end() {
     let shutdown = CancellationToken::new();
     let serving = rig.serve(&shutdown);
     until("it scans", async || rig.requests().iter().any(|request| request.page == Some(3))).await;
-    proxy.deaf(Some(Direction::Up));
-    let mut asked = (0, 0);
-    let hangs = async || {
-        let now = rig.requests().len();
-        asked = if now == asked.0 { (now, asked.1 + 1) } else { (now, 0) };
-        asked.1 > 50
-    };
-    until("nothing more is asked, since a commit hangs", hangs).await;
+    proxy.stall_ends("windfall-producer-acme");
+    assert!(proxy.wait_stalled(std::time::Duration::from_secs(60)), "a commit hangs");
     shutdown.cancel();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(8), serving).await;
     ended.expect("it ends although the commit does not").unwrap().unwrap();

@@ -5,8 +5,6 @@
 pub enum Priority {
     /// A single read that settles a question, such as whether a device was released.
     LookUp,
-    /// The audit feed.
-    Audit,
     /// The listing.
     Scan,
     /// The lists of management services.
@@ -15,13 +13,12 @@ pub enum Priority {
 
 impl Priority {
     /// All of them, in order.
-    pub const ALL: [Priority; 4] = [Priority::LookUp, Priority::Audit, Priority::Scan, Priority::Linkage];
+    pub const ALL: [Priority; 3] = [Priority::LookUp, Priority::Scan, Priority::Linkage];
 
     /// After how many requests of others a waiting one is let before all: its floor is 1 in this many plus one.
     const fn patience(self) -> u32 {
         match self {
             Priority::LookUp => 0,
-            Priority::Audit => 3,
             Priority::Scan => 4,
             Priority::Linkage => 4,
         }
@@ -32,7 +29,6 @@ impl Priority {
     pub fn as_str(self) -> &'static str {
         match self {
             Priority::LookUp => "lookup",
-            Priority::Audit => "audit",
             Priority::Scan => "scan",
             Priority::Linkage => "linkage",
         }

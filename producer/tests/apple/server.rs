@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -101,12 +101,20 @@ impl Server {
         let script = Arc::new(Mutex::new(Script::default()));
         let shared = Arc::clone(&script);
         let task = tokio::spawn(async move {
+            // Connections end with the server.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 shared.lock().unwrap().connections += 1;
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
+                connections.spawn(serve(stream, Arc::clone(&shared)));
             }
         });
         Self { address, script, task }
+    }
+
+    /// Ends the server; nobody listens any more when this returns.
+    pub(crate) async fn end(mut self) {
+        self.task.abort();
+        assert!((&mut self.task).await.unwrap_err().is_cancelled());
     }
 
     pub(crate) fn url(&self) -> String {
