@@ -283,12 +283,4 @@ mod tests {
         assert_eq!(exit.await, Exit::Failure, "the worst of all");
         assert!(!stop.is_cancelled());
     }
-
-    #[tokio::test]
-    async fn nothing_is_measured_where_nobody_can_look() {
-        let status = Status::new("i", SystemClock::shared());
-        serve(None, &status, &CancellationToken::new()).await.unwrap();
-        let free = ::metrics::set_global_recorder(::metrics::NoopRecorder);
-        assert!(free.is_ok(), "a recorder was installed");
-    }
 }
