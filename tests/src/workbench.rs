@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 use windfall_simulator::journal::{Line, TrueDevice};
@@ -264,6 +264,37 @@ sinks:
         let names = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&self.prefix)).collect();
         self.block_on(admin.delete_topics(&names, &AdminOptions::new()))?;
+        Ok(())
+    }
+
+    /// Deletes one topic.
+    ///
+    /// # Errors
+    /// When the broker does not do it.
+    pub fn delete_topic(&self, name: &str) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.readers).create()?;
+        let topic = self.topic(name);
+        for deleted in self.block_on(admin.delete_topics(&[&topic], &AdminOptions::new()))? {
+            deleted.map_err(|(topic, code)| anyhow::anyhow!("`{topic}` was not deleted: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all records of a topic, as retention does when they are old enough.
+    ///
+    /// # Errors
+    /// When the broker does not do it.
+    pub fn expire(&self, name: &str) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.readers).create()?;
+        let topic = self.topic(name);
+        let metadata = admin.inner().fetch_metadata(Some(&topic), PATIENCE)?;
+        let mut all = TopicPartitionList::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            all.add_partition_offset(&topic, partition.id(), Offset::End)?;
+        }
+        self.block_on(admin.delete_records(&all, &AdminOptions::new()))?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod compose;
 mod end_to_end;
 mod isolation;
+mod lost_topics;
 mod shutdown;
 mod standby;
 mod tidy;

@@ -1,9 +1,11 @@
 //! `windfall remap` and `windfall topics accept`: where a transformer's groups begin to read again.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::consumer::Committed;
-use windfall_runtime::kafka::table::TableError;
+use windfall_runtime::kafka::table::{self, TableError};
 use windfall_runtime::kafka::{Connection, TopicPartition, groups, log, offsets};
 use windfall_runtime::log_identity::{ACCEPTED, Position};
 use windfall_schemas::topic::CHANGE_PARTITIONS;
@@ -37,14 +39,17 @@ impl Reading {
         Ok(Self { connection, group, topic, offsets })
     }
 
-    /// Says whether the offsets were taken from another log. Brokers that do not answer say neither.
-    async fn is_another(&self) -> crate::Result<bool> {
+    /// Says whether the offsets were taken from another log, or lie before the first record that the log still holds.
+    async fn is_gone(&self) -> crate::Result<bool> {
         let positions = self.offsets.iter().filter_map(|(at, known)| Some((at.partition, known.as_ref()?.position)));
-        match log::check(&self.connection, &self.topic, &positions.collect()).await {
-            Ok(_) => Ok(false),
-            Err(TableError::OtherLog(_)) => Ok(true),
-            Err(failure) => Err(failure.into()),
+        let positions: BTreeMap<i32, Position> = positions.collect();
+        match log::check(&self.connection, &self.topic, &positions).await {
+            Ok(_) => {}
+            Err(TableError::OtherLog(_)) => return Ok(true),
+            Err(failure) => return Err(failure.into()),
         }
+        let extents = table::ends(&self.connection, &self.topic, positions.keys().copied()).await?;
+        Ok(positions.iter().any(|(at, position)| extents.get(at).is_some_and(|held| held.first > position.next_offset)))
     }
 
     /// Commits every offset as `moved` says.
@@ -74,7 +79,8 @@ fn start(program: Option<&str>) -> Committed {
 
 /// Has a collection mapped again from the start of its sources at the next start, as if its program had changed.
 ///
-/// Contributions that are not the log that was merged before are accepted: mapping again fills them.
+/// Contributions that are not the log that was merged before, or that have lost records which were not merged yet, are accepted:
+/// mapping again fills them.
 pub(crate) async fn remap(global: &Global, collection: &str) -> crate::Result<Exit> {
     let context = Context::load(global, &Part::Shared)?;
     context.collection(collection)?;
@@ -85,7 +91,7 @@ pub(crate) async fn remap(global: &Global, collection: &str) -> crate::Result<Ex
     for source in sources.flat_map(|loaded| loaded.sources()) {
         mapped.push(Reading::of(&context, names.map_group(collection), names.topic(source)).await?);
     }
-    if merge.is_another().await? {
+    if merge.is_gone().await? {
         merge.commit(|known| known.map(|_| start(None))).await?;
     }
     for reading in &mapped {

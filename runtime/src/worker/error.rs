@@ -149,7 +149,8 @@ impl Diagnose for WorkerError {
                 .help("see to what it waited for, and run it again: it goes on where it was")
                 .retry(Retry::Never),
             Self::Expired { .. } => Kind::Refused.help(
-                "what this stage wrote cannot be brought up to date from the topic: fill it anew under a new name",
+                "for a sink, fill a new table under a new name; for a merge, run `windfall remap COLLECTION`; for a map, \
+                 `windfall topics accept TOPIC` reads what is still there",
             ),
         }
     }
