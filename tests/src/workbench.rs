@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
@@ -261,7 +262,7 @@ sinks:
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.readers).create()?;
         let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
-        let names = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name);
+        let names = metadata.topics().iter().map(MetadataTopic::name);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&self.prefix)).collect();
         self.block_on(admin.delete_topics(&names, &AdminOptions::new()))?;
         Ok(())
@@ -281,21 +282,44 @@ sinks:
         Ok(())
     }
 
-    /// Deletes all records of a topic, as retention does when they are old enough.
+    /// Deletes all records of a compacted topic, as retention does for a while with another cleanup policy.
     ///
     /// # Errors
     /// When the broker does not do it.
     pub fn expire(&self, name: &str) -> anyhow::Result<()> {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.readers).create()?;
-        let topic = self.topic(name);
+        let (topic, options) = (self.topic(name), AdminOptions::new());
+        let resource = ResourceSpecifier::Topic(&topic);
+        let mut described = self.block_on(admin.describe_configs([&resource], &options))?;
+        let described =
+            described.pop().context("no answer")?.map_err(|code| anyhow::anyhow!("not described: {code}"))?;
+        let own = |entry: &&ConfigEntry| matches!(entry.source, ConfigSource::DynamicTopic);
+        let settings: Vec<(&str, &str)> = described
+            .entries
+            .iter()
+            .filter(own)
+            .filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)))
+            .collect();
+        // What is not named falls back to the broker's default.
+        let set = |policy: &str| -> anyhow::Result<()> {
+            let others = settings.iter().filter(|(name, _)| *name != "cleanup.policy");
+            let config = others.fold(AlterConfig::new(resource), |config, (name, value)| config.set(name, value));
+            for altered in self.block_on(admin.alter_configs([&config.set("cleanup.policy", policy)], &options))? {
+                altered.map_err(|(_, code)| anyhow::anyhow!("not altered: {code}"))?;
+            }
+            Ok(())
+        };
+        set("delete")?;
         let metadata = admin.inner().fetch_metadata(Some(&topic), PATIENCE)?;
         let mut all = TopicPartitionList::new();
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+        for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
             all.add_partition_offset(&topic, partition.id(), Offset::End)?;
         }
-        self.block_on(admin.delete_records(&all, &AdminOptions::new()))?;
-        Ok(())
+        for element in self.block_on(admin.delete_records(&all, &options))?.elements() {
+            element.error()?;
+        }
+        set("compact")
     }
 
     /// Keeps the folder with configuration and logs after the end of the run, for somebody to read.
