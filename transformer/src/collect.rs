@@ -280,9 +280,12 @@ impl Stage for MergeStage {
         self.memory.fold_conflicts(numbers.clone()).await?;
         let upto = partitions.iter().map(|at| (at.partition, self.memory.input_offset(at, committed))).collect();
         self.memory.fold_contributions(upto).await?;
-        let accepted = committed.values().flatten().any(|known| known.program.as_deref() == Some(ACCEPTED));
-        let missing = self.memory.missing(&numbers);
-        if missing.is_too_much() && !accepted {
+        let accepted = |at: &TopicPartition| {
+            committed.get(at).and_then(Option::as_ref).and_then(|known| known.program.as_deref()) == Some(ACCEPTED)
+        };
+        let doubted = partitions.iter().filter(|at| !accepted(at)).map(|at| at.partition).collect();
+        let missing = self.memory.missing(&doubted);
+        if missing.is_too_much() {
             let Memory { topics, collection, .. } = &self.memory;
             return Ok(Taken::Held(missing.reason(&topics.contributions, &collection.name)));
         }
@@ -292,8 +295,9 @@ impl Stage for MergeStage {
         let mut starts = Starts::new();
         for at in partitions {
             let folded = self.memory.next_offset(at.partition);
-            let committed = committed.get(at).and_then(Option::as_ref);
-            if committed.map_or(0, |committed| committed.position.next_offset) < folded {
+            let next = committed.get(at).and_then(Option::as_ref).map_or(0, |known| known.position.next_offset);
+            // What was accepted counts for this take-over alone.
+            if next < folded || accepted(at) {
                 self.moving.push((at.clone(), folded));
             }
             starts.insert(at.clone(), if folded == 0 { Start::Beginning } else { Start::At(folded) });

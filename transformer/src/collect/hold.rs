@@ -1,6 +1,8 @@
 //! What is missing is not deleted (pure).
 
-/// That many assets may lose their contributions unseen.
+use windfall_schemas::topic::CHANGE_PARTITIONS;
+
+/// That many assets of a collection may lose their contributions unseen.
 const FEW: usize = 10;
 
 /// Assets that stand, and those whose contributions are gone although nobody withdrew them.
@@ -8,17 +10,20 @@ const FEW: usize = 10;
 pub(super) struct Missing {
     pub(super) live: usize,
     pub(super) missing: usize,
+    /// Partitions that were looked at: one of several members sees only its share of the collection.
+    pub(super) partitions: usize,
 }
 
 impl Missing {
-    /// Says whether so many are missing, more than ten and more than 5 %, that the topic must have lost them.
+    /// Says whether so many are missing, more than ten of the whole collection and more than 5 %, that the topic must have lost them.
     pub(super) fn is_too_much(self) -> bool {
-        self.missing > FEW.max(self.live / 20)
+        let few = FEW * self.partitions / usize::try_from(CHANGE_PARTITIONS).unwrap_or(1);
+        self.missing > few.max(self.live / 20)
     }
 
     /// Says why nothing is published, and what to do.
     pub(super) fn reason(self, topic: &str, collection: &str) -> String {
-        let Self { live, missing } = self;
+        let Self { live, missing, partitions: _ } = self;
         format!(
             "`{topic}` has no contribution to {missing} of {live} assets, and nothing has withdrawn them: nothing is published until \
              they are back; `windfall remap {collection}` writes them again"
@@ -32,8 +37,15 @@ mod tests {
 
     #[test]
     fn more_than_ten_and_more_than_one_in_twenty_are_too_much() {
-        let too_much = |live, missing| Missing { live, missing }.is_too_much();
+        let too_much = |live, missing| Missing { live, missing, partitions: 12 }.is_too_much();
         assert!(!too_much(10, 10) && !too_much(400, 20) && !too_much(0, 0));
         assert!(too_much(11, 11) && too_much(100, 11) && too_much(400, 21));
+    }
+
+    #[test]
+    fn members_that_share_a_collection_let_no_more_go_than_one_that_has_it_alone() {
+        let too_much = |missing, partitions| Missing { live: missing, missing, partitions }.is_too_much();
+        assert!(too_much(10, 4) && too_much(4, 4) && !too_much(3, 4), "three members with a third each");
+        assert!(too_much(1, 1), "twelve members with a partition each");
     }
 }

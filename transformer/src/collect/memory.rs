@@ -209,7 +209,7 @@ impl Memory {
 
     /// Counts the assets that stand, and those among them whose contributions are gone although none was withdrawn.
     pub(super) fn missing(&self, numbers: &BTreeSet<i32>) -> Missing {
-        let mut counted = Missing::default();
+        let mut counted = Missing { partitions: numbers.len(), ..Missing::default() };
         for number in numbers {
             let contributions = self.contributions.get(number).map(|cached| &cached.state);
             let lasts = self.lasts.get(number).into_iter().flat_map(|cached| cached.state.standing());
