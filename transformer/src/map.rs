@@ -342,8 +342,9 @@ impl MapStage {
                 partitions = others,
                 "mapping again from the start: the program is another one"
             );
-            self.withdraw_unmapped();
         }
+        // Also where the program is the same: a process that ended half-way through has left some behind.
+        self.withdraw_unmapped();
         self.remap = Remap::find(&self.connection, stretches).await?;
         Ok(starts)
     }
