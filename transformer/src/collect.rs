@@ -23,39 +23,34 @@ mod hold;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
 
 use serde_json::json;
 use tracing::{debug, warn};
-use windfall_runtime::clock::SharedClock;
 use windfall_runtime::failpoint;
-use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Committed, Start};
-use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
+use windfall_runtime::kafka::dead_letters::RefusedAt;
 use windfall_runtime::kafka::publisher;
-use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition};
+use windfall_runtime::kafka::{Outgoing, Record, TopicPartition};
 use windfall_runtime::log_identity::ACCEPTED;
 use windfall_runtime::metrics::{self as names, label};
-use windfall_runtime::reader::{Decoder, Unreadable};
+use windfall_runtime::reader::Unreadable;
 use windfall_runtime::worker::{Stage, Starts, Taken, Work};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::wire::WireError;
 
 use crate::asset::{Applied, Asset, Conclusion};
-use crate::codecs::{CollectionCodecs, asset_headers};
+use crate::codecs::asset_headers;
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
-use crate::fold::FoldReport;
+use crate::parts::Parts;
 use crate::remembered::Unpacked;
 use memory::{Memory, contribution};
 
 /// The merge of one collection.
 pub(crate) struct MergeStage {
+    parts: Parts,
     memory: Memory,
-    clock: SharedClock,
-    instance: String,
-    part: Part,
     /// Assets that are still to be merged again, and where the input is to stand then.
     healing: VecDeque<(i32, String)>,
     moving: Vec<(TopicPartition, i64)>,
@@ -88,23 +83,10 @@ const HEALED_AT_ONCE: usize = 2_000;
 /// Positions of unreadable records that the status names; the dead letters name all of them.
 const SHOWN: usize = 20;
 
-/// What the merge is made of.
-pub(crate) struct MergeParts {
-    pub(crate) connection: Connection,
-    pub(crate) decoder: Decoder,
-    pub(crate) own: CollectionCodecs,
-    pub(crate) collection: Arc<CompiledCollection>,
-    pub(crate) clock: SharedClock,
-    pub(crate) instance: String,
-    pub(crate) part: Part,
-    pub(crate) folding: FoldReport,
-}
-
 impl MergeStage {
-    pub(crate) fn new(parts: MergeParts) -> Self {
-        let MergeParts { connection, decoder, own, collection, clock, instance, part, folding } = parts;
-        let memory = Memory::new(connection, decoder, own, collection, folding);
-        Self { memory, clock, instance, part, healing: VecDeque::new(), moving: Vec::new() }
+    pub(crate) fn new(parts: Parts) -> Self {
+        let memory = Memory::new(&parts);
+        Self { parts, memory, healing: VecDeque::new(), moving: Vec::new() }
     }
 
     /// Shows what an operator should know.
@@ -133,29 +115,12 @@ impl MergeStage {
             .filter(|(_, records)| *records > 0)
             .map(|(topic, records)| (topic.to_owned(), records.into()))
             .collect();
-        self.part.detail_if("held", (assets > 0).then_some(held));
-        self.part.detail_if("passed_over", (!passed_over.is_empty()).then(|| passed_over.into()));
+        self.parts.part.detail_if("held", (assets > 0).then_some(held));
+        self.parts.part.detail_if("passed_over", (!passed_over.is_empty()).then(|| passed_over.into()));
     }
 
     fn refused(&self, record: &Record, stage: RefusedAt, why: &Unreadable) -> Outgoing {
-        warn!(topic = %record.topic, partition = record.partition, offset = record.offset, error = %why, "record refused");
-        self.count("dlq");
-        metrics::counter!(names::DLQ_RECORDS, label::STAGE => "merge").increment(1);
-        let refusal = Refusal {
-            stage,
-            service: format!("windfall-merge-{}", self.memory.collection.name),
-            instance: self.instance.clone(),
-            component: "merge".to_owned(),
-            kind: why.kind().to_owned(),
-            message: why.to_string(),
-            attempts: 1,
-            first_failed_ms: self.clock.now().timestamp_millis(),
-        };
-        dead_letter(record, &self.memory.topics.dead_letters, &refusal)
-    }
-
-    fn count(&self, outcome: &'static str) {
-        metrics::counter!(names::RECORDS, label::STAGE => "merge", label::OUTCOME => outcome).increment(1);
+        self.parts.refused(&self.memory.topics.dead_letters, record, stage, why)
     }
 
     /// Merges an asset again and adds what follows; one that is too large stays as it was, and the reason is given back.
@@ -168,7 +133,8 @@ impl MergeStage {
     ) -> Result<Concluded, TransformerError> {
         let (partition, asset_id) = place;
         let published = asset.published();
-        let conclusion = asset.conclude(&self.memory.collection, asset_id, cause, self.clock.now().timestamp_millis());
+        let conclusion =
+            asset.conclude(&self.memory.collection, asset_id, cause, self.parts.clock.now().timestamp_millis());
         asset.too_large = false;
         let (derived, follow_up) = match self.write(*partition, asset_id, &conclusion) {
             Ok(written) => written,
@@ -221,7 +187,7 @@ impl MergeStage {
             let folded = self.memory.next_offset(partition);
             work.effects.consumed.insert(partition, record.offset + 1);
             if record.offset < folded {
-                self.count("stale");
+                self.parts.count("stale");
                 continue;
             }
             let ContributionKey { asset_id, source, source_key } = match self.memory.decoder.key(record) {
@@ -238,10 +204,10 @@ impl MergeStage {
             let read = |value| contribution(&self.memory.decoder, &self.memory.collection, value);
             match asset.hear(key, record.offset, value, value.map(read).transpose()) {
                 Err(why) => work.refuse(self.refused(record, RefusedAt::Value, &why)),
-                Ok(Applied::Stale) => self.count("stale"),
+                Ok(Applied::Stale) => self.parts.count("stale"),
                 Ok(Applied::Changed) => match self.conclude(&place, &mut asset.asset, record.offset, &mut work)? {
-                    Concluded::Same => self.count("noop"),
-                    Concluded::Written => self.count("ok"),
+                    Concluded::Same => self.parts.count("noop"),
+                    Concluded::Written => self.parts.count("ok"),
                     Concluded::TooLarge(why) => {
                         work.refuse(self.refused(record, RefusedAt::Transformation, &why.into()));
                     }
@@ -315,14 +281,14 @@ impl Stage for MergeStage {
             let cause = self.memory.next_offset(place.0) - 1;
             match self.conclude(&place, &mut asset.asset, cause, &mut work)? {
                 Concluded::Written => {
-                    self.count("healed");
+                    self.parts.count("healed");
                     work.effects.assets.insert(place, asset);
                 }
                 // Nothing is written. What changes is whether it is held, and that its record need not be kept.
                 Concluded::Same => self.memory.remember(place.0, place.1, asset),
                 Concluded::TooLarge(why) => {
                     warn!(partition = place.0, error = %why, "asset held");
-                    self.count("held");
+                    self.parts.count("held");
                     self.memory.remember(place.0, place.1, asset);
                 }
             }

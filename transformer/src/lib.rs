@@ -25,6 +25,7 @@ mod map;
 pub mod mapping;
 pub mod merge;
 mod packed;
+mod parts;
 pub mod remembered;
 pub mod run;
 mod value;

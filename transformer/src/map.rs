@@ -12,17 +12,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::json;
-use tracing::{debug, info, warn};
-use windfall_runtime::clock::SharedClock;
+use tracing::{debug, info};
 use windfall_runtime::failpoint;
-use windfall_runtime::health::Part;
 use windfall_runtime::kafka::consumer::{Committed, Start};
-use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
+use windfall_runtime::kafka::dead_letters::RefusedAt;
 use windfall_runtime::kafka::publisher;
-use windfall_runtime::kafka::{Connection, Outgoing, Record, TopicPartition, log};
+use windfall_runtime::kafka::{Outgoing, Record, TopicPartition, log};
 use windfall_runtime::log_identity::{self, ACCEPTED};
-use windfall_runtime::metrics::{self as names, label};
-use windfall_runtime::reader::{Decoder, Unreadable};
+use windfall_runtime::reader::Unreadable;
 use windfall_runtime::worker::{Stage, Starts, Taken, Work};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::{Contribution, ContributionKey};
@@ -31,15 +28,14 @@ use windfall_schemas::partition;
 use windfall_schemas::topic::{CHANGE_PARTITIONS, Names};
 use windfall_schemas::wire::WireError;
 
-use crate::catalog::LoadedCollection;
-use crate::codecs::CollectionCodecs;
 use crate::contribution::{MapStep, SourceRecord, map};
 use crate::error::TransformerError;
 use crate::event::SourceEvent;
-use crate::fold::{FoldReport, Folding, Own};
+use crate::fold::{Folding, Own};
 use crate::links::Position;
 use crate::mapping::Program;
 use crate::mapping::source::DecodedRow;
+use crate::parts::Parts;
 use memory::Memory;
 use remap::Remap;
 
@@ -55,15 +51,8 @@ const GENERATION: i64 = 1 << 40;
 
 /// The map of one collection.
 pub(crate) struct MapStage {
-    pub(crate) connection: Connection,
-    pub(crate) decoder: Decoder,
-    pub(crate) own: CollectionCodecs,
-    pub(crate) loaded: LoadedCollection,
-    pub(crate) names: Names,
-    pub(crate) clock: SharedClock,
-    pub(crate) instance: String,
-    pub(crate) part: Part,
-    pub(crate) folding: FoldReport,
+    parts: Parts,
+    names: Names,
     topics: Topics,
     /// What reads a topic: the table's name and its mapping.
     programs: HashMap<String, (Arc<str>, Arc<Program>)>,
@@ -100,23 +89,11 @@ struct Refused {
     why: Unreadable,
 }
 
-/// What the map is made of.
-pub(crate) struct MapParts {
-    pub(crate) connection: Connection,
-    pub(crate) decoder: Decoder,
-    pub(crate) own: CollectionCodecs,
-    pub(crate) loaded: LoadedCollection,
-    pub(crate) clock: SharedClock,
-    pub(crate) instance: String,
-    pub(crate) part: Part,
-    pub(crate) folding: FoldReport,
-}
-
 impl MapStage {
-    pub(crate) fn new(parts: MapParts) -> Self {
-        let MapParts { connection, decoder, own, loaded, clock, instance, part, folding } = parts;
+    pub(crate) fn new(parts: Parts) -> Self {
+        let loaded = &parts.loaded;
         let program = loaded.program();
-        let names = Names::new(connection.config().topic_prefix.clone());
+        let names = Names::new(parts.connection.config().topic_prefix.clone());
         let name = &loaded.collection.name;
         let topics = Topics { links: names.links(name).into(), contributions: names.contributions(name).into() };
         let programs = loaded.mappings.iter().map(|mapping| {
@@ -125,15 +102,8 @@ impl MapStage {
         });
         let (programs, links, healing) = (programs.collect(), Memory::default(), VecDeque::new());
         Self {
-            connection,
-            decoder,
-            own,
-            loaded,
+            parts,
             names,
-            clock,
-            instance,
-            part,
-            folding,
             topics,
             programs,
             links,
@@ -147,65 +117,58 @@ impl MapStage {
     /// Shows what an operator should know.
     fn show(&self) {
         let records = self.links.passed_over();
-        self.part.detail_if("passed_over", (records > 0).then(|| json!({ (&*self.topics.links): records })));
+        self.parts.part.detail_if("passed_over", (records > 0).then(|| json!({ (&*self.topics.links): records })));
     }
 
     fn collection(&self) -> &str {
-        &self.loaded.collection.name
+        &self.parts.loaded.collection.name
     }
 
     fn decode(&self, source: Arc<str>, record: &Record) -> Result<SourceRecord, Refused> {
         let refused = |stage| move |why| Refused { stage, why };
-        let key: DecodedRow = self.decoder.key(record).map_err(refused(RefusedAt::Key))?;
+        let key: DecodedRow = self.parts.decoder.key(record).map_err(refused(RefusedAt::Key))?;
         let source_key = key.0.iter().map(|(_, value)| value.to_text()).collect::<Vec<_>>().join("/");
-        let event: Option<SourceEvent> = self.decoder.value(record).map_err(refused(RefusedAt::Value))?;
+        let event: Option<SourceEvent> = self.parts.decoder.value(record).map_err(refused(RefusedAt::Value))?;
         let generation = self.generations.get(&(record.partition, source.to_string())).copied().unwrap_or(0);
         let at = Position { partition: record.partition, offset: generation + record.offset };
         Ok(SourceRecord { source, source_key, at, event })
     }
 
-    fn refused(&self, record: &Record, refused: &Refused) -> Outgoing {
-        let group = self.names.map_group(self.collection());
-        let Refused { stage, why } = refused;
-        warn!(topic = %record.topic, partition = record.partition, offset = record.offset, error = %why, "record refused");
-        let refusal = Refusal {
-            stage: *stage,
-            service: format!("windfall-map-{}", self.collection()),
-            instance: self.instance.clone(),
-            component: "map".to_owned(),
-            kind: why.kind().to_owned(),
-            message: why.to_string(),
-            attempts: 1,
-            first_failed_ms: self.clock.now().timestamp_millis(),
-        };
-        dead_letter(record, &self.names.dead_letters(&record.topic, &group), &refusal)
+    fn refused(&self, record: &Record, Refused { stage, why }: &Refused) -> Outgoing {
+        let topic = self.names.dead_letters(&record.topic, &self.names.map_group(self.collection()));
+        self.parts.refused(&topic, record, *stage, why)
     }
 
     /// Where contributions to an asset lie: in the partition that the asset has in the flat topic.
     fn partition_of(&self, asset_id: &str) -> Result<i32, WireError> {
-        let key = self.own.assets.key.encode(&AssetKey { asset_id: asset_id.to_owned() })?;
+        let key = self.parts.own.assets.key.encode(&AssetKey { asset_id: asset_id.to_owned() })?;
         Ok(partition::for_key(&key, CHANGE_PARTITIONS))
     }
 
     fn withdrawal(&self, key: &ContributionKey) -> Result<Outgoing, WireError> {
         let topic = Arc::clone(&self.topics.contributions);
         let partition = self.partition_of(&key.asset_id)?;
-        Ok(Outgoing::tombstone(topic, self.own.contributions.key.encode(key)?).to_partition(partition))
+        Ok(Outgoing::tombstone(topic, self.parts.own.contributions.key.encode(key)?).to_partition(partition))
     }
 
     fn contribution(&self, contribution: &Contribution) -> Result<Outgoing, WireError> {
         let topic = Arc::clone(&self.topics.contributions);
         let partition = self.partition_of(&contribution.asset_id)?;
-        let key = self.own.contributions.key.encode(&contribution.key())?;
-        let value = self.loaded.collection.schema.encode_contribution(&self.own.contributions.value, contribution)?;
+        let key = self.parts.own.contributions.key.encode(&contribution.key())?;
+        let value = self
+            .parts
+            .loaded
+            .collection
+            .schema
+            .encode_contribution(&self.parts.own.contributions.value, contribution)?;
         Ok(Outgoing::new(topic, key, value).to_partition(partition))
     }
 
     fn link(&self, partition: i32, link: &Link) -> Result<Outgoing, TransformerError> {
         let topic = Arc::clone(&self.topics.links);
         let encode = |source| TransformerError::Encode { topic: self.topics.links.to_string(), source };
-        let key = self.own.links.key.encode(&link.key()).map_err(encode)?;
-        let value = self.own.links.value.encode(link).map_err(encode)?;
+        let key = self.parts.own.links.key.encode(&link.key()).map_err(encode)?;
+        let value = self.parts.own.links.value.encode(link).map_err(encode)?;
         Ok(Outgoing::new(topic, key, value).to_partition(partition))
     }
 
@@ -228,7 +191,7 @@ impl MapStage {
         for record in &records {
             let Some((source, program)) = self.programs.get(&*record.topic) else { continue };
             if self.remap.is_overtaken(record) {
-                self.count("overtaken");
+                self.parts.count("overtaken");
                 continue;
             }
             effects.again.extend(self.remap.is_under_way().then(|| (record.topic_partition(), remap::hash(record))));
@@ -242,7 +205,7 @@ impl MapStage {
                         Ok(written) => {
                             derived.extend(written);
                             links.extend(step.link.map(|link| (key, link)));
-                            self.count(step.outcome.as_str());
+                            self.parts.count(step.outcome.as_str());
                             None
                         }
                         Err(error) => Some(Refused { stage: RefusedAt::Transformation, why: error.into() }),
@@ -251,8 +214,6 @@ impl MapStage {
             };
             if let Some(refused) = refused {
                 letters.push(self.refused(record, &refused));
-                self.count("dlq");
-                metrics::counter!(names::DLQ_RECORDS, label::STAGE => "map").increment(1);
             }
         }
         let dead_letters = u64::try_from(letters.len()).unwrap_or(u64::MAX);
@@ -266,12 +227,6 @@ impl MapStage {
         Ok(Work { derived, follow_up, next_offsets: Vec::new(), dead_letters, effects })
     }
 
-    fn count(&self, outcome: &'static str) {
-        metrics::counter!(names::RECORDS, label::STAGE => "map", label::OUTCOME => outcome).increment(1);
-    }
-}
-
-impl MapStage {
     /// Finds out where offsets are counted from; a topic that an operator has accepted as it is begins anew.
     fn count_generations(&mut self, committed: &BTreeMap<TopicPartition, Option<Committed>>) {
         self.generations.clear();
@@ -315,7 +270,7 @@ impl MapStage {
             by_topic.entry(Arc::clone(&at.topic)).or_default().insert(at.partition, position);
         }
         for (topic, positions) in by_topic {
-            log::check(&self.connection, &topic, &positions).await?;
+            log::check(&self.parts.connection, &topic, &positions).await?;
         }
         Ok(())
     }
@@ -345,7 +300,7 @@ impl MapStage {
         }
         // Also where the program is the same: a process that ended half-way through has left some behind.
         self.withdraw_unmapped();
-        self.remap = Remap::find(&self.connection, stretches).await?;
+        self.remap = Remap::find(&self.parts.connection, stretches).await?;
         Ok(starts)
     }
 
@@ -380,11 +335,13 @@ impl Stage for MapStage {
         read_once: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        let folding = Folding { connection: &self.connection, decoder: &self.decoder, report: &self.folding };
-        let own = Own { topic: &self.topics.links, key_schema: self.own.links.key.id() };
+        let folding =
+            Folding { connection: &self.parts.connection, decoder: &self.parts.decoder, report: &self.parts.folding };
+        let own = Own { topic: &self.topics.links, key_schema: self.parts.own.links.key.id() };
         self.links.fold(folding, own, numbers.clone()).await?;
-        let contributions = Own { topic: &self.topics.contributions, key_schema: self.own.contributions.key.id() };
-        let rebuilt = self.links.rebuild(folding, contributions, &self.loaded.collection, &numbers).await?;
+        let contributions =
+            Own { topic: &self.topics.contributions, key_schema: self.parts.own.contributions.key.id() };
+        let rebuilt = self.links.rebuild(folding, contributions, &self.parts.loaded.collection, &numbers).await?;
         self.healing = rebuilt.into_iter().map(|(partition, link)| (partition, link, Vec::new())).collect();
         self.count_generations(committed);
         self.check_links(committed).await?;
@@ -414,7 +371,7 @@ impl Stage for MapStage {
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
-        self.decoder.learn(&records).await?;
+        self.parts.decoder.learn(&records).await?;
         self.map_all(records)
     }
 
@@ -425,7 +382,7 @@ impl Stage for MapStage {
     fn settle(&mut self, effects: MapEffects, committed: &publisher::Committed) {
         if self.remap.is_under_way() {
             self.remap.done(effects.again.into_iter());
-            self.part.at(self.remap.progress());
+            self.parts.part.at(self.remap.progress());
         }
         for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
             self.links.remember(partition, &link, delivered.offset);

@@ -28,10 +28,11 @@ use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, value_
 
 use crate::catalog::LoadedCollection;
 use crate::codecs::CollectionCodecs;
-use crate::collect::{MergeParts, MergeStage};
+use crate::collect::MergeStage;
 use crate::error::TransformerError;
 use crate::fold::{FoldReport, Own};
-use crate::map::{MapParts, MapStage};
+use crate::map::MapStage;
+use crate::parts::Parts;
 
 /// What the transformer runs with, beside its collections.
 #[derive(Clone)]
@@ -172,8 +173,9 @@ impl<'a> Loop<'a> {
         Self { setup, loaded, once, stage, connection: setup.connection(&name), part }
     }
 
-    fn map(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MapStage>> {
-        let stage = MapStage::new(MapParts {
+    fn parts(&self, own: &CollectionCodecs) -> Parts {
+        Parts {
+            stage: self.stage,
             connection: self.connection.clone(),
             decoder: decoder(self.setup, self.loaded),
             own: own.clone(),
@@ -182,7 +184,11 @@ impl<'a> Loop<'a> {
             instance: self.setup.instance.clone(),
             part: self.part.clone(),
             folding: shown(&self.part),
-        });
+        }
+    }
+
+    fn map(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MapStage>> {
+        let stage = MapStage::new(self.parts(own));
         let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
         let topics = self.loaded.sources().iter().map(|source| names.topic(source)).collect();
         let transactional_id = names.map_transactional_id(name, &self.setup.instance);
@@ -190,16 +196,7 @@ impl<'a> Loop<'a> {
     }
 
     fn merge(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MergeStage>> {
-        let stage = MergeStage::new(MergeParts {
-            connection: self.connection.clone(),
-            decoder: decoder(self.setup, self.loaded),
-            own: own.clone(),
-            collection: Arc::clone(&self.loaded.collection),
-            clock: Arc::clone(&self.setup.clock),
-            instance: self.setup.instance.clone(),
-            part: self.part.clone(),
-            folding: shown(&self.part),
-        });
+        let stage = MergeStage::new(self.parts(own));
         let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
         let transactional_id = names.merge_transactional_id(name, &self.setup.instance);
         self.worker(stage, names.merge_group(name), vec![names.contributions(name)], transactional_id, stop)

@@ -19,6 +19,7 @@ use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::fold::{self, Cached, FoldReport, Folding, Own};
 use crate::merge::{OPEN, UNREADABLE};
+use crate::parts::Parts;
 use crate::remembered::{Contributions, Lasts, Unpacked};
 
 /// Conflicts of one partition, by asset.
@@ -61,13 +62,9 @@ fn last(decoder: &Decoder, collection: &CompiledCollection, value: &[u8]) -> Res
 }
 
 impl Memory {
-    pub(super) fn new(
-        connection: Connection,
-        decoder: Decoder,
-        own: CollectionCodecs,
-        collection: Arc<CompiledCollection>,
-        folding: FoldReport,
-    ) -> Self {
+    pub(super) fn new(parts: &Parts) -> Self {
+        let Parts { connection, decoder, own, loaded, folding, .. } = parts;
+        let collection = Arc::clone(&loaded.collection);
         let names = Names::new(connection.config().topic_prefix.clone());
         let name = &collection.name;
         let contributions = names.contributions(name);
@@ -78,12 +75,12 @@ impl Memory {
             contributions,
         };
         Self {
-            connection,
-            decoder,
-            own,
+            connection: connection.clone(),
+            decoder: decoder.clone(),
+            own: own.clone(),
             collection,
             topics,
-            folding,
+            folding: folding.clone(),
             contributions: BTreeMap::new(),
             lasts: BTreeMap::new(),
             conflicts: BTreeMap::new(),
