@@ -19,6 +19,10 @@ use crate::value::Value;
 /// Reads a file that a mapping names, by the name that stands there; the error says what was wrong, in lowercase.
 pub type ReadBeside<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
+/// Part of every mapping's identity. Raise it when a format, a normalised form or another rule of this crate changes, so that equal
+/// files make other records: devices that do not change get them only by being mapped again.
+const RULES: u32 = 1;
+
 /// Compiles a mapping that has been read from `file`.
 pub(crate) fn compile(
     file: &str,
@@ -29,7 +33,7 @@ pub(crate) fn compile(
     beside: ReadBeside<'_>,
 ) -> Result<Program, Violations> {
     let mut compiler = Compiler { file, table, lookups: HashMap::new(), problems: Violations::default() };
-    let mut fingerprint = format!("{text}{:016x}", collection.fingerprint);
+    let mut fingerprint = format!("{RULES} {text}{:016x}", collection.fingerprint);
     for (name, form) in &mapping.lookups {
         let lookup = compiler.lookup_table(form, beside, &mut fingerprint);
         compiler.lookups.insert(name.value.clone(), lookup);
