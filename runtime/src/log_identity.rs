@@ -83,7 +83,7 @@ fn clue(position: Position, younger: Option<i64>, end: i64) -> String {
     let Position { next_offset, log_time } = position;
     match (younger, log_time.and_then(chrono::DateTime::from_timestamp_millis)) {
         (Some(younger), Some(time)) => format!(
-            "it was read to offset {next_offset}, no record up to there is younger than {}, and the record at offset {younger} is",
+            "it was read to offset {next_offset}, where no record is younger than {}, but the record at offset {younger} is younger",
             time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
         ),
         _ => format!("it was read to offset {next_offset}, and it ends at {end}"),

@@ -271,7 +271,9 @@ impl<H: Handler> Worker<H> {
                 Err(WorkerError::Held { group: self.group_name(), reason }.into())
             }
             Ok(Taken::Held(reason)) => {
-                warn!(group = group.name(), reason, "held");
+                if let Some(left_out) = self.quiet.tell(self.began.elapsed()) {
+                    warn!(group = group.name(), reason, left_out, "held");
+                }
                 self.part.held(reason);
                 self.again_at = Some(Instant::now() + HELD_FOR);
                 return Ok(None);
