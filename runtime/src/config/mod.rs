@@ -20,7 +20,7 @@ pub use explain::{did_you_mean, nearest, suggestion};
 pub use load::{ConfigError, Fault, Loaded, MAX_CONFIG_BYTES, Rules, folder_of, load, parse};
 pub use place::{Place, Places};
 pub use substitute::Reading;
-pub use units::{Period, Size, UnitError};
+pub use units::{Period, UnitError};
 pub use violation::Violations;
 
 /// Generates the JSON Schema of a configuration, as it is checked in and as editors read it.

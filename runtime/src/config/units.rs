@@ -1,4 +1,4 @@
-//! Values with a unit: `90s`, `15m`, `1h`, `7d`; `512KiB`, `1MiB`.
+//! Lengths of time with their unit: `90s`, `15m`, `1h`, `7d`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,38 +11,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(Duration);
 
-/// A number of bytes, written with its unit: `512KiB`, `1MiB`; a bare number is bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Size(u64);
-
 /// Why a value with a unit cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Not a length of time.
     #[error("`{0}` is not a length of time such as `20ms`, `90s`, `15m`, `1h` or `7d`")]
     Period(String),
-    /// Not a number of bytes.
-    #[error("`{0}` is not a size such as `512KiB` or `1MiB`")]
-    Size(String),
 }
 
 const PERIODS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-const SIZES: [(&str, u64); 8] = [
-    ("", 1),
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-];
 
-/// Reads a whole number followed by one of `units`.
-fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+/// Reads a whole number followed by a unit as milliseconds.
+fn millis(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
-    let factor = units.iter().find(|(name, _)| *name == unit.trim_start())?.1;
+    let factor = PERIODS.iter().find(|(name, _)| *name == unit.trim_start())?.1;
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
@@ -76,7 +59,7 @@ impl FromStr for Period {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        scaled(text, &PERIODS).map(Self::from_millis).ok_or_else(|| UnitError::Period(text.to_owned()))
+        millis(text).map(Self::from_millis).ok_or_else(|| UnitError::Period(text.to_owned()))
     }
 }
 
@@ -118,78 +101,17 @@ impl JsonSchema for Period {
     }
 }
 
-impl Size {
-    /// Makes a size in bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the size in bytes.
-    #[must_use]
-    pub const fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl FromStr for Size {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        scaled(text, &SIZES).map(Self).ok_or_else(|| UnitError::Size(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) = SIZES[1..5]
-            .iter()
-            .rev()
-            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor))
-            .unwrap_or(&("B", 1));
-        write!(f, "{}{unit}", self.0 / factor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for Size {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl JsonSchema for Size {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Size".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": ["string", "integer"],
-            "description": "A number of bytes: `512KiB`, `1MiB`.",
-            "pattern": "^[0-9]+ *(|B|KiB|MiB|GiB|kB|MB|GB)$",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn periods_and_sizes_are_read_with_their_units() {
+    fn periods_are_read_with_their_units() {
         let seconds = |text: &str| text.parse::<Period>().map(|p| p.get().as_secs());
         assert_eq!(seconds("90s"), Ok(90));
         assert_eq!(seconds("15m"), Ok(900));
         assert_eq!(seconds("7d"), Ok(604_800));
-        assert_eq!("1MiB".parse::<Size>().map(Size::bytes), Ok(1_048_576));
-        assert_eq!("512".parse::<Size>().map(Size::bytes), Ok(512));
     }
 
     #[test]
@@ -197,15 +119,13 @@ mod tests {
         for text in ["90", "", "s", "1.5h", "-1s", "1 hour", "99999999999999999999d"] {
             assert_eq!(text.parse::<Period>(), Err(UnitError::Period(text.to_owned())), "{text}");
         }
-        assert!("1 mebibyte".parse::<Size>().is_err());
     }
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_back(millis in 0u64..10_000_000_000, bytes in any::<u64>()) {
-            let (period, size) = (Period::from_millis(millis), Size::from_bytes(bytes));
+        fn what_is_shown_reads_back(millis in 0u64..10_000_000_000) {
+            let period = Period::from_millis(millis);
             prop_assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
-            prop_assert_eq!(size.to_string().parse::<Size>().unwrap(), size);
         }
     }
 }

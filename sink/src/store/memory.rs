@@ -84,13 +84,6 @@ impl Memory {
         self.contents().positions.get(&partition).and_then(|position| position.as_of)
     }
 
-    /// Sets up to when every deletion of a partition is known.
-    pub fn set_as_of(&self, partition: i32, as_of: DateTime<Utc>) {
-        if let Some(position) = self.contents().positions.get_mut(&partition) {
-            position.as_of = Some(as_of);
-        }
-    }
-
     /// Refuses from now on every record that holds `value`.
     pub fn poison(&self, value: FieldValue) {
         self.contents().poison = Some(value);
