@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 pub use windfall_schemas::topic::TopicSpec;
 use windfall_schemas::topic::{Fit, min_insync_replicas};
@@ -16,8 +17,10 @@ use super::client::{PlainContext, make};
 use super::config::ManageTopics;
 use super::connection::Connection;
 use super::retire::retire;
+use crate::clock::{Clock, SystemClock};
 use crate::diagnose::{Diagnose, Diagnosis, Kind, of_kafka};
-use crate::retry::Retry;
+use crate::health::STALLED_AFTER;
+use crate::retry::{Quiet, Retry};
 
 /// A controller that has not answered by then is out of reach.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +30,8 @@ const TRANSACTIONS: &str = "__transaction_state";
 /// What our clients put into one batch at most, before it is compressed.
 const MAX_BATCH_BYTES: usize = 1_000_000;
 
+/// Brokers that take longer to show a topic are told of.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What was done and found.
@@ -183,7 +188,7 @@ pub async fn ensure(
     if manage == ManageTopics::Create {
         let missing = missing(specs, &found)?;
         created = admin.create(&missing).await?;
-        found = admin.shown(&missing, found).await?;
+        found = shown(&missing, found, &SystemClock::new(), || admin.partitions(None)).await?;
     }
     let mut report = admin.judge(specs, &found).await?;
     if !report.missing.is_empty() {
@@ -277,6 +282,30 @@ pub async fn partition_count(connection: &Connection, topic: &str) -> Result<Opt
     Ok(Admin::connect(connection)?.partitions(Some(topic)).await?.remove(topic))
 }
 
+/// Waits until brokers show what their controller has created: some milliseconds, or minutes where they have much else to do.
+async fn shown<A: Future<Output = Result<BTreeMap<String, i32>, TopicError>>>(
+    specs: &[&TopicSpec],
+    mut found: BTreeMap<String, i32>,
+    clock: &dyn Clock,
+    ask: impl Fn() -> A,
+) -> Result<BTreeMap<String, i32>, TopicError> {
+    let began = clock.elapsed();
+    let mut quiet = Quiet::new();
+    while let Some(missing) = specs.iter().find(|spec| !found.contains_key(&spec.name)) {
+        let waited = clock.elapsed() - began;
+        if waited >= STALLED_AFTER {
+            let reason = format!("it was created, and no broker has shown it for {} s", waited.as_secs());
+            return Err(TopicError::Create { topic: missing.name.clone(), reason, code: None });
+        }
+        if waited >= SHOWN_WITHIN && quiet.tell(waited).is_some() {
+            warn!(topic = missing.name, waited_s = waited.as_secs(), "topic was created, and no broker shows it yet");
+        }
+        clock.sleep(LOOK_AGAIN).await;
+        found = ask().await?;
+    }
+    Ok(found)
+}
+
 struct Admin {
     client: Option<std::sync::Arc<AdminClient<PlainContext>>>,
     asker: Option<std::sync::Arc<Asker>>,
@@ -341,24 +370,6 @@ impl Admin {
             }
         }
         Ok(created)
-    }
-
-    /// Waits until brokers show what their controller has created, which takes them some milliseconds.
-    async fn shown(
-        &self,
-        specs: &[&TopicSpec],
-        mut found: BTreeMap<String, i32>,
-    ) -> Result<BTreeMap<String, i32>, TopicError> {
-        let deadline = Instant::now() + ASK_TIMEOUT;
-        while let Some(missing) = specs.iter().find(|spec| !found.contains_key(&spec.name)) {
-            if Instant::now() >= deadline {
-                let reason = "it was created, and no broker shows it".to_owned();
-                return Err(TopicError::Create { topic: missing.name.clone(), reason, code: None });
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-            found = self.partitions(None).await?;
-        }
-        Ok(found)
     }
 
     fn settings(&self, spec: &TopicSpec) -> Vec<(&'static str, String)> {
@@ -447,7 +458,7 @@ impl Admin {
                 Ok(described) => return Ok(described),
                 // A broker that was asked may not have heard yet of a topic that was just created.
                 Err(RDKafkaErrorCode::UnknownTopicOrPartition) if Instant::now() < deadline => {
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    sleep(LOOK_AGAIN).await;
                 }
                 Err(code) => return Err(self.ask(KafkaError::AdminOp(code))),
             }
@@ -458,5 +469,51 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         retire("admin", (self.client.take(), self.asker.take()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use chrono::{DateTime, Utc};
+    use windfall_schemas::topic::Cleanup;
+
+    use super::*;
+
+    /// A clock that a wait moves on at once.
+    #[derive(Default)]
+    struct Waiting(AtomicU64);
+
+    impl Clock for Waiting {
+        fn now(&self) -> DateTime<Utc> {
+            DateTime::UNIX_EPOCH + self.elapsed()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            self.0.fetch_add(u64::try_from(duration.as_millis()).unwrap(), Ordering::Relaxed);
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn brokers_that_are_slow_to_show_a_topic_are_waited_for_and_not_for_ever() {
+        let spec = TopicSpec { name: "t".to_owned(), partitions: 3, cleanup: Cleanup::Compacted };
+        let show_after = async |seconds: u64| {
+            let clock = Waiting::default();
+            let ask = || {
+                let there = clock.elapsed().as_secs() >= seconds;
+                std::future::ready(Ok(there.then(|| ("t".to_owned(), 3)).into_iter().collect()))
+            };
+            shown(&[&spec], BTreeMap::new(), &clock, ask).await
+        };
+        assert_eq!(show_after(120).await.unwrap()["t"], 3);
+        let error = show_after(u64::MAX).await.unwrap_err();
+        assert!(error.to_string().contains("no broker has shown it for 300 s"), "{error}");
     }
 }
