@@ -11,12 +11,14 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::record::TopicPartition;
 use crate::retry::Quiet;
 
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Longer than a client waits before it tries a broker again, which is ten seconds at most.
+const CALM: Duration = Duration::from_secs(20);
 /// One try of a question that is repeated: short enough that whoever gives up need not wait long.
 const LONGEST_ASK: Duration = Duration::from_secs(2);
 const SHORTEST_ASK: Duration = Duration::from_millis(50);
@@ -99,20 +101,51 @@ pub(super) fn number(offset: Offset) -> Option<i64> {
     }
 }
 
+/// The errors that the clients of this process have met and that have not passed yet.
+#[derive(Default)]
+struct Errors(BTreeMap<String, (Quiet, Duration)>);
+
+impl Errors {
+    const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Notes an error at the time `now` of any clock; says whether to log it, with how many were left out since the last time.
+    fn met(&mut self, error: &str, now: Duration) -> Option<u64> {
+        let (quiet, met_at) = self.0.entry(error.to_owned()).or_default();
+        *met_at = now;
+        quiet.tell(now)
+    }
+
+    /// Forgets all errors once the last of them is older than a client's longest wait between two tries, and says so.
+    fn passed(&mut self, now: Duration) -> bool {
+        let calm = self.0.values().all(|(_, met_at)| now.saturating_sub(*met_at) >= CALM);
+        calm && !std::mem::take(&mut self.0).is_empty()
+    }
+}
+
+static ERRORS: Mutex<Errors> = Mutex::new(Errors::new());
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// Logs what librdkafka calls an error: most are brokers that come and go, which it sees to by itself.
 ///
-/// Each kind of error is told once a minute in the whole process: every client meets the same outage, several times a second.
+/// Each kind of error is logged once a minute in the whole process: every client meets the same outage, several times a second.
 /// The end of a partition comes this way too, and is none.
 pub(super) fn log_error(error: &KafkaError, reason: &str) {
-    static TOLD: Mutex<BTreeMap<String, Quiet>> = Mutex::new(BTreeMap::new());
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     if matches!(error, KafkaError::PartitionEOF(_)) {
         return;
     }
     let now = BEGAN.elapsed();
-    let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner).entry(error.to_string()).or_default().tell(now);
+    let told = ERRORS.lock().unwrap_or_else(PoisonError::into_inner).met(&error.to_string(), now);
     if let Some(left_out) = told {
         warn!(%error, reason, left_out, "kafka client met an error");
+    }
+}
+
+/// Logs once that the clients meet no errors any more; called while brokers answer.
+pub(super) fn log_return() {
+    if ERRORS.lock().unwrap_or_else(PoisonError::into_inner).passed(BEGAN.elapsed()) {
+        info!("kafka clients meet no errors any more");
     }
 }
 
@@ -148,6 +181,37 @@ mod tests {
                 assert!(refusal.contains(name) && !refusal.contains("hunter2"), "{refusal}");
             }
         }
+    }
+
+    #[test]
+    fn an_outage_is_logged_on_loss_once_a_minute_and_once_on_return() {
+        let mut errors = Errors::new();
+        let mut lines = Vec::new();
+        for second in 0..200 {
+            let now = Duration::from_secs(second);
+            // Brokers refuse connections for 130 seconds, one of them until the end of it, and answer once in between.
+            for error in ["refused", "all down"]
+                .into_iter()
+                .filter(|error| second < 130 && (*error == "refused" || second % 2 == 0))
+            {
+                lines.extend(errors.met(error, now).map(|left_out| format!("{second} {error} {left_out}")));
+            }
+            if second == 70 || second > 130 {
+                lines.extend(errors.passed(now).then(|| format!("{second} passed")));
+            }
+        }
+        assert_eq!(
+            lines,
+            [
+                "0 refused 0",
+                "0 all down 0",
+                "60 refused 59",
+                "60 all down 29",
+                "120 refused 59",
+                "120 all down 29",
+                "149 passed"
+            ]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Connection;
 use super::asking::Asker;
+use super::client;
 use crate::clock::SharedClock;
 use crate::health::Status;
 
@@ -30,7 +31,10 @@ pub fn watch(connection: &Connection, status: &Status, clock: SharedClock, stop:
         loop {
             let asker = Arc::clone(&asker);
             match tokio::task::spawn_blocking(move || asker.answers(PATIENCE)).await {
-                Ok(Ok(())) => part.progress(),
+                Ok(Ok(())) => {
+                    part.progress();
+                    client::log_return();
+                }
                 Ok(Err(why)) => part.detail("reason", format!("no broker answers: {why}")),
                 Err(_) => return,
             }
