@@ -6,17 +6,19 @@
 //! | a text that is no Avro schema, or breaks a limit | the record is at fault |
 //! | 404, 422 or anything else that is no schema, for less than 60 s | doubtful: the caller waits and asks again |
 //! | the same for 60 s, while our own subject is found | the record is at fault |
+//! | the same within ten minutes after another schema was missing for 60 s, while our own subject is found | the record is at fault |
 //! | the same for 60 s, and our own subject is not found either | the configuration is at fault: the caller stops |
 //! | nothing, 408, 429 or 5xx | the registry is away: the caller waits and asks again |
 //! | 401 or 403 | the configuration is at fault: the caller stops |
 //!
 //! A single "not found" proves nothing, because a registry that has just started says so for every schema until it has read its
-//! own topic. Only the embedded registry's answer is certain at once: it reads its topic to the end before it gives one.
+//! own topic. One that has kept to its answer for a minute has read it, and is believed about the next ones until it is away: a
+//! stream of schema ids that somebody made up holds a stage for a minute and not for a minute each. Only the embedded registry's answer is certain at once: it reads its topic to the end before it gives one.
 //!
 //! The types carry the verdict: [`Unreadable`] is the record's fault, and a [`RegistryError`] tells by `may_pass` whether to wait.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -35,6 +37,8 @@ const VALUE_HEADER: &str = "__value_schema_id";
 /// A schema that was missing may be registered later; this bounds how often a stream of bad records asks for it. Two questions
 /// further apart than this do not count as one doubt.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How long a registry whose answer was doubted, and then found right, is believed at once.
+const BELIEVED_FOR: Duration = Duration::from_secs(600);
 /// Missing schemas that are remembered. Strangers can make ids up, so the number is bounded.
 const MAX_MISSES: usize = 10_000;
 
@@ -119,6 +123,8 @@ pub struct Decoder {
     /// A subject of ours; if the registry has it, the registry can be believed about other schemas.
     subject: Arc<str>,
     known: Arc<RwLock<HashMap<SchemaReference, Known>>>,
+    /// When the registry last kept to an answer that was doubted; none since it was away.
+    believed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Decoder {
@@ -126,7 +132,7 @@ impl Decoder {
     /// `abm.devices-value`.
     #[must_use]
     pub fn new(registry: RegistryClient, subject: impl Into<Arc<str>>) -> Self {
-        Self { registry, subject: subject.into(), known: Arc::default() }
+        Self { registry, subject: subject.into(), known: Arc::default(), believed: Arc::default() }
     }
 
     /// Asks for all schemas that the records name and that are not known yet.
@@ -214,6 +220,7 @@ impl Decoder {
         };
         let mut miss = Miss::again(before.as_ref(), now);
         let settled = now - miss.since >= doubted_for;
+        let believed = self.believe(|it| it.is_some_and(|since| now - since < BELIEVED_FOR));
         let result = match answer {
             Ok(codec) => {
                 self.keep(reference, Known::Given(codec));
@@ -223,10 +230,16 @@ impl Decoder {
                 miss.fault = Some(Unreadable::BadSchema { reference, why });
                 Ok(())
             }
-            Err(error) if !error.is_no_schema() => return Err(error),
+            Err(error) if !error.is_no_schema() => {
+                self.believe(|it| *it = None);
+                return Err(error);
+            }
             Err(_) if miss.fault.is_some() => Ok(()),
-            Err(error) => match self.own_subject_stands().await? {
-                true if settled => {
+            Err(error) => match self.own_subject_stands().await.inspect_err(|_| self.believe(|it| *it = None))? {
+                true if settled || believed => {
+                    if settled {
+                        self.believe(|it| *it = Some(now));
+                    }
                     miss.fault = Some(Unreadable::UnknownSchema { reference });
                     Ok(())
                 }
@@ -238,6 +251,10 @@ impl Decoder {
         };
         self.keep(reference, Known::Missing(miss));
         result
+    }
+
+    fn believe<T>(&self, work: impl FnOnce(&mut Option<Instant>) -> T) -> T {
+        work(&mut self.believed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says whether the registry has what it must have if it is the right one and has read its own topic.

@@ -135,6 +135,27 @@ async fn a_schema_that_stays_missing_is_the_records_fault_and_is_not_asked_for_a
 }
 
 #[tokio::test]
+async fn ids_that_somebody_makes_up_are_doubted_once_and_again_after_the_registry_was_away() {
+    let (config, count) = scripted(|_, path, _| match path {
+        path if is_own(path) => own_subject(),
+        "/schemas/ids/40" => status(503),
+        _ => missing(0),
+    })
+    .await;
+    let decoder = Decoder::new(RegistryClient::doubted(&config, SHORT).unwrap(), OWN);
+    while decoder.learn([&record_of(10)]).await.is_err() {}
+    let asked = count.load(Ordering::SeqCst);
+    for id in 11..40 {
+        decoder.learn([&record_of(id)]).await.unwrap();
+        assert!(matches!(decoder.value::<Row>(&record_of(id)), Err(Unreadable::UnknownSchema { .. })), "{id}");
+    }
+    assert_eq!(count.load(Ordering::SeqCst), asked + 2 * 29, "each was asked for once, and our own subject with it");
+    assert!(decoder.learn([&record_of(40)]).await.unwrap_err().may_pass());
+    let error = decoder.learn([&record_of(41)]).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Doubtful { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_registry_that_has_lost_our_own_subject_stops_us_and_blames_no_record() {
     let (config, _) = scripted(|_, _, _| missing(1)).await;
     let decoder = Decoder::new(RegistryClient::doubted(&config, SHORT).unwrap(), OWN);
