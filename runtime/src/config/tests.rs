@@ -268,9 +268,8 @@ fn aliases_that_grow_without_end_are_refused() {
     for (n, m) in [("b", "a"), ("c", "b"), ("d", "c"), ("e", "d"), ("f", "e"), ("g", "f")] {
         text.push_str(&format!("{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]\n"));
     }
-    let started = std::time::Instant::now();
-    assert!(parse::<serde_json::Value>(&text, Path::new("x.yaml"), &rules()).is_err());
-    assert!(started.elapsed().as_secs() < 5);
+    let Err(error) = parse::<serde_json::Value>(&text, Path::new("x.yaml"), &rules()) else { panic!("it is read") };
+    assert!(error.faults().iter().any(|fault| fault.what.contains("alias")), "it is not read to its end: {error:?}");
 }
 
 #[test]
