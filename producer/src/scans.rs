@@ -12,7 +12,7 @@ use windfall_schemas::notification::Notification;
 use windfall_schemas::signal::{ApproveScan, Signal};
 
 use crate::checkpoint::{Header, Plan, Reason, Scans};
-use crate::ledger::{self, Cluster, LedgerError};
+use crate::ledger::{self, Cluster, Ledger, LedgerError};
 
 /// How long an approval waits for its answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -147,6 +147,27 @@ fn line(source: &str, scans: &Scans) -> Option<ScanLine> {
         suspects: scans.suspects.len(),
         held: scans.plans.keys().cloned().collect(),
     })
+}
+
+/// Says why a source refuses its topics as another log than it wrote: [`LedgerError::Lost`] or [`LedgerError::LostScans`].
+///
+/// # Errors
+/// When a topic cannot be read.
+pub async fn lost(cluster: &Cluster, source: &str) -> Result<Option<LedgerError>, ScansError> {
+    match ledger::memory(cluster, source, |_| ()).await {
+        Ok(_) => Ok(None),
+        Err(lost @ (LedgerError::Lost { .. } | LedgerError::LostScans { .. })) => Ok(Some(lost)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Accepts what [`lost`] has found: the source goes on with its topics as they are, from its next start on.
+///
+/// # Errors
+/// When a topic cannot be read or written; nothing has changed then.
+pub async fn accept(cluster: &Cluster, source: &str, lost: &LedgerError, at: i64) -> Result<(), ScansError> {
+    let known = matches!(lost, LedgerError::LostScans { .. });
+    Ok(Ledger::accept(cluster, source, known, at).await?)
 }
 
 /// Shows every held plan, in the order of sources and names.

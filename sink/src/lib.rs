@@ -26,5 +26,5 @@ mod writer;
 pub use config::{SinkConfig, SinkSettings};
 pub use error::SinkError;
 pub use lost::Lost;
-pub use open::{check, open};
+pub use open::{accept, check, open};
 pub use run::{Report, Sink, Surroundings};

@@ -25,6 +25,10 @@ enum Configured {
 /// # Errors
 /// [`SinkError::Table`] and [`SinkError::Refused`].
 pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<impl AssetStore + use<>, SinkError> {
+    configured(config, collection, names)
+}
+
+fn configured(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<Configured, SinkError> {
     let sink = || config.name.clone();
     let name = TableName::parse(&config.table).map_err(|source| SinkError::Table { sink: sink(), source })?;
     let table = Table::of_collection(name, collection).map_err(|source| SinkError::Table { sink: sink(), source })?;
@@ -35,6 +39,26 @@ pub fn open(config: &SinkConfig, collection: &Collection, names: &Names) -> Resu
         }
         Target::Sqlite(path) => Configured::Sqlite(SqliteStore::new(path, identity, table, config.schema)),
     })
+}
+
+/// Accepts a topic that was made anew as it is: the sink reads it from its start, and all that was stored counts as older.
+///
+/// # Errors
+/// As [`check`]; nothing has changed then.
+pub async fn accept(config: &SinkConfig, collection: &Collection, names: &Names) -> Result<(), SinkError> {
+    let accepted = match configured(config, collection, names)? {
+        Configured::Postgres(mut store) => store.accept().await,
+        Configured::Sqlite(mut store) => store.accept().await,
+    };
+    accepted.map_err(|error| failed(config, error))
+}
+
+fn failed(config: &SinkConfig, error: StoreError) -> SinkError {
+    let sink = config.name.clone();
+    match error {
+        StoreError::Refused(source) => SinkError::Refused { sink, source },
+        source => SinkError::Store { sink, source },
+    }
 }
 
 /// Probes a sink's store and compares its rows with their positions; returns the statements that a start would run to make its
@@ -50,12 +74,8 @@ pub async fn check(
     connection: &Connection,
 ) -> Result<Vec<String>, SinkError> {
     let mut store = open(config, collection, names)?;
-    let failed = |error| match error {
-        StoreError::Refused(source) => SinkError::Refused { sink: config.name.clone(), source },
-        source => SinkError::Store { sink: config.name.clone(), source },
-    };
-    let ddl = store.check().await.map_err(failed)?;
-    let held = store.held().await.map_err(failed)?;
+    let ddl = store.check().await.map_err(|error| failed(config, error))?;
+    let held = store.held().await.map_err(|error| failed(config, error))?;
     let topic = names.assets(collection.name());
     // Without brokers, or without the topic, there is nothing to compare with: the check of Kafka tells it.
     if let Ok(Some(_)) = topics::partition_count(connection, &topic).await {

@@ -21,6 +21,16 @@ pub enum TransformerError {
         /// What is wrong with it.
         source: WireError,
     },
+    /// The topic of links has lost them: what stands in the topic of contributions was written together with links.
+    #[error("`{links}` is empty, though `{contributions}` holds what was written together with its links")]
+    LostLinks {
+        /// The topic of links.
+        links: String,
+        /// The topic of contributions.
+        contributions: String,
+        /// The collection.
+        collection: String,
+    },
     /// Topics could not be asked for.
     #[error(transparent)]
     Topics(#[from] TopicError),
@@ -37,6 +47,7 @@ impl Failure for TransformerError {
         match self {
             Self::Registry(_) => "registry",
             Self::Encode { .. } => "encode",
+            Self::LostLinks { .. } => "other_log",
             Self::Topics(_) => "topics",
             Self::Worker(error) => error.code(),
             Self::Table(_) => "table",
@@ -49,6 +60,10 @@ impl Diagnose for TransformerError {
         match self {
             Self::Registry(source) => source.diagnosis(),
             Self::Encode { .. } => Kind::Record.help("look at the record in the log; a value is limited to 256 KiB"),
+            Self::LostLinks { collection, .. } => Kind::Refused.help(format!(
+                "see whether `kafka.bootstrap_servers` names the right cluster, or restore the topic; \
+                 `windfall remap {collection}` maps the collection again, which writes the links anew"
+            )),
             Self::Topics(error) => error.diagnosis(),
             Self::Worker(error) => error.diagnosis(),
             Self::Table(error) => error.diagnosis(),

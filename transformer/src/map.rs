@@ -17,7 +17,7 @@ use windfall_runtime::failpoint;
 use windfall_runtime::kafka::consumer::{Committed, Start};
 use windfall_runtime::kafka::dead_letters::RefusedAt;
 use windfall_runtime::kafka::publisher;
-use windfall_runtime::kafka::{Outgoing, Record, TopicPartition, log};
+use windfall_runtime::kafka::{Outgoing, Record, TopicPartition, log, table};
 use windfall_runtime::log_identity::{self, ACCEPTED};
 use windfall_runtime::reader::Unreadable;
 use windfall_runtime::worker::{Stage, Starts, Taken, Work};
@@ -275,6 +275,27 @@ impl MapStage {
         Ok(())
     }
 
+    /// Refuses a topic of links that holds nothing, where this program has read its sources and written contributions: links
+    /// were written with them, so that the topic was deleted and made anew. Without them nothing would be withdrawn any more.
+    async fn refuse_lost_links(
+        &self,
+        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+    ) -> Result<(), TransformerError> {
+        let ours = |known: &Committed| known.program.as_ref() == Some(&self.program) && known.position.next_offset > 0;
+        if self.links.all().next().is_some() || !committed.values().flatten().any(ours) {
+            return Ok(());
+        }
+        let Topics { links, contributions } = &self.topics;
+        let written = |ends: BTreeMap<i32, table::Extent>| ends.values().any(|extent| extent.end > 0);
+        if written(table::ends(&self.parts.connection, links, 0..CHANGE_PARTITIONS).await?)
+            || !written(table::ends(&self.parts.connection, contributions, 0..CHANGE_PARTITIONS).await?)
+        {
+            return Ok(());
+        }
+        let (links, contributions) = (links.to_string(), contributions.to_string());
+        Err(TransformerError::LostLinks { links, contributions, collection: self.collection().to_owned() })
+    }
+
     /// Says where reading begins: at the start for what another program has mapped, or nobody.
     async fn begin(
         &mut self,
@@ -345,6 +366,7 @@ impl Stage for MapStage {
         self.healing = rebuilt.into_iter().map(|(partition, link)| (partition, link, Vec::new())).collect();
         self.count_generations(committed);
         self.check_links(committed).await?;
+        self.refuse_lost_links(committed).await?;
         let starts = self.begin(committed, read_once).await?;
         self.show();
         Ok(Taken::From(starts))

@@ -1,4 +1,4 @@
-//! `windfall check`: knocks at everything that the configuration names; one line each, with cause and remedy.
+//! `windfall check`: probes everything that the configuration names; one line each, with cause and remedy.
 
 use serde::Serialize;
 use windfall_producer::apple::client::AppleDirectory;
@@ -27,7 +27,7 @@ use crate::status;
 /// A check is three reads, a second apart: it waits for nobody who may have read before, as a producer must.
 const THREE_READS: RateLimitConfig = RateLimitConfig { requests: 3, per: Period::from_secs(3), share: 1.0 };
 
-/// What came of one knock.
+/// What came of one probe.
 #[derive(Debug, Serialize)]
 struct Line {
     what: String,
@@ -101,7 +101,7 @@ async fn kafka_line(context: &Context) -> Line {
     warned(&context.config.kafka, kafka(context).await)
 }
 
-/// What came of the knock at Kafka, with what its settings and topics are to be warned of.
+/// What came of the probe of Kafka, with what its settings and topics are to be warned of.
 fn warned(config: &KafkaConfig, answer: crate::Result<(String, Vec<String>)>) -> Line {
     let (answer, found) = match answer {
         Ok((detail, warnings)) => (Ok(detail), warnings),

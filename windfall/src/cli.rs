@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const EXAMPLES: &str = "\
 Examples:
   windfall demo                             the whole pipeline in one process, against a simulated organization
-  windfall check -c windfall.yaml           knock at everything that the configuration names
+  windfall check -c windfall.yaml           probe everything that the configuration names
   windfall run all -c windfall.yaml         producer, transformer and sinks in one process
   windfall run all --once                   one scan through to the stores, for cron
   windfall tap abm.devices --until-end -o json | jq .value.after
@@ -236,7 +236,7 @@ pub(crate) struct TopicsArgs {
 /// What to do with the topics.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum TopicsAction {
-    /// Accept a topic that was made anew as it is, after showing how far the former one was read and asking
+    /// Accept a topic that was made anew as it is, for all who have read the former one, after showing who that is and asking
     Accept {
         /// The topic, with or without the prefix
         topic: String,

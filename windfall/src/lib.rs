@@ -4,6 +4,7 @@
 //! why, and what to do ([`exit`] has the codes). [`main`] is a function, so that another binary can be the same command with
 //! other features.
 
+mod accept;
 mod change;
 mod check;
 mod cli;

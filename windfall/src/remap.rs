@@ -1,4 +1,4 @@
-//! `windfall remap` and `windfall topics accept`: where a transformer's groups begin to read again.
+//! `windfall remap`, and how a command looks at a transformer's offsets and moves them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use windfall_runtime::diagnose::Kind;
 use windfall_runtime::kafka::consumer::Committed;
 use windfall_runtime::kafka::table::{self, TableError};
 use windfall_runtime::kafka::{Connection, TopicPartition, groups, log, offsets};
-use windfall_runtime::log_identity::{ACCEPTED, Position};
+use windfall_runtime::log_identity::Position;
 use windfall_schemas::topic::CHANGE_PARTITIONS;
 
 use crate::cli::Global;
@@ -15,19 +15,18 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::part::Part;
-use crate::scans::confirmed;
 
 /// How a group reads a topic at its next start.
-struct Reading {
+pub(crate) struct Reading {
     connection: Connection,
-    group: String,
+    pub(crate) group: String,
     topic: String,
     offsets: Vec<(TopicPartition, Option<Committed>)>,
 }
 
 impl Reading {
     /// Asks for a group's offsets; refuses a group that somebody is a member of, since only it may move them.
-    async fn of(context: &Context, group: String, topic: String) -> crate::Result<Self> {
+    pub(crate) async fn of(context: &Context, group: String, topic: String) -> crate::Result<Self> {
         let connection = context.tool_connection("remap");
         let members = groups::members(&connection, &group).await?;
         if let [first, ..] = members.as_slice() {
@@ -53,12 +52,12 @@ impl Reading {
     }
 
     /// Commits every offset as `moved` says.
-    async fn commit(&self, moved: impl Fn(Option<&Committed>) -> Option<Committed>) -> crate::Result<()> {
+    pub(crate) async fn commit(&self, moved: impl Fn(Option<&Committed>) -> Option<Committed>) -> crate::Result<()> {
         let moved = self.offsets.iter().filter_map(|(at, known)| Some((at.clone(), moved(known.as_ref())?)));
         Ok(offsets::commit(&self.connection, &self.group, moved.collect()).await?)
     }
 
-    fn rows(&self) -> Vec<Vec<String>> {
+    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let row = |(at, known): &(TopicPartition, Option<Committed>)| {
             let position = known.as_ref().map(|known| known.position);
             let offset = position.map_or("-".to_owned(), |position| position.next_offset.to_string());
@@ -73,7 +72,7 @@ impl Reading {
     }
 }
 
-fn start(program: Option<&str>) -> Committed {
+pub(crate) fn start(program: Option<&str>) -> Committed {
     Committed { position: Position::at(0), program: program.map(str::to_owned) }
 }
 
@@ -102,58 +101,4 @@ pub(crate) async fn remap(global: &Global, collection: &str) -> crate::Result<Ex
     let rows = mapped.iter().map(|reading| vec![reading.topic.clone(), "is mapped again at the next start".to_owned()]);
     Output::new(global.output).answer(&answer, &["TOPIC", "STATE"], rows.collect())?;
     Ok(Exit::Success)
-}
-
-/// Accepts a topic that was made anew as it is: whoever of a transformer has read the former one begins at its start.
-pub(crate) async fn accept(global: &Global, topic: &str) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::Shared)?;
-    let names = &context.names;
-    let is = |full: &str| full == topic || names.topic(topic) == full;
-    let (mut readings, mut statements) = (Vec::new(), Vec::new());
-    for loaded in &context.collections {
-        let collection = loaded.collection.name.as_str();
-        for source in loaded.sources().into_iter().map(|source| names.topic(source)).filter(|source| is(source)) {
-            readings.push(Reading::of(&context, names.map_group(collection), source).await?);
-        }
-        if is(&names.contributions(collection)) {
-            readings.push(Reading::of(&context, names.merge_group(collection), names.contributions(collection)).await?);
-        }
-        if is(&names.assets(collection)) {
-            let sinks = context.config.sinks.iter().filter(|sink| sink.collection == collection);
-            statements.extend(sinks.map(|sink| (sink.name.clone(), statement(&sink.name, &names.assets(collection)))));
-        }
-    }
-    if readings.is_empty() && statements.is_empty() {
-        let failure = Failure::new(Kind::NotFound, format!("no transformer and no sink reads `{topic}`"));
-        return Err(failure.help("`windfall topics list` shows the topics").into());
-    }
-    let heads = ["GROUP", "PARTITION", "READ TO", "GREATEST TIME"];
-    let rows = readings.iter().flat_map(Reading::rows).collect();
-    eprintln!("{}", crate::output::table(&heads, rows, false));
-    let question = format!("Forget how far `{topic}` was read, and read it from its start as it is now?");
-    if !readings.is_empty() && !confirmed(global, &question)? {
-        return Err(Failure::new(Kind::Refused, format!("`{topic}` was not accepted")).into());
-    }
-    for reading in &readings {
-        reading.commit(|_| Some(start(Some(ACCEPTED)))).await?;
-    }
-    let mut answer: Vec<Value> = readings.iter().map(Reading::answer).collect();
-    answer.extend(statements.iter().map(|(sink, statement)| json!({ "sink": sink, "statement": statement })));
-    let mut rows: Vec<Vec<String>> = readings
-        .iter()
-        .map(|reading| vec![reading.group.clone(), "reads the topic from its start".to_owned()])
-        .collect();
-    rows.extend(
-        statements.into_iter().map(|(sink, statement)| vec![format!("sink {sink}, to be run in its store"), statement]),
-    );
-    Output::new(global.output).answer(&answer, &["READER", "WHAT FOLLOWS"], rows)?;
-    Ok(Exit::Success)
-}
-
-/// What raises the generation of a sink's rows: everything that was stored is older than the new log.
-fn statement(sink: &str, topic: &str) -> String {
-    format!(
-        "update windfall_positions set generation = generation + 1, epoch = epoch + 1, next_offset = 0, as_of = null, \
-         log_time = null where sink = '{sink}' and topic = '{topic}'"
-    )
 }

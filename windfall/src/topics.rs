@@ -7,12 +7,12 @@ use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::topics::{TopicReport, ensure};
 use windfall_schemas::topic::{SubjectSchema, TopicSpec};
 
+use crate::accept;
 use crate::cli::{Global, TopicsAction};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::part::Part;
-use crate::remap;
 
 /// Lists the declared topics, or creates or verifies them.
 pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result<Exit> {
@@ -20,7 +20,7 @@ pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result
     let specs = context.topics();
     let manage = match action {
         TopicsAction::List => return list(global, &specs),
-        TopicsAction::Accept { topic } => return remap::accept(global, topic).await,
+        TopicsAction::Accept { topic } => return accept::accept(global, topic).await,
         TopicsAction::Create => ManageTopics::Create,
         TopicsAction::Verify => ManageTopics::Verify,
     };

@@ -1,6 +1,7 @@
 //! The command as its users meet it: what it says, where it says it, and how it ends.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod accept;
 mod beginning;
 mod config;
 mod demo;

@@ -73,7 +73,7 @@ fn records(desk: &Desk, arguments: &[&str]) -> Vec<Value> {
     desk.run(&all).ended(0).out().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn rows(desk: &Desk) -> usize {
+pub(super) fn rows(desk: &Desk) -> usize {
     let rows = rusqlite::Connection::open(desk.path().join("rows/assets.db")).unwrap();
     let count: i64 =
         rows.query_row("select count(*) from assets where __deleted = 'false'", [], |row| row.get(0)).unwrap();

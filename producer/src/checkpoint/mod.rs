@@ -152,6 +152,24 @@ impl Scans {
         self.plans.values().any(|plan| plan.contains(device_id))
     }
 
+    /// Makes the records by which an operator accepts the topics as they are: pages seen, suspects and plans go, and a header of
+    /// no devices comes last, behind which the next scan is a first one where no device is known.
+    #[must_use]
+    pub fn accept(&self, org: &str, known: bool, at: i64) -> Vec<Part> {
+        let seen = self.seen.keys().map(|page| ScanPart::Seen(*page));
+        let suspects = self.suspects.keys().map(|device| ScanPart::Suspect(device.clone()));
+        let mut parts: Vec<Part> = seen.chain(suspects).map(|part| Part::remove(org, &part)).collect();
+        for (name, plan) in &self.plans {
+            parts.extend(plan.without(org, name, &plan.ids().iter().map(String::as_str).collect(), at));
+        }
+        parts.extend(self.approving.iter().map(|_| Part::remove(org, &Approving::place())));
+        let mut header = Header::begin(org, self.devices.as_ref(), "operator", at);
+        (header.state, header.read_to_end, header.finished_at) = (State::Incomplete, known, Some(at));
+        header.note(Scope::Devices, None, "an operator has accepted the topics as they are");
+        parts.push(header.part(org, DEVICES));
+        parts
+    }
+
     /// Makes the record of the ids seen on a page.
     #[must_use]
     pub fn seen_part(org: &str, scan_id: &str, page: u32, ids: Vec<String>, at: i64) -> Part {

@@ -32,6 +32,16 @@ pub enum LedgerError {
         /// How many the last scan has written.
         seen: u64,
     },
+    /// The topic of the scans has lost them: each transaction that wrote a device wrote a header, too.
+    #[error("`{topic}` knows no scan of `{org}`, and {known} of its devices stand in the topic that scans write")]
+    LostScans {
+        /// The topic.
+        topic: String,
+        /// Alias of the organization.
+        org: String,
+        /// How many devices are known.
+        known: u64,
+    },
     /// A record does not fit its schema.
     #[error("record cannot be encoded")]
     Encode(#[from] WireError),
@@ -70,10 +80,10 @@ impl Diagnose for LedgerError {
                 TableError::KeySchema { .. } | TableError::Schema { .. } => error.diagnosis(),
                 error => error.diagnosis().retry(Retry::Backoff),
             },
-            LedgerError::Lost { .. } => Kind::Refused.help(
-                "see whether `kafka.bootstrap_servers` names the right cluster, or restore the topic; to begin anew with a snapshot of the whole \
-                 fleet, delete `abm.scans` too (kafka-topics.sh --delete), with its held plans and suspects",
-            ),
+            LedgerError::Lost { topic, .. } | LedgerError::LostScans { topic, .. } => Kind::Refused.help(format!(
+                "see whether `kafka.bootstrap_servers` names the right cluster, or restore the topic; if it was deleted and made \
+                 anew, `windfall topics accept {topic}` begins with it as it is, without the held plans and suspects of earlier scans"
+            )),
             // Nothing was written, and what is written next may fit: no such record ends a source for ever.
             LedgerError::Encode(error) => error.diagnosis().retry(Retry::Backoff),
             LedgerError::Unwritable(found) => {

@@ -19,7 +19,7 @@ use crate::fleet::{Event, Fleet, Known, Servers};
 use crate::memory::Memory;
 
 /// Reads the fleet, the servers and the scan state of one organization; returns the ends of the devices' topic with it.
-pub(super) async fn memory(
+pub(crate) async fn memory(
     cluster: &Cluster,
     org: &str,
     report: impl Fn(&FoldProgress),
@@ -40,6 +40,9 @@ pub(super) async fn memory(
     let known = u64::try_from(known).unwrap_or(u64::MAX);
     if has_lost(known, seen) {
         return Err(LedgerError::Lost { topic: cluster.names.devices(), org: org.to_owned(), known, seen });
+    }
+    if known > 0 && memory.scans.devices.is_none() && hidden.parts.is_empty() && hidden.passed_over == 0 {
+        return Err(LedgerError::LostScans { topic: cluster.names.scans(), org: org.to_owned(), known });
     }
     Ok((Found { memory, hidden, records }, devices.next_offsets))
 }

@@ -26,7 +26,7 @@ use windfall_schemas::wire::WireError;
 
 pub use codecs::Codecs;
 pub use error::LedgerError;
-pub(crate) use fold::{all_scans, describe};
+pub(crate) use fold::{all_scans, describe, memory};
 pub use hidden::{Hidden, Place};
 pub use shared::Topics;
 
@@ -81,8 +81,18 @@ impl Ledger {
     ) -> Result<(Self, Found), LedgerError> {
         let transactional_id = cluster.names.producer_group(org);
         let publisher = Publisher::start(&cluster.connection, &transactional_id).await?;
-        let (found, ends) = fold::memory(cluster, org, report).await?;
+        let (found, ends) = memory(cluster, org, report).await?;
         Ok((Self { cluster: cluster.clone(), publisher, ends, input }, found))
+    }
+
+    /// Accepts the topics of an organization as they are, as [`Scans::accept`](crate::checkpoint::Scans::accept) says: fences
+    /// whoever writes, and takes the scans back to their beginning.
+    pub(crate) async fn accept(cluster: &Cluster, org: &str, known: bool, at: i64) -> Result<(), LedgerError> {
+        let publisher = Publisher::start(&cluster.connection, &cluster.names.producer_group(org)).await?;
+        let scans = all_scans(cluster).await?.remove(org).unwrap_or_default();
+        let parts = scans.accept(org, known, at);
+        let mut ledger = Self { cluster: cluster.clone(), publisher, ends: BTreeMap::new(), input: None };
+        ledger.commit(&Step { parts, ..Step::default() }).await.map(drop)
     }
 
     /// Returns whether this process was paused at some time since `moment`, so that it may hold the source no more.

@@ -44,8 +44,6 @@ pub struct FoldRequest {
     pub progress: Option<watch::Sender<FoldProgress>>,
     /// Ends before the first open transaction instead of waiting for it: never for a state that something is computed from.
     visible_only: bool,
-    /// Sees what is not committed, or never will be: never for a state that something is computed from.
-    uncommitted: bool,
     /// Where to end in partitions that are not read to their ends.
     up_to: BTreeMap<i32, i64>,
 }
@@ -64,23 +62,7 @@ impl FoldRequest {
     }
 
     fn begin(topic: impl Into<String>, from: impl Iterator<Item = (i32, Start)>) -> Self {
-        Self {
-            topic: topic.into(),
-            from: from.collect(),
-            progress: None,
-            visible_only: false,
-            uncommitted: false,
-            up_to: BTreeMap::new(),
-        }
-    }
-
-    /// Shows all that was ever written, in open transactions and in aborted ones too, and so waits for nobody.
-    ///
-    /// Never for a state that something is computed from: what it shows may come to nothing.
-    #[must_use]
-    pub fn uncommitted(mut self) -> Self {
-        self.uncommitted = true;
-        self
+        Self { topic: topic.into(), from: from.collect(), progress: None, visible_only: false, up_to: BTreeMap::new() }
     }
 
     /// Ends partitions before these offsets.
@@ -150,10 +132,7 @@ pub async fn fold<S: Send + 'static>(
 ) -> Result<Folded<S>, TableError> {
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);
-    let (asker, mut reader) = (connection.asker(), connection.reader());
-    if request.uncommitted {
-        reader.set("isolation.level", "read_uncommitted");
-    }
+    let (asker, reader) = (connection.asker(), connection.reader());
     let topic = request.topic.clone();
     let work = move || {
         // The end that a `read_committed` client is told is the last stable offset.

@@ -21,7 +21,7 @@ pub use routes::router;
 
 /// Header by which one of us knows another on a taken port.
 pub(super) const SIGN: &str = "windfall-registry";
-const KNOCK_TIMEOUT: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who serves an address.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub async fn serve(registry: &Arc<EmbeddedRegistry>, listen: &str) -> Result<Ser
 }
 
 async fn another_of_us(listen: &str) -> bool {
-    let client = reqwest::Client::builder().timeout(KNOCK_TIMEOUT).no_proxy().build();
+    let client = reqwest::Client::builder().timeout(PROBE_TIMEOUT).no_proxy().build();
     let Ok(client) = client else { return false };
     let answer = client.get(format!("http://{listen}/")).send().await;
     answer.is_ok_and(|answer| answer.headers().contains_key(SIGN))

@@ -87,6 +87,11 @@ impl Dialect {
         )
     }
 
+    /// Takes the sink's positions back to the start, under the generation that follows.
+    pub(crate) fn accept(&self, table: &Table, identity: &Identity) -> String {
+        self.reread(table, identity).replace(GENERATION, "generation + 1")
+    }
+
     fn table(&self, table: &Table) -> String {
         (self.qualified)(&table.name.schema, table.name.table.as_str())
     }

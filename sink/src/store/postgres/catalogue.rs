@@ -12,7 +12,7 @@ use crate::store::ownership::Owned;
 use crate::store::shape::{Dialect, Existing, Found, Plan};
 use crate::store::{Held, HeldPartition, StoreError};
 
-const DIALECT: Dialect = Dialect { qualified, sql_type };
+pub(super) const DIALECT: Dialect = Dialect { qualified, sql_type };
 
 /// Advisory lock under which sinks look at and change tables, one after the other: the bytes of `windfall`.
 const DDL_LOCK: i64 = 0x7769_6e64_6661_6c6c;

@@ -9,6 +9,7 @@ mod statements;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::catalogue::DIALECT;
 use self::session::{Batch, Session, Target};
 use self::statements::Statements;
 use super::fold::fold;
@@ -66,6 +67,13 @@ impl PostgresStore {
     pub fn with_deadlines(mut self, deadlines: Deadlines) -> Self {
         self.deadlines = deadlines;
         self
+    }
+
+    /// Takes every position back to the start under the next generation, so that all rows are older than what is read from then on.
+    pub(crate) async fn accept(&mut self) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let statement = DIALECT.accept(&self.target.table, &self.target.identity);
+        session.transaction(session.within(session.client.batch_execute(&statement))).await
     }
 
     /// Takes the session out, or opens one: a call that is dropped half-way leaves none behind.

@@ -16,7 +16,7 @@ use crate::store::shape::{Dialect, Existing, Found, Plan};
 use crate::store::{Cause, Held, HeldPartition, StoreError};
 use crate::table::Table;
 
-const DIALECT: Dialect = Dialect { qualified: |_, table| format!("\"{table}\""), sql_type };
+pub(super) const DIALECT: Dialect = Dialect { qualified: |_, table| format!("\"{table}\""), sql_type };
 
 const COLUMNS: &str = "select name, type, \"notnull\" and dflt_value is null and not pk from pragma_table_info(?1)";
 

@@ -58,6 +58,11 @@ impl SqliteStore {
         self
     }
 
+    /// Takes every position back to the start under the next generation, so that all rows are older than what is read from then on.
+    pub(crate) async fn accept(&mut self) -> Result<(), StoreError> {
+        self.ask(|answer| Job::Accept { answer }).await
+    }
+
     /// Has the thread do one job, when it has ended the one before.
     async fn ask<T>(
         &mut self,

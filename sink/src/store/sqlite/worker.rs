@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::SqliteFile;
-use super::catalogue::{begin, held, open, preview, unique_columns};
+use super::catalogue::{DIALECT, begin, held, open, preview, unique_columns};
 use super::classify::classify;
 use super::statements::{self, Bound, moment};
 use crate::asset::AssetChange;
@@ -26,6 +26,7 @@ pub(super) enum Job {
     Apply { batch: Vec<AssetChange>, spans: Vec<Span>, answer: oneshot::Sender<Result<Applied, StoreError>> },
     Check { answer: oneshot::Sender<Result<Vec<String>, StoreError>> },
     Held { answer: oneshot::Sender<Result<Held, StoreError>> },
+    Accept { answer: oneshot::Sender<Result<(), StoreError>> },
 }
 
 impl Job {
@@ -35,6 +36,7 @@ impl Job {
             Self::Apply { answer, .. } => answer.is_closed(),
             Self::Check { answer } => answer.is_closed(),
             Self::Held { answer } => answer.is_closed(),
+            Self::Accept { answer } => answer.is_closed(),
         }
     }
 }
@@ -94,6 +96,7 @@ impl Owner {
             Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
             Job::Check { answer } => drop(answer.send(preview(&self.file))),
             Job::Held { answer } => drop(answer.send(held(&self.file))),
+            Job::Accept { answer } => drop(answer.send(self.accept())),
         }
     }
 
@@ -127,6 +130,12 @@ impl Owner {
             Err(StoreError::Record { code, .. }) if code == UNIQUE_VIOLATION => write_all(true),
             outcome => outcome,
         }
+    }
+
+    fn accept(&mut self) -> Result<(), StoreError> {
+        self.in_transaction(|transaction, file, _| {
+            transaction.execute_batch(&DIALECT.accept(&file.table, &file.identity)).map_err(classify)
+        })
     }
 
     /// Runs `work` in one transaction, on a file that is opened anew after each environment error.
