@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Files that decide and never do: no runtime, socket, clock, randomness or environment reaches them.
-const PURE: [&str; 23] = [
+const PURE: [&str; 25] = [
     "schemas/src",
     "producer/src/budget",
     "producer/src/checkpoint",
@@ -25,6 +25,8 @@ const PURE: [&str; 23] = [
     "transformer/src/identity.rs",
     "transformer/src/links.rs",
     "transformer/src/merge.rs",
+    "transformer/src/packed.rs",
+    "transformer/src/remembered.rs",
     "runtime/src/outcome.rs",
     "runtime/src/log_identity.rs",
 ];
