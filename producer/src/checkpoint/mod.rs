@@ -163,7 +163,7 @@ impl Scans {
             parts.extend(plan.without(org, name, &plan.ids().iter().map(String::as_str).collect(), at));
         }
         parts.extend(self.approving.iter().map(|_| Part::remove(org, &Approving::place())));
-        let mut header = Header::begin(org, self.devices.as_ref(), "operator", at);
+        let mut header = Header { known: 0, ..Header::begin(org, self.devices.as_ref(), "operator", at) };
         (header.state, header.read_to_end, header.finished_at) = (State::Incomplete, known, Some(at));
         header.note(Scope::Devices, None, "an operator has accepted the topics as they are");
         parts.push(header.part(org, DEVICES));
