@@ -5,7 +5,7 @@
 //!
 //! # Topics
 //!
-//! A change topic (`abm.devices`, `abm.servers`, `abm.coverages`) carries Debezium's envelope ([`envelope::Envelope`]):
+//! A change topic (`abm.devices`, `abm.servers`) carries Debezium's envelope ([`envelope::Envelope`]):
 //! `before`, `after`, `source`, `op`, and what the readers of Debezium ignore: `kind`, `changed`, `evidence`, `event_id`,
 //! `fingerprint`. `abm.scans` holds what must survive of a scan, `abm.rejects` what never became a record. A collection
 //! (`assets.<collection>`) is flat, one row an asset, and its schema is generated from the collection
@@ -33,7 +33,6 @@
 pub mod asset;
 pub mod conflict;
 pub mod contribution;
-pub mod coverage;
 pub mod device;
 pub mod envelope;
 pub mod fingerprint;

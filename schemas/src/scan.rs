@@ -13,7 +13,7 @@ pub const VALUE_SCHEMA: &str = include_str!("../abm/scans-value.avsc");
 pub struct ScanKey {
     /// Alias of the organization.
     pub org: String,
-    /// The table that is scanned: devices, servers, coverages.
+    /// The table that is scanned: devices, servers.
     pub table: String,
     /// Text form of a [`ScanPart`].
     pub part: String,

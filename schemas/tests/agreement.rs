@@ -10,7 +10,6 @@ use windfall_schemas::{
     asset::{self, AssetKey},
     conflict::{Conflict, ConflictKey},
     contribution::ContributionKey,
-    coverage::{CoverageKey, CoverageValue},
     device::{DeviceKey, DeviceValue},
     envelope::{Block, Envelope, Source},
     link::{Link, LinkKey, LinkedAsset},
@@ -86,8 +85,6 @@ fn every_type_has_the_name_and_the_fields_of_its_file() {
     agrees::<DeviceValue>("abm.devices-value", "abm.devices.Value");
     agrees::<ServerKey>("abm.servers-key", "abm.servers.Key");
     agrees::<ServerValue>("abm.servers-value", "abm.servers.Value");
-    agrees::<CoverageKey>("abm.coverages-key", "abm.coverages.Key");
-    agrees::<CoverageValue>("abm.coverages-value", "abm.coverages.Value");
     for table in ["devices", "servers", "coverages"] {
         let subject = format!("abm.{table}-value");
         agrees::<Envelope<DeviceValue>>(&subject, &format!("abm.{table}.Envelope"));

@@ -71,8 +71,6 @@ fn changes_have_their_golden_bytes() {
     golden("abm.devices-value.bare", "abm.devices-value", &bare);
     golden("abm.servers-key", "abm.servers-key", &samples::server().key());
     golden("abm.servers-value", "abm.servers-value", &samples::envelope("servers", samples::server()));
-    golden("abm.coverages-key", "abm.coverages-key", &samples::coverage().key());
-    golden("abm.coverages-value", "abm.coverages-value", &samples::envelope("coverages", samples::coverage()));
 }
 
 #[test]

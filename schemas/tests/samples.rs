@@ -6,7 +6,6 @@ use windfall_schemas::{
     asset::{AssetKey, AssetMeta, AssetRecord, Collection, DEVICES_VALUE_SCHEMA, FieldType, FieldValue},
     conflict::{Conflict, ConflictKey},
     contribution::{Contribution, ContributionKey},
-    coverage::CoverageValue,
     device::DeviceValue,
     envelope::{Block, Channel, Envelope, Kind, Op, Snapshot, Source},
     link::{Link, LinkKey, LinkedAsset},
@@ -41,6 +40,8 @@ pub(crate) fn schemas() -> BTreeMap<String, String> {
         .into_iter()
         .chain(names.collection_schemas(&devices()))
         .map(|SubjectSchema { subject, text }| (subject, text))
+        // Published, and filled by no part yet.
+        .chain(["abm.coverages-key", "abm.coverages-value"].map(|subject| (subject.to_owned(), read(file_of(subject)))))
         .collect()
 }
 
@@ -113,24 +114,6 @@ pub(crate) fn server() -> ServerValue {
         created_date_time: Some(MOMENT - 9),
         updated_date_time: Some(MOMENT - 8),
         unmapped: text(r#"{"a":1}"#),
-    }
-}
-
-pub(crate) fn coverage() -> CoverageValue {
-    CoverageValue {
-        org: "acme".into(),
-        device_id: "SIM0000001".into(),
-        coverage_id: "abe-SIM0000001".into(),
-        status: text("ACTIVE"),
-        payment_type: text("SUBSCRIPTION"),
-        description: text("AppleCare+"),
-        agreement_number: text("0001"),
-        start_date_time: Some(MOMENT - 5),
-        end_date_time: Some(MOMENT + 5),
-        contract_cancel_date_time: Some(MOMENT + 6),
-        is_canceled: Some(true),
-        is_renewable: Some(false),
-        unmapped: text("{}"),
     }
 }
 

@@ -65,11 +65,6 @@ impl Names {
         self.table(Table::Servers)
     }
 
-    /// `abm.coverages`.
-    pub fn coverages(&self) -> String {
-        self.table(Table::Coverages)
-    }
-
     /// `abm.scans`.
     pub fn scans(&self) -> String {
         self.topic("abm.scans")

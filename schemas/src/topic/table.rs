@@ -7,20 +7,17 @@ pub enum Table {
     Devices,
     /// `abm.servers`.
     Servers,
-    /// `abm.coverages`.
-    Coverages,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 3] = [Self::Devices, Self::Servers, Self::Coverages];
+    pub const ALL: [Self; 2] = [Self::Devices, Self::Servers];
 
     /// Name of the table, as in `source.table`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Devices => "devices",
             Self::Servers => "servers",
-            Self::Coverages => "coverages",
         }
     }
 
@@ -29,7 +26,6 @@ impl Table {
         match self {
             Self::Devices => "abm.devices",
             Self::Servers => "abm.servers",
-            Self::Coverages => "abm.coverages",
         }
     }
 
@@ -41,7 +37,7 @@ impl Table {
     /// Partitions of the table's topic.
     pub fn partitions(self) -> i32 {
         match self {
-            Self::Devices | Self::Coverages => CHANGE_PARTITIONS,
+            Self::Devices => CHANGE_PARTITIONS,
             Self::Servers => SINGLE_PARTITION,
         }
     }
@@ -51,7 +47,6 @@ impl Table {
         match self {
             Self::Devices => crate::device::KEY_SCHEMA,
             Self::Servers => crate::server::KEY_SCHEMA,
-            Self::Coverages => crate::coverage::KEY_SCHEMA,
         }
     }
 
@@ -60,7 +55,6 @@ impl Table {
         match self {
             Self::Devices => crate::device::VALUE_SCHEMA,
             Self::Servers => crate::server::VALUE_SCHEMA,
-            Self::Coverages => crate::coverage::VALUE_SCHEMA,
         }
     }
 }
