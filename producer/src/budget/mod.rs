@@ -10,6 +10,7 @@
 //! each took on its way, Apple cannot see `limit + 1` of them within the period. Beside that, requests are paced:
 //! never two within `period / limit` plus 2 %, so that the limit is spread over the minute and nothing comes in bursts.
 
+mod cell;
 mod tokens;
 mod turns;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use tokens::{TokenBudget, TokenWait};
 pub use turns::{Priority, Ticket};
 
+use cell::Cell;
 use turns::Turns;
 
 /// What must survive a restart: the part `limiter` of `abm.scans`.
@@ -149,10 +151,7 @@ pub struct Budget {
     rate_changed: Duration,
     /// When the source was taken over: what was answered until then is reckoned, not counted.
     begun: Duration,
-    /// Time between two requests at the present pace.
-    period: Duration,
-    /// When the last request left.
-    last: Option<Duration>,
+    cell: Cell,
     /// When the answers of the last requests had been read, oldest first; as many as the limit.
     answered: VecDeque<Duration>,
     in_flight: bool,
@@ -182,8 +181,7 @@ impl Budget {
             rate,
             rate_changed: now,
             begun: now,
-            period,
-            last: None,
+            cell: Cell::new(period, now),
             answered: predecessor(&limit, now),
             in_flight: false,
             not_before: now + left.max(period),
@@ -218,7 +216,10 @@ impl Budget {
         if !wait.is_zero() {
             return Turn::Wait(wait);
         }
-        self.last = Some(now);
+        // Nothing above admits sooner than the cell; should it ever, the cell has the last word.
+        if let Err(wait) = self.cell.admit(now) {
+            return Turn::Wait(wait);
+        }
         self.turns.take(ticket);
         self.in_flight = true;
         Turn::Go
@@ -265,7 +266,7 @@ impl Budget {
         Pace {
             wait: self.wait(now),
             throttled: self.retry_after.is_some() && self.not_before > now,
-            period: self.period,
+            period: self.cell.period(),
             used: u32::try_from(used).unwrap_or(u32::MAX),
             limit: u32::try_from(self.window()).unwrap_or(u32::MAX),
         }
@@ -282,8 +283,7 @@ impl Budget {
             Some(oldest) if full => *oldest + self.limit.per + WINDOW_SLACK,
             _ => Duration::ZERO,
         };
-        let paced = self.last.map_or(Duration::ZERO, |last| last + self.period);
-        self.not_before.max(window_opens).max(paced).saturating_sub(now)
+        self.not_before.max(window_opens).max(self.cell.opens()).saturating_sub(now)
     }
 
     /// One request more in each period that passed without a 429, up to what is ours.
@@ -299,7 +299,7 @@ impl Budget {
     fn set_rate(&mut self, rate: f64, now: Duration) {
         self.rate = rate;
         self.rate_changed = now;
-        self.period = period(&self.limit, rate);
+        self.cell.set_period(period(&self.limit, rate));
     }
 }
 
