@@ -104,24 +104,43 @@ async fn serve(setup: &Setup, loaded: &LoadedCollection, shutdown: CancellationT
     mapped.and(merged).map(drop)
 }
 
-/// Maps, then merges, up to the ends that each input has when its loop begins.
+/// Maps, then merges, up to the ends that each input has when its loop begins; what ends one collection ends no other.
 ///
 /// # Errors
-/// See [`TransformerError`].
+/// The first error of a collection, when all are through: see [`TransformerError`].
 pub async fn run_once(
     setup: &Setup,
     collections: &[LoadedCollection],
     shutdown: CancellationToken,
 ) -> Result<Report, TransformerError> {
-    let mut total = Report::default();
+    let (mut total, mut failed) = (Report::default(), None);
     for loaded in collections {
-        let own = prepare(setup, loaded).await?;
-        let mapped = Loop::new(setup, loaded, true, "map").map(&own, shutdown.clone()).run().await?;
-        let merged = Loop::new(setup, loaded, true, "merge").merge(&own, shutdown.clone()).run().await?;
-        total.records += mapped.records + merged.records;
-        total.dead_letters += mapped.dead_letters + merged.dead_letters;
+        match one_once(setup, loaded, &shutdown).await {
+            Ok(report) => {
+                total.records += report.records;
+                total.dead_letters += report.dead_letters;
+            }
+            // The caller tells the first one.
+            Err(error) if failed.is_none() => failed = Some(error),
+            Err(error) => {
+                let collection = &loaded.collection.name;
+                error!(collection, error = %chain(&error), help = error.help().as_deref(), "collection ended");
+            }
+        }
     }
-    Ok(total)
+    failed.map_or(Ok(total), Err)
+}
+
+async fn one_once(
+    setup: &Setup,
+    loaded: &LoadedCollection,
+    shutdown: &CancellationToken,
+) -> Result<Report, TransformerError> {
+    let own = prepare(setup, loaded).await?;
+    let mapped = Loop::new(setup, loaded, true, "map").map(&own, shutdown.clone()).run().await?;
+    let merged = Loop::new(setup, loaded, true, "merge").merge(&own, shutdown.clone()).run().await?;
+    let (records, dead_letters) = (mapped.records + merged.records, mapped.dead_letters + merged.dead_letters);
+    Ok(Report { records, dead_letters })
 }
 
 /// The topics that a collection's loops read and write, without those of its sinks.
