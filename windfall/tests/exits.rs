@@ -2,6 +2,8 @@
 //!
 //! 0 and 8 stand in `pipeline`, 2 in `usage`, 78 in `config`, 130 in `shutdown`.
 
+use windfall_services::{Kafka, KafkaOptions};
+
 use super::pipeline::{config, simulator_with};
 use super::{Desk, Said};
 
@@ -127,14 +129,19 @@ fn a_field_that_changes_its_type_is_refused_with_its_file_and_line() {
 
 #[test]
 fn reading_a_topic_makes_nothing_and_reads_no_other_installations() {
-    let desk = Desk::with(&config("").replace("topic_prefix: \"", "topic_prefix: \"x"));
-    // Whether or not somebody has a topic without any prefix, it is not ours.
-    let bare = config("").replace("topic_prefix: \"", "topic_prefix: \"\" #");
-    Desk::with(&bare).run(&["topics", "create"]);
-    let said = desk.run(&["tap", "abm.devices", "--until-end"]).ended(4);
-    says(&said, &["there is no topic `xverbs"]);
-    let said = desk.run(&["tap", "_windfall_schemas", "--until-end"]).ended(4);
-    says(&said, &["there is no topic `xverbs"]);
+    // On a broker of its own: a topic without any prefix would meet other tests.
+    let kafka = Kafka::start(&KafkaOptions::default()).unwrap();
+    let config = |prefix: &str| {
+        let config = config("").replace(windfall_services::kafka(), kafka.bootstrap());
+        let (before, after) = config.split_once("topic_prefix: \"").unwrap();
+        format!("{before}topic_prefix: \"{prefix}{}", &after[after.find('"').unwrap()..])
+    };
+    Desk::with(&config("")).run(&["topics", "create"]).ended(0);
+    let desk = Desk::with(&config("mine."));
+    for topic in ["abm.devices", "_windfall_schemas"] {
+        let said = desk.run(&["tap", topic, "--until-end"]).ended(4);
+        says(&said, &["there is no topic `mine."]);
+    }
 }
 
 #[test]
