@@ -46,11 +46,6 @@ pub(super) fn simulator_with(desk: &Desk, extra: &[&str]) -> (Running, String) {
     (Running(child), config)
 }
 
-/// A free port: taken and let go.
-fn port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 pub(super) fn config(source: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let prefix = format!("verbs{}x{}.", std::process::id(), now.subsec_nanos());
@@ -59,7 +54,7 @@ pub(super) fn config(source: &str) -> String {
          kafka:\n  bootstrap_servers: [\"{}\"]\n  schema_registry: {{ embedded: {{}} }}\n  topic_prefix: \"{prefix}\"\n  replication_factor: 1\n\
          {source}\
          sinks: [{{ name: assets, type: sqlite, path: rows/assets.db, collection: devices }}]\n",
-        port(),
+        windfall_services::free_port(),
         windfall_services::kafka(),
     )
 }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Says why a service could not be started.
@@ -155,14 +156,22 @@ impl Drop for Supervised {
     }
 }
 
-/// Finds a loopback port that nobody listens on at this moment.
+/// Ports below those that systems give to connections that go out: one of these stays free until it is used.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// Finds a loopback port that nobody listens on, and that this process has not found before.
 ///
 /// # Panics
 /// When the machine has no port left.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    static FOUND: AtomicU32 = AtomicU32::new(0);
+    let range = PORTS.end - PORTS.start;
+    // Processes begin far from each other.
+    let first = std::process::id().wrapping_mul(2_654_435_761) % range;
+    let candidates = (0..range).map(|_| PORTS.start + (first + FOUND.fetch_add(1, Ordering::Relaxed)) % range);
+    let mut ports = candidates.filter_map(|port| u16::try_from(port).ok());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free loopback port")
 }
 
 pub(crate) fn accepts(port: u16) -> bool {
