@@ -119,7 +119,7 @@ metrics! {
     TRANSACTION_SECONDS = Histogram "windfall_transaction_duration_seconds";
     /// 1 for the state that a part is in, 0 for those that it was in before.
     PART_STATE = Gauge "windfall_part_state";
-    /// Records not read yet, by the reader's position.
+    /// Records of its input that a stage has not made durable yet.
     CONSUMER_LAG = Gauge "windfall_consumer_lag_records";
     /// Seconds from a record's publication to its row.
     SINK_LAG_SECONDS = Histogram "windfall_sink_lag_seconds";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
+use windfall_runtime::metrics::{self, Metric};
 
 use crate::config::Config;
 
@@ -47,6 +48,20 @@ pub fn pages() -> BTreeMap<String, String> {
         pages.insert(format!("{file}.md"), page.finish());
     }
     pages
+}
+
+/// The page of all metrics, in the order in which a change meets them.
+#[must_use]
+pub fn metrics_page() -> String {
+    let mut text = "<!-- Generated from `runtime/src/metrics.rs` by `make bless`; do not edit. -->\n# Metrics\n\n\
+        What `GET /metrics` of `http.listen` shows, in Prometheus' form. No label grows with the fleet.\n\n\
+        | metric | kind | meaning |\n| --- | --- | --- |\n"
+        .to_owned();
+    for Metric { name, kind, help } in metrics::ALL {
+        let kind = format!("{kind:?}").to_lowercase();
+        let _ = writeln!(text, "| `{name}` | {kind} | {help} |");
+    }
+    text
 }
 
 fn required(schema: &Value, field: &str) -> bool {

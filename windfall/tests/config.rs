@@ -245,3 +245,32 @@ fn only_named_variables_are_read() {
     assert_eq!(output.status.code(), Some(0));
     assert!(!String::from_utf8_lossy(&output.stdout).contains("from-environment"));
 }
+
+/// The first block of YAML in each page is a whole configuration.
+#[test]
+fn the_configurations_of_the_pages_are_valid() {
+    for page in ["docs/production.md", "docs/first-organization.md"] {
+        let text = std::fs::read_to_string(repository().join(page)).unwrap();
+        let (_, rest) = text.split_once("```yaml\n# windfall.yaml\n").unwrap();
+        let (config, _) = rest.split_once("```").unwrap();
+        let desk = Desk::with(&config.replace('…', "00000000-0000-0000-0000-000000000000"));
+        desk.run(&["validate"]).ended(0);
+    }
+}
+
+/// The page's project stands in blocks that begin with the name of their file.
+#[test]
+fn the_example_of_the_page_about_mappings_is_valid_and_its_tests_are_run() {
+    let text = std::fs::read_to_string(repository().join("docs/mapping.md")).unwrap();
+    let desk = Desk::new();
+    for block in text.split("```").filter(|block| block.starts_with("yaml\n# ") || block.starts_with("csv\n# ")) {
+        let (_, rest) = block.split_once("# ").unwrap();
+        let (name, content) = rest.split_once('\n').unwrap();
+        desk.write(name, content);
+    }
+    desk.run(&["validate"]).ended(0);
+    let mapping = std::fs::read_to_string(desk.path().join("mappings/abm-fleet.yaml")).unwrap();
+    desk.write("mappings/abm-fleet.yaml", &mapping.replace("supplier: Insight", "supplier: CDW"));
+    let said = desk.run(&["validate"]).ended(1).err();
+    assert!(said.contains("a Mac from a known supplier") && said.contains("`CDW`"), "{said}");
+}

@@ -27,6 +27,11 @@ fn the_reference_of_the_configuration_is_fresh() {
 }
 
 #[test]
+fn the_page_of_metrics_is_fresh() {
+    fresh(&repository().join("docs/metrics.md"), &windfall::reference::metrics_page());
+}
+
+#[test]
 fn every_field_of_the_reference_says_what_it_means() {
     for (name, text) in windfall::reference::pages() {
         for row in text.lines().filter(|line| line.starts_with("| `")) {
