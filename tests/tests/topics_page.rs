@@ -138,8 +138,8 @@ fn short(value: &Json) -> Json {
     })
 }
 
-/// Takes away what differs from run to run: times, ids that are drawn or hashed from times, and whether Apple's own time of a device
-/// moves with a change.
+/// Takes away what differs from run to run: times, ids that are drawn or hashed from times, the mapping's version, and
+/// whether Apple's own time of a device moves with a change.
 fn steady(text: &str) -> anyhow::Result<String> {
     let rules = [
         (r"\b[0-9]{13}(000)?\b", "TIME"),
@@ -147,6 +147,7 @@ fn steady(text: &str) -> anyhow::Result<String> {
         (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-01\b", "TRACE"),
         (r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b", "UUID"),
         (r"\b[0-9a-f]{32}\b", "HASH"),
+        (r"@[0-9a-f]{16}\b", "@HASH"),
     ];
     let lines = text.lines().filter(|line| !line.contains("updated_date_time")).map(|line| line.trim_end_matches(','));
     let mut text = lines.collect::<Vec<_>>().join("\n");
