@@ -1,4 +1,4 @@
-//! Work without which a part cannot begin: what passes by itself is waited for, and shown while it lasts.
+//! Work without which a part cannot begin: a service that is away for a moment is waited for, and `status` says so meanwhile.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::telemetry::chain;
 /// A service that restarts is back within seconds, and one that is away for long is not asked more often than this.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(10), factor: 2.0 };
 
-/// Does `work` until it succeeds or fails for good, and waits longer after each failure of something that is away and may come back. Meanwhile `parts` are shown
-/// as paused, with the reason. Returns `None` when `stop` is cancelled first.
+/// Does `work` until it succeeds or fails for good. After a failure of something that is away and may come back, it waits, longer
+/// each time, and shows `parts` as paused with the reason. Returns `None` when `stop` is cancelled first.
 ///
 /// # Errors
 /// The first error of another kind.
