@@ -52,7 +52,7 @@ pub(crate) struct MergeStage {
     parts: Parts,
     memory: Memory,
     /// Assets that are still to be merged again, and where the input is to stand then.
-    healing: VecDeque<(i32, String)>,
+    pending: VecDeque<(i32, String)>,
     moving: Vec<(TopicPartition, i64)>,
 }
 
@@ -78,7 +78,7 @@ enum Concluded {
 }
 
 /// Assets merged again in one go, and in one transaction where they differ.
-const HEALED_AT_ONCE: usize = 2_000;
+const RECONCILED_AT_ONCE: usize = 2_000;
 
 /// Positions of unreadable records that the status names; the dead letters name all of them.
 const SHOWN: usize = 20;
@@ -86,7 +86,7 @@ const SHOWN: usize = 20;
 impl MergeStage {
     pub(crate) fn new(parts: Parts) -> Self {
         let memory = Memory::new(&parts);
-        Self { parts, memory, healing: VecDeque::new(), moving: Vec::new() }
+        Self { parts, memory, pending: VecDeque::new(), moving: Vec::new() }
     }
 
     /// Shows what an operator should know.
@@ -255,7 +255,7 @@ impl Stage for MergeStage {
             let Memory { topics, collection, .. } = &self.memory;
             return Ok(Taken::Held(missing.reason(&topics.contributions, &collection.name)));
         }
-        self.healing = self.memory.assets(&numbers).into();
+        self.pending = self.memory.assets(&numbers).into();
         self.show_conflicts();
         self.moving.clear();
         let mut starts = Starts::new();
@@ -272,16 +272,16 @@ impl Stage for MergeStage {
         Ok(Taken::From(starts))
     }
 
-    fn heal(&mut self) -> Result<Option<Work<MergeEffects>>, TransformerError> {
+    fn reconcile(&mut self) -> Result<Option<Work<MergeEffects>>, TransformerError> {
         let mut work: Work<MergeEffects> = Work::default();
-        let later = self.healing.split_off(self.healing.len().min(HEALED_AT_ONCE));
-        for place in std::mem::replace(&mut self.healing, later) {
+        let later = self.pending.split_off(self.pending.len().min(RECONCILED_AT_ONCE));
+        for place in std::mem::replace(&mut self.pending, later) {
             let mut asset = self.memory.asset(place.0, &place.1);
             // No record caused this; the position that the fold has reached is past all that could have.
             let cause = self.memory.next_offset(place.0) - 1;
             match self.conclude(&place, &mut asset.asset, cause, &mut work)? {
                 Concluded::Written => {
-                    self.parts.count("healed");
+                    self.parts.count("reconciled");
                     work.effects.assets.insert(place, asset);
                 }
                 // Nothing is written. What changes is whether it is held, and that its record need not be kept.
@@ -293,7 +293,7 @@ impl Stage for MergeStage {
                 }
             }
         }
-        let merged_all = self.healing.is_empty();
+        let merged_all = self.pending.is_empty();
         if merged_all {
             work.next_offsets = std::mem::take(&mut self.moving);
             self.show();

@@ -40,7 +40,7 @@ use memory::Memory;
 use remap::Remap;
 
 /// Links written again in one transaction.
-const HEALED_AT_ONCE: usize = 2_000;
+const RECONCILED_AT_ONCE: usize = 2_000;
 
 /// The leaders of two partitions may disagree about the time by this much.
 const CLOCKS_MS: i64 = 1_000;
@@ -58,7 +58,7 @@ pub(crate) struct MapStage {
     programs: HashMap<String, (Arc<str>, Arc<Program>)>,
     links: Memory,
     /// Links that are still to be written, each with the assets that are withdrawn.
-    healing: VecDeque<(i32, Link, Vec<String>)>,
+    pending: VecDeque<(i32, Link, Vec<String>)>,
     /// The identity of what maps.
     program: String,
     /// What another program has mapped before.
@@ -100,14 +100,14 @@ impl MapStage {
             let table = mapping.program.table().name.as_str();
             (names.topic(table), (table.into(), Arc::clone(&mapping.program)))
         });
-        let (programs, links, healing) = (programs.collect(), Memory::default(), VecDeque::new());
+        let (programs, links, pending) = (programs.collect(), Memory::default(), VecDeque::new());
         Self {
             parts,
             names,
             topics,
             programs,
             links,
-            healing,
+            pending,
             program,
             remap: Remap::default(),
             generations: HashMap::new(),
@@ -247,7 +247,7 @@ impl MapStage {
                 source_offset: *generation,
                 assets: Vec::new(),
             };
-            self.healing.push_back((at.partition, link, Vec::new()));
+            self.pending.push_back((at.partition, link, Vec::new()));
         }
     }
 
@@ -333,7 +333,7 @@ impl MapStage {
             let assets = link.assets.iter().map(|linked| linked.asset_id.clone()).collect();
             (link.source_partition, Link { assets: Vec::new(), ..link.clone() }, assets)
         });
-        self.healing.extend(withdrawn.collect::<Vec<_>>());
+        self.pending.extend(withdrawn.collect::<Vec<_>>());
     }
 }
 
@@ -363,7 +363,7 @@ impl Stage for MapStage {
         let contributions =
             Own { topic: &self.topics.contributions, key_schema: self.parts.own.contributions.key.id() };
         let rebuilt = self.links.rebuild(folding, contributions, &self.parts.loaded.collection, &numbers).await?;
-        self.healing = rebuilt.into_iter().map(|(partition, link)| (partition, link, Vec::new())).collect();
+        self.pending = rebuilt.into_iter().map(|(partition, link)| (partition, link, Vec::new())).collect();
         self.count_generations(committed);
         self.check_links(committed).await?;
         self.refuse_lost_links(committed).await?;
@@ -372,13 +372,13 @@ impl Stage for MapStage {
         Ok(Taken::From(starts))
     }
 
-    fn heal(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
+    fn reconcile(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
         // Nothing of the map's can be torn beside its input offsets: what it did not commit, it reads again.
-        if self.healing.is_empty() {
+        if self.pending.is_empty() {
             return Ok(None);
         }
         let mut work: Work<MapEffects> = Work::default();
-        let now: Vec<_> = self.healing.drain(..self.healing.len().min(HEALED_AT_ONCE)).collect();
+        let now: Vec<_> = self.pending.drain(..self.pending.len().min(RECONCILED_AT_ONCE)).collect();
         for (partition, link, withdrawn) in now {
             for asset_id in withdrawn {
                 let (source, source_key) = (link.source.clone(), link.source_key.clone());

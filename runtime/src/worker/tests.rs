@@ -1,4 +1,4 @@
-//! What a worker does while it waits: for brokers, in its back-off, for the end of a healing.
+//! What a worker does while it waits: for brokers, in its back-off, for the end of a reconciliation.
 
 use std::net::TcpListener;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::kafka::{Membership, Outgoing, Record};
 const PATIENCE: Duration = Duration::from_secs(60);
 const RECORDS: usize = 3;
 
-/// A stage that computes nothing, and whose healing takes as many rounds as it is told.
+/// A stage that computes nothing, and whose reconciliation takes as many rounds as it is told.
 #[derive(Default)]
 struct Idle {
     /// Why it is held.
@@ -31,8 +31,8 @@ struct Idle {
     rounds: u32,
     /// The round in which the process is told to stop.
     stop_at: Option<(u32, CancellationToken)>,
-    /// What a healing round writes.
-    heals: Vec<Outgoing>,
+    /// What a round of reconciliation writes.
+    differences: Vec<Outgoing>,
     /// How many batches fail.
     fails: u32,
 }
@@ -57,12 +57,12 @@ impl Stage for Idle {
         Ok(Taken::From(committed.iter().map(|(at, known)| (at.clone(), Start::from(known.as_ref()))).collect()))
     }
 
-    fn heal(&mut self) -> Result<Option<Work<()>>, WorkerError> {
+    fn reconcile(&mut self) -> Result<Option<Work<()>>, WorkerError> {
         if let Some((_, stop)) = self.stop_at.as_ref().filter(|(round, _)| *round == self.rounds) {
             stop.cancel();
         }
         self.rounds = self.rounds.saturating_sub(1);
-        Ok((self.rounds > 0).then(|| Work { derived: self.heals.clone(), ..Work::default() }))
+        Ok((self.rounds > 0).then(|| Work { derived: self.differences.clone(), ..Work::default() }))
     }
 
     async fn compute(&mut self, _: Vec<Record>) -> Result<Work<()>, WorkerError> {
@@ -164,10 +164,10 @@ impl Bench {
     }
 
     /// Leaves one record behind for the next take-over.
-    fn heal_one(&mut self) {
-        let record = Outgoing::new(self.worker.options.group.topics[0].as_str(), &b"key"[..], &b"healed"[..]);
+    fn leave_one_difference(&mut self) {
+        let record = Outgoing::new(self.worker.options.group.topics[0].as_str(), &b"key"[..], &b"difference"[..]);
         self.stage().rounds = 2;
-        self.stage().heals = vec![record];
+        self.stage().differences = vec![record];
     }
 
     fn stage(&mut self) -> &mut Idle {
@@ -297,8 +297,8 @@ async fn a_partition_that_was_given_up_moves_no_more_until_the_assignment_is_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_healing_that_a_shutdown_meets_is_left_for_the_next_take_over() {
-    let mut bench = Bench::new("healing").await;
+async fn a_reconciliation_that_a_shutdown_meets_is_left_for_the_next_take_over() {
+    let mut bench = Bench::new("reconciling").await;
     let stop = bench.worker.stop.clone();
     *bench.stage() = Idle { rounds: 10, stop_at: Some((7, stop)), ..Idle::default() };
     let assignment = bench.join().await;
@@ -307,10 +307,10 @@ async fn a_healing_that_a_shutdown_meets_is_left_for_the_next_take_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_healing_moves_no_position() {
+async fn a_reconciliation_moves_no_position() {
     let mut bench = Bench::new("in-office").await;
     let assignment = bench.join().await;
-    bench.heal_one();
+    bench.leave_one_difference();
     assert!(bench.take_over().await.unwrap().is_none());
     assert_eq!(bench.written().await, RECORDS + 1);
     let at = assignment.partitions[0].clone();
@@ -322,7 +322,7 @@ async fn a_healing_moves_no_position() {
     assert_eq!(position().await, Some(0), "where reading begins, as none was ever committed");
     let epoch = bench.worker.session.as_ref().unwrap().epoch;
     group.commit(epoch, &[(at.clone(), 2)]).await.unwrap();
-    bench.heal_one();
+    bench.leave_one_difference();
     assert!(bench.take_over().await.unwrap().is_none());
     assert_eq!(bench.written().await, RECORDS + 2);
     assert_eq!(position().await, Some(2));
@@ -337,7 +337,7 @@ async fn a_member_that_another_has_replaced_publishes_no_differences() {
     let mut heir = GroupConsumer::start(&servers, bench.worker.options.group.clone()).unwrap();
     let event = timeout(PATIENCE, heir.next()).await.expect("the heir is served");
     assert!(matches!(event, Event::Assigned(_)), "{event:?}");
-    bench.heal_one();
+    bench.leave_one_difference();
     let _ = bench.take_over().await;
     assert_eq!(bench.written().await, RECORDS, "nothing was written behind the heir");
     assert!(bench.worker.session.is_none());

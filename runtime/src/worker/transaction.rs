@@ -37,8 +37,8 @@ pub trait Stage: Send {
         read_once: &BTreeMap<TopicPartition, i64>,
     ) -> impl Future<Output = Result<Taken, Self::Error>> + Send;
 
-    /// Names what an earlier writer left undone in the partitions, after a bounded look at them; `None` when all is done.
-    fn heal(&mut self) -> Result<Option<Work<Self::Effects>>, Self::Error>;
+    /// Compares a bounded part of the own output with what it should be, and returns the differences; `None` when all is compared.
+    fn reconcile(&mut self) -> Result<Option<Work<Self::Effects>>, Self::Error>;
 
     /// Computes what follows from records. Memory stays as it is.
     fn compute(
@@ -68,7 +68,7 @@ pub struct Work<E> {
     pub derived: Vec<Outgoing>,
     /// What follows from it.
     pub follow_up: Vec<Outgoing>,
-    /// Input positions that move with what is healed.
+    /// Input positions that are committed with what a reconciliation writes.
     pub next_offsets: Vec<(TopicPartition, i64)>,
     /// How many of the derived records are dead letters.
     pub dead_letters: u64,
@@ -96,7 +96,7 @@ pub struct Transactional<S> {
     connection: Connection,
     transactional_id: String,
     publisher: Option<Publisher>,
-    /// How far the input was read. Committed again with everything that is healed, so that the coordinator checks the membership:
+    /// How far the input was read. Committed again with every reconciliation, so that the coordinator checks the membership:
     /// it is not asked about a transaction without offsets, and a member that was stopped meanwhile would write behind the one
     /// that goes on.
     logs: Logs,
@@ -115,14 +115,14 @@ impl<S: Stage> Transactional<S> {
         &mut self.stage
     }
 
-    async fn heal(&mut self, session: &Session) -> Result<(), S::Error> {
+    async fn reconcile(&mut self, session: &Session) -> Result<(), S::Error> {
         if self.logs.positions.is_empty() {
             self.logs.positions =
                 session.starts.iter().map(|(at, offset)| (at.clone(), Position::at(*offset))).collect();
         }
         // What a session that is over leaves undone is found and published at the next take-over.
         while !session.is_over()
-            && let Some(mut work) = self.stage.heal()?
+            && let Some(mut work) = self.stage.reconcile()?
         {
             if work.is_empty() {
                 yield_now().await;
@@ -195,7 +195,7 @@ impl<S: Stage> Handler for Transactional<S> {
 
     async fn process(&mut self, session: &Session, batch: Batch) -> Result<Done, S::Error> {
         self.logs.look().await?;
-        self.heal(session).await?;
+        self.reconcile(session).await?;
         if batch.records.is_empty() {
             return Ok(Done::default());
         }
