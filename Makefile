@@ -1,5 +1,5 @@
 # The whole daily life. `demo` and `test` also install what is missing, where they may (see scripts/prerequisites).
-.PHONY: demo test torture check kafka up down bless docs bench build-prerequisites kafka-prerequisites test-prerequisites
+.PHONY: demo test torture examples check kafka up down bless docs bench build-prerequisites kafka-prerequisites test-prerequisites examples-prerequisites
 CARGO ?= cargo
 # Where cargo puts what it builds.
 BUILT = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -13,6 +13,11 @@ demo: build-prerequisites
 test: test-prerequisites
 	$(CARGO) build -p windfall-services
 	$(BUILT)/windfall-services with $(CARGO) test --workspace --no-fail-fast $(ARGS)
+
+# Runs what README.md and docs/topics.md show to consumers (Python, Java, Flink SQL, SQL), against services of its own.
+examples: examples-prerequisites
+	$(CARGO) build -p windfall -p windfall-services
+	env -u WINDFALL_TEST_KAFKA -u WINDFALL_TEST_POSTGRES WINDFALL_TEST_REGISTRY=none $(BUILT)/windfall-services with scripts/examples
 
 # Random runs with several processes a stage, judged by the laws: make torture SEEDS=300 [FIRST=1] [JOBS=2]
 torture: test-prerequisites
@@ -54,3 +59,5 @@ kafka-prerequisites:
 	@scripts/prerequisites kafka
 test-prerequisites:
 	@scripts/prerequisites test
+examples-prerequisites:
+	@scripts/prerequisites examples
