@@ -3,7 +3,7 @@
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::server::ServerValue;
 
-use crate::packed::Pack;
+use crate::packed::{Output, Pack};
 
 /// The group of fields that one answer of Apple's shows together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ pub(crate) trait Fields {
     /// Sets the fields that were not read, by name or by group, to what is known of them.
     fn keep(&mut self, known: &Self, unread: impl Fn(&str, Group) -> bool);
     /// Packs the fields of the groups that `wanted` accepts.
-    fn pack(&self, wanted: impl Fn(Group) -> bool, out: &mut Vec<u8>);
+    fn pack(&self, wanted: impl Fn(Group) -> bool, out: &mut impl Output);
     /// Sets the fields of these groups to what [`Fields::pack`] has written, taken from the front of `bytes`.
     fn unpack(&mut self, wanted: impl Fn(Group) -> bool, bytes: &mut &[u8]);
 }
@@ -125,7 +125,7 @@ macro_rules! fields {
                 })+
             }
 
-            fn pack(&self, wanted: impl Fn(Group) -> bool, out: &mut Vec<u8>) {
+            fn pack(&self, wanted: impl Fn(Group) -> bool, out: &mut impl Output) {
                 $(if wanted(Group::$group) {
                     self.$field.pack(out);
                 })+

@@ -11,6 +11,7 @@ use windfall_schemas::server::ServerValue;
 use crate::diff::Last;
 use crate::fields::{Fields as _, Group};
 use crate::observation::{Observation, Reads};
+use crate::packed::Comparison;
 
 /// One record as it was last published.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,9 +176,9 @@ impl Fleet {
         }
     }
 
-    /// Tells whether an observation shows a device to the letter as it is known: byte against byte.
+    /// Tells whether an observation shows a device exactly as it is known, byte for byte.
     ///
-    /// `false` says nothing: the comparison of the fields decides.
+    /// `false` is no verdict: two spellings of one value differ in their bytes, and `differing` decides.
     #[must_use]
     pub fn shows_nothing_new(&self, observation: &Observation) -> bool {
         let Observation { value, reads } = observation;
@@ -187,13 +188,12 @@ impl Fleet {
         if !newer(Group::Attributes) || !newer(Group::Release) {
             return false;
         }
-        let mut shown = Vec::with_capacity(USUAL_BYTES);
-        value.pack(LISTED, &mut shown);
+        let mut comparison = Comparison(Some(&device.packed));
+        value.pack(LISTED, &mut comparison);
         if newer(Group::Server) {
-            value.pack(SERVER, &mut shown);
+            value.pack(SERVER, &mut comparison);
         }
-        // A packed field tells where it ends, so that equal beginnings are equal fields.
-        device.packed.starts_with(&shown)
+        comparison.0.is_some()
     }
 
     /// Returns a device, unpacked.

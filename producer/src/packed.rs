@@ -1,21 +1,43 @@
-//! Values in few bytes, for memory alone: what is packed is unpacked by the same process.
+//! A compact form of values, for memory alone: the process that packs a value is the one that unpacks it.
 
-/// A field that can be packed behind others.
+/// Takes the bytes of packed values: a buffer keeps them, [`Comparison`] compares them.
+pub(crate) trait Output {
+    /// Takes the next bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Output for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// What remains of packed bytes after values that were equal to those in front; `None` after the first that differs.
+pub(crate) struct Comparison<'a>(pub(crate) Option<&'a [u8]>);
+
+impl Output for Comparison<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 = self.0.and_then(|rest| rest.strip_prefix(bytes));
+    }
+}
+
+/// A value that can be packed behind others. Its bytes tell where it ends.
 pub(crate) trait Pack: Sized {
-    fn pack(&self, out: &mut Vec<u8>);
-    /// Takes the field from the front of `bytes`, which begin with a packed one.
+    /// Writes the value.
+    fn pack(&self, out: &mut impl Output);
+    /// Reads a value from the front of `bytes`, which must begin with a packed one.
     fn unpack(bytes: &mut &[u8]) -> Self;
 }
 
 /// Seven bits a byte, the lowest first; the highest bit says that more follow.
 impl Pack for usize {
-    fn pack(&self, out: &mut Vec<u8>) {
+    fn pack(&self, out: &mut impl Output) {
         let mut left = *self;
         while left >= 0x80 {
-            out.push((left & 0x7f) as u8 | 0x80);
+            out.put(&[(left & 0x7f) as u8 | 0x80]);
             left >>= 7;
         }
-        out.push(left as u8);
+        out.put(&[left as u8]);
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
@@ -31,70 +53,41 @@ impl Pack for usize {
     }
 }
 
-/// A text whose every letter is a digit, as of a number or an address, takes half a byte for each.
+/// The length and the bytes.
 impl Pack for String {
-    fn pack(&self, out: &mut Vec<u8>) {
-        head(self).pack(out);
-        body(self, out);
+    fn pack(&self, out: &mut impl Output) {
+        self.len().pack(out);
+        out.put(self.as_bytes());
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
-        let head = usize::unpack(bytes);
-        text(bytes, head)
+        let length = usize::unpack(bytes);
+        text(bytes, length)
     }
 }
 
-/// One more than its head; 0 stands for none.
+/// One more than the length, and the bytes; 0 stands for none.
 impl Pack for Option<String> {
-    fn pack(&self, out: &mut Vec<u8>) {
-        self.as_deref().map_or(0, |text| head(text) + 1).pack(out);
-        body(self.as_deref().unwrap_or_default(), out);
+    fn pack(&self, out: &mut impl Output) {
+        let text = self.as_deref();
+        text.map_or(0, |text| text.len() + 1).pack(out);
+        out.put(text.unwrap_or_default().as_bytes());
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
-        usize::unpack(bytes).checked_sub(1).map(|head| text(bytes, head))
+        usize::unpack(bytes).checked_sub(1).map(|length| text(bytes, length))
     }
 }
 
-const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-
-fn digit(letter: u8) -> u8 {
-    if letter <= b'9' { letter - b'0' } else { letter - b'A' + 10 }
-}
-
-fn all_digits(text: &str) -> bool {
-    text.bytes().all(|letter| matches!(letter, b'0'..=b'9' | b'A'..=b'F'))
-}
-
-/// Returns twice the length, and one more where all are digits.
-fn head(text: &str) -> usize {
-    text.len() << 1 | usize::from(all_digits(text))
-}
-
-fn body(text: &str, out: &mut Vec<u8>) {
-    if all_digits(text) {
-        out.extend(
-            text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | pair.get(1).map_or(0, |low| digit(*low))),
-        );
-    } else {
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-fn text(bytes: &mut &[u8], head: usize) -> String {
-    let (length, digits) = (head >> 1, head & 1 == 1);
-    let (packed, rest) = bytes.split_at(if digits { length.div_ceil(2) } else { length });
+fn text(bytes: &mut &[u8], length: usize) -> String {
+    let (packed, rest) = bytes.split_at(length);
     *bytes = rest;
-    if digits {
-        let both = packed.iter().flat_map(|pair| [pair >> 4, pair & 0xf]);
-        return both.take(length).map(|digit| char::from(DIGITS[usize::from(digit)])).collect();
-    }
     str::from_utf8(packed).expect("it was packed from a text").to_owned()
 }
 
 /// One more than the number of its texts; 0 stands for none.
 impl Pack for Option<Vec<String>> {
-    fn pack(&self, out: &mut Vec<u8>) {
+    fn pack(&self, out: &mut impl Output) {
         self.as_ref().map_or(0, |texts| texts.len() + 1).pack(out);
         self.iter().flatten().for_each(|text| text.pack(out));
     }
@@ -106,8 +99,8 @@ impl Pack for Option<Vec<String>> {
 }
 
 impl Pack for i64 {
-    fn pack(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.to_le_bytes());
+    fn pack(&self, out: &mut impl Output) {
+        out.put(&self.to_le_bytes());
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
@@ -116,8 +109,8 @@ impl Pack for i64 {
 }
 
 impl Pack for bool {
-    fn pack(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(*self));
+    fn pack(&self, out: &mut impl Output) {
+        out.put(&[u8::from(*self)]);
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
@@ -129,7 +122,7 @@ impl Pack for bool {
 macro_rules! pack_option {
     ($($kind:ty),+) => {
         $(impl Pack for Option<$kind> {
-            fn pack(&self, out: &mut Vec<u8>) {
+            fn pack(&self, out: &mut impl Output) {
                 self.is_some().pack(out);
                 self.iter().for_each(|value| value.pack(out));
             }
@@ -157,18 +150,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_unpacked(texts: Option<Vec<String>>, digits: Option<Vec<u64>>, text in "([0-9A-F]{0,9}|.*)") {
-            let digits = digits.map(|digits| digits.iter().map(|number| format!("{number:X}")).collect::<Vec<_>>());
-            let packed = (texts, Some(text), digits);
+        fn what_is_packed_is_unpacked_and_equals_itself_alone(
+            texts: Option<Vec<String>>, text: Option<String>, number: Option<i64>, other: Option<String>,
+        ) {
             let mut bytes = Vec::new();
-            packed.0.pack(&mut bytes);
-            packed.1.pack(&mut bytes);
-            packed.2.pack(&mut bytes);
+            texts.pack(&mut bytes);
+            text.pack(&mut bytes);
+            number.pack(&mut bytes);
             let mut left = &*bytes;
-            let unpacked: (Option<Vec<String>>, Option<String>, Option<Vec<String>>) =
-                (Pack::unpack(&mut left), Pack::unpack(&mut left), Pack::unpack(&mut left));
-            prop_assert_eq!(unpacked, packed);
+            prop_assert_eq!(Option::<Vec<String>>::unpack(&mut left), texts.clone());
+            prop_assert_eq!(Option::<String>::unpack(&mut left), text.clone());
+            prop_assert_eq!(Option::<i64>::unpack(&mut left), number);
             prop_assert!(left.is_empty());
+
+            let mut same = Comparison(Some(&bytes));
+            texts.pack(&mut same);
+            other.pack(&mut same);
+            prop_assert_eq!(same.0.is_some(), other == text);
         }
     }
 }
