@@ -12,8 +12,8 @@ const VALUE_CHARS: usize = 28;
 /// One change, in the words of its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// When it happened, as Apple says it, or was seen.
-    pub(crate) at: DateTime<Utc>,
+    /// When the producer saw it and made the event: the event's `ts_ms`.
+    pub(crate) seen_at: DateTime<Utc>,
     pub(crate) kind: String,
     pub(crate) op: String,
     /// Serial number of a device, name of a server, else the id.
@@ -33,10 +33,16 @@ impl Change {
         let subject = ["serial_number", "server_name", "name", "device_id", "server_id"]
             .into_iter()
             .find_map(|field| text(row, field))?;
-        let at =
-            source.get("ts_ms").and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+        let seen_at = value.get("ts_ms").and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
         let kind = text(value, "kind").unwrap_or_else(|| op.clone());
-        Some(Self { at, what: what(value, &kind, row), kind, op, subject, seen_by: seen_by(source) })
+        Some(Self {
+            seen_at: seen_at.unwrap_or_default(),
+            what: what(value, &kind, row),
+            kind,
+            op,
+            subject,
+            seen_by: seen_by(source),
+        })
     }
 }
 

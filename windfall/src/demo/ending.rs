@@ -71,7 +71,7 @@ pub(super) fn tell(screen: Screen, form: Form, ending: &Ending<'_>) -> crate::Re
     let file = world.paths.rows.display();
     let survived = if limited > 0 { format!(" · {limited} × 429 survived") } else { String::new() };
     output.line(&format!("────── {} · {requests} requests{survived}", tally.words()))?;
-    let query = "select serial_number, device_model, mdm_server_name, __deleted from assets";
+    let query = "select serial_number, device_model, mdm_server_name, in_organization from assets";
     output.line(&format!("rows   {file} ({rows})      sqlite3 {file} \"{query}\""))?;
     output.line(&format!(
         "story  {}      what was true and what was served, one JSON object a line",

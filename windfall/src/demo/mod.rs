@@ -1,5 +1,6 @@
 //! `windfall demo`: the whole pipeline in one process and in compressed time, with no account, no Kafka and no Docker.
 
+mod arrivals;
 mod ending;
 mod screen;
 mod tally;
@@ -8,6 +9,7 @@ mod world;
 use std::fs::File;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
@@ -25,6 +27,7 @@ use crate::cli::{DemoArgs, Global};
 use crate::exit::{Exit, Failure};
 use crate::stages::Stages;
 use crate::tap::{self, From, Reading};
+use arrivals::Arrivals;
 use ending::Ending;
 use screen::{REFRESH, Screen};
 use tally::Tally;
@@ -108,7 +111,7 @@ async fn show(
     let topic = world.context.names.devices();
     let mut reading = Reading::begin(&connection, &topic, CHANGE_PARTITIONS, From::Beginning, false).await?;
     let decoder = Decoder::new(world.registry.clone(), value_subject(&topic));
-    let (mut tally, mut known) = (Tally::default(), 0);
+    let (mut tally, mut known, mut arrivals) = (Tally::default(), 0, Arrivals::default());
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let over = tokio::time::sleep_until(Instant::now() + args.duration.get());
@@ -126,10 +129,11 @@ async fn show(
             }
             record = reading.next() => {
                 if let Some(record) = record? {
-                    see(screen, &mut tally, &tap::decode(&decoder, &record).await)?;
+                    arrive(&mut arrivals, tap::decode(&decoder, &record).await);
                 }
             }
             _ = refresh.tick() => {
+                see(screen, &mut tally, arrivals.turn())?;
                 // The first scan comes in one transaction a page: a quiet moment is its end.
                 if tally.known() == known {
                     screen.first_scan(&tally)?;
@@ -141,18 +145,25 @@ async fn show(
     }
     running.producer.cancel();
     while let Ok(Ok(Some(record))) = timeout(QUIET, reading.next()).await {
-        see(screen, &mut tally, &tap::decode(&decoder, &record).await)?;
+        arrive(&mut arrivals, tap::decode(&decoder, &record).await);
     }
+    see(screen, &mut tally, arrivals.rest())?;
     screen.first_scan(&tally)?;
     let rows = ending::rows_arrived(&world.paths.rows, tally.known()).await;
     running.stop().await;
     Ok((tally, rows))
 }
 
-fn see(screen: &mut Screen, tally: &mut Tally, record: &serde_json::Value) -> crate::Result<()> {
+fn arrive(arrivals: &mut Arrivals, record: Value) {
     if let Some(change) = Change::of(&record["value"]) {
+        arrivals.add(change, record);
+    }
+}
+
+fn see(screen: &mut Screen, tally: &mut Tally, changes: Vec<(Change, Value)>) -> crate::Result<()> {
+    for (change, record) in changes {
         tally.take(&change);
-        screen.change(&change, record, tally)?;
+        screen.change(&change, &record, tally)?;
     }
     Ok(())
 }

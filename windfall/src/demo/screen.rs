@@ -36,7 +36,7 @@ impl Screen {
         let live = stdout.is_term() && console::Term::stderr().is_term() && global.output == Form::Table;
         let bar = if live && !global.quiet { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         bar.set_style(
-            ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
         );
         let mut screen = Self {
             output: Output::new(global.output),
@@ -47,8 +47,10 @@ impl Screen {
             first_seen_at: None,
         };
         if screen.form == Form::Table {
-            screen.line(&format!("windfall demo   {title}"))?;
-            screen.line(&screen.columns("TIME", "KIND", "DEVICE", "WHAT CHANGED", "SEEN BY"))?;
+            screen.line(&format!(
+                "windfall demo   {title}; SEEN is when Windfall saw the change, in the time of that day"
+            ))?;
+            screen.line(&screen.columns("SEEN", "KIND", "DEVICE", "WHAT CHANGED", "SEEN BY"))?;
         }
         Ok(screen)
     }
@@ -59,12 +61,12 @@ impl Screen {
             return self.output.record(record);
         }
         if change.op == "r" {
-            self.first_seen_at = Some(change_seen(record));
+            self.first_seen_at = Some(change.seen_at);
             return Ok(());
         }
         self.first_scan(tally)?;
-        let Change { at, kind, subject, what, seen_by, .. } = change;
-        let line = self.columns(&clock(*at), kind, subject, what, seen_by);
+        let Change { seen_at, kind, subject, what, seen_by, .. } = change;
+        let line = self.columns(&clock(*seen_at), kind, subject, what, seen_by);
         let line = if self.colour { coloured(kind, &line) } else { line };
         self.line(&line)
     }
@@ -116,12 +118,6 @@ fn producer_words(snapshot: &Snapshot) -> String {
     let requests = detail("requests_this_period").filter(|used| !used.starts_with("0 "));
     let requests = requests.map(|used| format!("{used} requests this minute"));
     scan.into_iter().chain(requests).collect::<Vec<_>>().join(" · ")
-}
-
-/// When a record of the first scan was seen: what it describes may be years old.
-fn change_seen(record: &Value) -> DateTime<Utc> {
-    let millis = record["value"]["ts_ms"].as_i64();
-    millis.and_then(DateTime::from_timestamp_millis).unwrap_or_default()
 }
 
 fn clock(at: DateTime<Utc>) -> String {

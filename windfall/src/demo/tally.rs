@@ -65,7 +65,7 @@ mod tests {
 
     fn change(op: &str, kind: &str, subject: &str) -> Change {
         Change {
-            at: chrono::DateTime::UNIX_EPOCH,
+            seen_at: chrono::DateTime::UNIX_EPOCH,
             kind: kind.to_owned(),
             op: op.to_owned(),
             subject: subject.to_owned(),
