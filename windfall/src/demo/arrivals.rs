@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_change_that_arrives_after_a_later_one_of_another_partition_is_shown_before_it() {
         let mut arrivals = Arrivals::default();
-        let mut add = |arrivals: &mut Arrivals, millis: i64| {
+        let add = |arrivals: &mut Arrivals, millis: i64| {
             let value = json!({ "op": "u", "ts_ms": millis, "source": {}, "after": { "device_id": "A" } });
             arrivals.add(Change::of(&value).unwrap(), value);
         };
