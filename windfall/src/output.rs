@@ -30,7 +30,7 @@ impl Output {
     /// Writes one of many records, each whole in a line or YAML document; seen at once by whoever reads.
     pub(crate) fn record(&mut self, record: &Value) -> io::Result<()> {
         match self.form {
-            Form::Yaml => write!(self.out, "---\n{}", yaml(record))?,
+            Form::Yaml => write!(self.out, "---\n{}", yaml(record)?)?,
             Form::Json | Form::Table => writeln!(self.out, "{record}")?,
         }
         self.out.flush()
@@ -52,10 +52,7 @@ impl Output {
                 serde_json::to_writer_pretty(&mut self.out, value).map_err(io::Error::from)?;
                 writeln!(self.out)?;
             }
-            Form::Yaml => {
-                let text = yaml(&serde_json::to_value(value).map_err(io::Error::from)?);
-                self.out.write_all(text.as_bytes())?;
-            }
+            Form::Yaml => self.out.write_all(yaml(value)?.as_bytes())?,
         }
         self.out.flush()?;
         Ok(())
@@ -82,59 +79,9 @@ pub(crate) fn table(heads: &[&str], rows: Vec<Vec<String>>, terminal: bool) -> S
     lines.join("\n")
 }
 
-/// Writes a JSON value as YAML.
-pub(crate) fn yaml(value: &Value) -> String {
-    let mut text = String::new();
-    match value {
-        Value::Object(map) if !map.is_empty() => write_map(&mut text, map, 0),
-        Value::Array(list) if !list.is_empty() => write_list(&mut text, list, 0),
-        plain => text.push_str(&format!("{plain}\n")),
-    }
-    text
-}
-
-fn write_map(text: &mut String, map: &serde_json::Map<String, Value>, depth: usize) {
-    for (key, value) in map {
-        text.push_str(&"  ".repeat(depth));
-        text.push_str(&plain_or_quoted(key));
-        text.push(':');
-        write_value(text, value, depth + 1);
-    }
-}
-
-fn write_list(text: &mut String, list: &[Value], depth: usize) {
-    for value in list {
-        text.push_str(&"  ".repeat(depth));
-        text.push('-');
-        write_value(text, value, depth + 1);
-    }
-}
-
-fn write_value(text: &mut String, value: &Value, depth: usize) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            text.push('\n');
-            write_map(text, map, depth);
-        }
-        Value::Array(list) if !list.is_empty() => {
-            text.push('\n');
-            write_list(text, list, depth);
-        }
-        Value::String(string) => text.push_str(&format!(" {}\n", plain_or_quoted(string))),
-        plain => text.push_str(&format!(" {plain}\n")),
-    }
-}
-
-/// Leaves a word alone that YAML reads as nothing but a text, and quotes everything else as JSON does.
-fn plain_or_quoted(text: &str) -> String {
-    let word = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-'));
-    let reserved = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    if word && !reserved.contains(&text.to_ascii_lowercase().as_str()) {
-        text.to_owned()
-    } else {
-        Value::String(text.to_owned()).to_string()
-    }
+/// Writes a value as YAML.
+fn yaml(value: &impl Serialize) -> io::Result<String> {
+    serde_saphyr::to_string(value).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -147,9 +94,9 @@ mod tests {
     #[test]
     fn yaml_says_the_same_as_json() {
         let value = json!({
-            "name": "acme", "empty": {}, "none": null, "list": [1, "no", { "a": "x: y" }, []], "version": "1.0", "deep": { "b": true }
+            "name": "acme", "empty": {}, "none": null, "list": [1, "no", { "a": "x: y" }, []], "version": "1.0", "number": "12345e67", "line\n": "a\nb\n", "deep": { "b": true }
         });
-        let text = yaml(&value);
+        let text = yaml(&value).unwrap();
         let rules = Rules::<Value> { env: &|_| None, secrets: &|_, _| Reading::Needed, check: &|_| Violations::new() };
         let back = parse(&text, std::path::Path::new("x"), &rules).unwrap().config;
         assert_eq!(back, value, "{text}");

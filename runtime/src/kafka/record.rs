@@ -139,7 +139,9 @@ impl Record {
         size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }
 
-    pub(crate) fn detach(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Self {
+    /// Copies a message out of librdkafka's memory; `topic` is its topic's name.
+    #[must_use]
+    pub fn detach(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Self {
         let headers = message.headers().map_or_else(Headers::new, |headers| {
             headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect()
         });

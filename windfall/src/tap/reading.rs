@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tracing::warn;
 use windfall_runtime::kafka::table::{self, Extent};
-use windfall_runtime::kafka::{Connection, Headers, Reader, Record};
+use windfall_runtime::kafka::{Connection, Reader, Record};
 
 use super::From;
 
@@ -77,7 +76,8 @@ fn read(
         list.add_partition_offset(topic, *partition, Offset::Offset(*start))?;
     }
     consumer.assign(&list)?;
-    let mut hidden = Hidden::default();
+    let begun = Instant::now();
+    let mut warned = false;
     while !until_end || !open.is_empty() {
         match consumer.poll(POLL) {
             None => {}
@@ -85,14 +85,17 @@ fn read(
                 if open.get(&partition).is_some_and(|end| position(consumer, topic, partition) >= *end) {
                     open.remove(&partition);
                 }
-                hidden.look(topic, &open);
+                if !warned && begun.elapsed() > HIDDEN_AFTER && !open.is_empty() {
+                    warned = true;
+                    warn!(topic = &**topic, partitions = ?open.keys(), "an open transaction hides the end, waiting for it");
+                }
             }
             Some(Err(error)) if passing(&error) => warn!(%error, "waiting for the cluster"),
             Some(Err(error)) => return Err(error),
             Some(Ok(message)) => {
                 let beyond =
                     until_end && extents.get(&message.partition()).is_some_and(|extent| message.offset() >= extent.end);
-                if !beyond && records.blocking_send(Ok(detach(&message, topic))).is_err() {
+                if !beyond && records.blocking_send(Ok(Record::detach(&message, Arc::clone(topic)))).is_err() {
                     return Ok(());
                 }
             }
@@ -102,27 +105,6 @@ fn read(
         }
     }
     Ok(())
-}
-
-/// Tells, once, that the end cannot be reached while somebody's transaction is open.
-struct Hidden {
-    since: Instant,
-    told: bool,
-}
-
-impl Default for Hidden {
-    fn default() -> Self {
-        Self { since: Instant::now(), told: false }
-    }
-}
-
-impl Hidden {
-    fn look(&mut self, topic: &str, open: &BTreeMap<i32, i64>) {
-        if !self.told && self.since.elapsed() > HIDDEN_AFTER && !open.is_empty() {
-            self.told = true;
-            warn!(topic, partitions = ?open.keys(), "an open transaction hides the end; waiting for it");
-        }
-    }
 }
 
 fn position(consumer: &Reader, topic: &str, partition: i32) -> i64 {
@@ -163,19 +145,4 @@ fn passing(error: &KafkaError) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve))
-}
-
-fn detach(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Record {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    Record {
-        topic: Arc::clone(topic),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: headers
-            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)))
-            .collect::<Headers>(),
-    }
 }
