@@ -1,4 +1,4 @@
-//! `windfall topics accept`: a topic that was deleted and made anew is taken as it is, by everybody who has read the former one.
+//! `windfall topics accept`: lets all readers of a topic that was deleted and recreated go on with the new topic.
 
 use chrono::Utc;
 use serde_json::json;
@@ -14,15 +14,15 @@ use crate::cli::Global;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, table};
-use crate::part::Part;
-use crate::remap::{Reading, start};
+use crate::remap::{GroupOffsets, start};
 use crate::scans::confirmed;
+use crate::scope::Scope;
 
-/// Everybody who refuses the topic, or will.
+/// All sources, groups and sinks whose stored positions belong to the former topic.
 struct Readers {
     cluster: Cluster,
     sources: Vec<(String, LedgerError)>,
-    groups: Vec<Reading>,
+    groups: Vec<GroupOffsets>,
     sinks: Vec<SinkConfig>,
 }
 
@@ -46,11 +46,11 @@ impl Readers {
         for loaded in &context.collections {
             let collection = loaded.collection.name.as_str();
             for source in loaded.sources().into_iter().map(|source| names.topic(source)).filter(|source| is(source)) {
-                groups.push(Reading::of(context, names.map_group(collection), source).await?);
+                groups.push(GroupOffsets::of(context, names.map_group(collection), source).await?);
             }
             let contributions = names.contributions(collection);
             if is(&contributions) {
-                groups.push(Reading::of(context, names.merge_group(collection), contributions).await?);
+                groups.push(GroupOffsets::of(context, names.merge_group(collection), contributions).await?);
             }
             if is(&names.assets(collection)) {
                 sinks.extend(context.config.sinks.iter().filter(|sink| sink.collection == collection).cloned());
@@ -68,16 +68,16 @@ impl Readers {
         Ok(Self { cluster, sources, groups, sinks })
     }
 
-    /// What each has read of the former topic.
+    /// Lists how far each reader had read the former topic.
     fn rows(&self) -> Vec<Vec<String>> {
         let row = |reader: String, read: String| vec![reader, read, "-".to_owned(), "-".to_owned()];
         let sources = self.sources.iter().map(|(name, lost)| row(format!("source {name}"), chain(lost).to_string()));
         let sinks =
             self.sinks.iter().map(|sink| row(format!("sink {}", sink.name), "all that it has written".to_owned()));
-        sources.chain(self.groups.iter().flat_map(Reading::rows)).chain(sinks).collect()
+        sources.chain(self.groups.iter().flat_map(GroupOffsets::rows)).chain(sinks).collect()
     }
 
-    /// Has each of them begin with the topic as it is; returns who follows how.
+    /// Resets each reader to the start of the new topic; returns each reader and what it does next.
     async fn accept(&self, context: &Context) -> crate::Result<Vec<[String; 2]>> {
         let mut follows = Vec::new();
         for (name, lost) in &self.sources {
@@ -98,19 +98,19 @@ impl Readers {
     }
 }
 
-/// Shows who has read the former topic, asks, and has each of them begin with the one that is there.
+/// Shows the readers, asks for confirmation, and resets each of them to the start of the new topic.
 pub(crate) async fn accept(global: &Global, topic: &str) -> crate::Result<Exit> {
-    let mut context = Context::load(global, &Part::Shared)?;
+    let mut context = Context::load(global, &Scope::Shared)?;
     let readers = Readers::find(&context, topic).await?;
     if !readers.sinks.is_empty() {
-        context = Context::load(global, &Part::Sinks)?;
+        context = Context::load(global, &Scope::Sinks)?;
     }
     eprintln!("{}", table(&["READER", "HAS READ", "TO", "GREATEST TIME"], readers.rows(), false));
     let question = format!("Forget how far `{topic}` was read, and go on with it as it is now?");
     if !confirmed(global, &question)? {
         return Err(Failure::new(Kind::Refused, format!("`{topic}` was not accepted")).into());
     }
-    // The sinks' addresses were withheld before.
+    // The first load left out the secrets of the sinks' addresses.
     let sinks = context.config.sinks.iter().filter(|sink| readers.sinks.iter().any(|wanted| wanted.name == sink.name));
     let readers = Readers { sinks: sinks.cloned().collect(), ..readers };
     let follows = readers.accept(&context).await?;

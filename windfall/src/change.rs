@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// Fields that follow from others, or say nothing to a person, when something better changed with them.
+/// Fields that are left out of the description when a more telling field changed in the same event.
 const FOLLOWING: [&str; 5] =
     ["updated_date_time", "mdm_server_id", "releaser_id", "releaser_entity_type", "released_from_org_date_time"];
 /// Longest value that is shown.
 const VALUE_CHARS: usize = 28;
 
-/// One change, in the words of its table.
+/// One change event, as the columns that are shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     /// When the producer saw it and made the event: the event's `ts_ms`.
@@ -20,12 +20,12 @@ pub(crate) struct Change {
     pub(crate) subject: String,
     /// What changed: `mdm_server Jamf Cloud → Intune`, or the evidence of a release.
     pub(crate) what: String,
-    /// Who saw it first: `scan 3`, `look-up`.
+    /// The channel that saw the change: `scan 3`, `look-up`.
     pub(crate) seen_by: String,
 }
 
 impl Change {
-    /// Reads an event of a change topic; anything else is none.
+    /// Reads an event of a change topic; returns `None` for any other value.
     pub(crate) fn of(value: &Value) -> Option<Self> {
         let op = value.get("op")?.as_str()?.to_owned();
         let source = value.get("source")?;
@@ -60,7 +60,7 @@ fn seen_by(source: &Value) -> String {
     }
 }
 
-/// The number at the end of a scan id, which people count by; else the whole of it.
+/// Returns the number at the end of a scan id, or the whole id if it does not end in a short number.
 fn short(id: &str) -> &str {
     let digits = id.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
     if id[digits..].is_empty() || id.len() - digits > 9 { id } else { &id[digits..] }
@@ -84,7 +84,7 @@ fn what(value: &Value, kind: &str, row: &Value) -> String {
     fields.into_iter().map(|field| difference(value, field)).collect::<Vec<_>>().join(", ")
 }
 
-/// `scan 2: absent` as `absent from scan 2`, `lookup 2026-11-21T09:14:03Z: 404` as `look-up 404`.
+/// Turns `scan 2: absent` into `absent from scan 2`, and `lookup 2026-11-21T09:14:03Z: 404` into `look-up 404`.
 fn evidence_in_words(evidence: &str) -> String {
     if let Some(scan) = evidence.strip_prefix("scan ").and_then(|rest| rest.strip_suffix(": absent")) {
         return format!("absent from scan {scan}");
@@ -96,7 +96,7 @@ fn evidence_in_words(evidence: &str) -> String {
     evidence.to_owned()
 }
 
-/// What a record is, when there is nothing to compare it with.
+/// Describes a record that has no earlier image.
 fn introduction(row: &Value) -> String {
     let fields = ["device_model", "device_capacity", "color", "mdm_server_name", "server_type", "status"];
     let known: Vec<_> = fields.into_iter().filter_map(|field| text(row, field)).take(4).collect();

@@ -20,14 +20,14 @@ use crate::cli::{Global, StageArgs};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::part::Part;
 use crate::run::named_sink;
+use crate::scope::Scope;
 use crate::status;
 
-/// A check is three reads, a second apart: it waits for nobody who may have read before, as a producer must.
+/// A check makes three reads, one second apart. Unlike a producer it does not wait for reads of an earlier process.
 const THREE_READS: RateLimitConfig = RateLimitConfig { requests: 3, per: Period::from_secs(3), share: 1.0 };
 
-/// What came of one probe.
+/// The result of one probe.
 #[derive(Debug, Serialize)]
 struct Line {
     what: String,
@@ -57,21 +57,21 @@ impl Line {
     }
 }
 
-/// Probes everything at once and tells in the order of the pipeline; the worst answer is the exit code.
+/// Runs all probes concurrently and prints their results in the order of the pipeline. The worst result decides the exit code.
 pub(crate) async fn run(global: &Global, args: &StageArgs) -> crate::Result<Exit> {
-    let part = Part::of(args)?;
-    let context = Context::load(global, &part)?;
+    let scope = Scope::of(args)?;
+    let context = Context::load(global, &scope)?;
     context.test_mappings()?;
-    if let Part::Sink(name) = &part {
+    if let Scope::Sink(name) = &scope {
         named_sink(&context, name)?;
     }
     let running = match &context.listen {
         Some(listen) => status::ask(listen).await.ok(),
         None => None,
     };
-    let sources = context.config.sources.iter().filter(|_| part.producer());
+    let sources = context.config.sources.iter().filter(|_| scope.producer());
     let sources = sources.map(|source| source_line(source, running.as_ref()));
-    let sinks = context.config.sinks.iter().filter(|sink| part.sink(&sink.name));
+    let sinks = context.config.sinks.iter().filter(|sink| scope.sink(&sink.name));
     let sinks = sinks.map(|sink| sink_line(&context, sink));
     let (kafka, registry, sources, sinks) = tokio::join!(
         kafka_line(&context),
@@ -101,7 +101,7 @@ async fn kafka_line(context: &Context) -> Line {
     warned(&context.config.kafka, kafka(context).await)
 }
 
-/// What came of the probe of Kafka, with what its settings and topics are to be warned of.
+/// Makes the line of Kafka from the probe's result and the warnings about settings and topics.
 fn warned(config: &KafkaConfig, answer: crate::Result<(String, Vec<String>)>) -> Line {
     let (answer, found) = match answer {
         Ok((detail, warnings)) => (Ok(detail), warnings),
@@ -150,9 +150,9 @@ async fn ask_registry(context: &Context) -> crate::Result<String> {
     })
 }
 
-/// Asks Apple for the list, for the management services and for one device: token, rights and size in three reads.
+/// Reads one page of devices, the management services and one device, which tests the token and the rights with three requests.
 ///
-/// A source that a running process reads is not asked, since its budget is that process's: what it shows is told instead.
+/// If a running process polls the source, that process owns the request budget; its reported state is shown instead.
 async fn source_line(config: &SourceConfig, running: Option<&Snapshot>) -> Line {
     let what = format!("source {}", config.name);
     if let Some(part) = running.and_then(|snapshot| snapshot.parts.get(&format!("producer {}", config.name))) {
@@ -178,7 +178,7 @@ fn forbidden(told: &str) -> String {
     format!("single reads are not allowed, so they confirm no release: {told}")
 }
 
-/// Returns what answered, and what the account may not do.
+/// Returns what Apple answered, and a warning if the account may not read single devices.
 async fn ask_apple(config: &SourceConfig) -> crate::Result<(String, Option<String>)> {
     let config =
         SourceConfig { scan: ScanConfig { page_size: 1, ..config.scan }, rate_limit: THREE_READS, ..config.clone() };

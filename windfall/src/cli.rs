@@ -294,7 +294,7 @@ pub(crate) struct TapArgs {
     ///
     /// Left out, it begins at the end; with `--until-end` at the beginning.
     #[arg(long, value_name = "WHERE")]
-    pub(crate) from: Option<crate::tap::From>,
+    pub(crate) from: Option<crate::tap::Start>,
     /// Stop at what is the end of the topic now
     #[arg(long)]
     pub(crate) until_end: bool,

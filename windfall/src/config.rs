@@ -1,4 +1,4 @@
-//! The whole configuration: the stages' parts in one file.
+//! The configuration file, which holds the configuration of all stages.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use windfall_sink::config::{SinkConfig, SinkKind};
 use windfall_transformer::CollectionConfig;
 use windfall_transformer::catalog::DEFAULT_COLLECTION;
 
-/// The only version of the configuration so far.
+/// The only version of the configuration format.
 pub const VERSION: u32 = 1;
-/// Loopback: whoever wants health and metrics from elsewhere says so.
+/// Loopback, so that health and metrics are served to other hosts only where the configuration says so.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9644";
 
 /// Configuration of Windfall: one file for all stages and for all commands.
@@ -66,7 +66,7 @@ fn default_listen() -> String {
 }
 
 impl Config {
-    /// Returns everything that cannot stand, with its path; asks nothing of the network.
+    /// Returns all violations with their paths. Uses no network.
     #[must_use]
     pub fn violations(&self) -> Violations {
         let mut all = Violations::new();
@@ -89,7 +89,7 @@ impl Config {
         all
     }
 
-    /// Refuses two sources of one account: each would have a limiter and a token budget of its own, Apple counts them together.
+    /// Refuses two sources with one account: each has its own limiter and token budget, but Apple counts by account.
     fn account_violations(&self, all: &mut Violations) {
         let mut holders = BTreeMap::new();
         for (index, source) in self.sources.iter().enumerate() {
@@ -164,7 +164,7 @@ fn unique<'a>(all: &mut Violations, list: &str, names: impl Iterator<Item = &'a 
     }
 }
 
-/// Says what is wrong with an address to listen on; `off` is one.
+/// Returns what is wrong with a listen address; `off` is valid.
 pub(crate) fn listen_fault(listen: &str) -> Option<String> {
     let (host, port) = match listen.rsplit_once(':') {
         _ if listen == "off" => return None,
@@ -176,7 +176,7 @@ pub(crate) fn listen_fault(listen: &str) -> Option<String> {
     (!valid).then(|| format!("must be `host:port`, is `{listen}`"))
 }
 
-/// Whether a name can stand in client ids and transactional ids.
+/// Returns whether a name can be part of client ids and transactional ids.
 pub(crate) fn instance_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     !name.is_empty() && name.len() <= 64 && name.chars().all(fits)

@@ -1,4 +1,4 @@
-//! What a command begins with: the configuration that was loaded and checked, and the names that follow from it.
+//! The loaded and checked configuration that every command starts from, and the names derived from it.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -17,40 +17,40 @@ use windfall_transformer::{LoadedCollection, load_collections};
 use crate::cli::Global;
 use crate::config::{Config, instance_name, listen_fault};
 use crate::exit::Failure;
-use crate::part::Part;
+use crate::scope::Scope;
 
-/// A configuration, ready to be used.
+/// The checked configuration with its collections and names.
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) instance: String,
-    /// Where to serve; none for nowhere.
+    /// The address that serves health, metrics and status; `None` when none is served.
     pub(crate) listen: Option<String>,
     pub(crate) collections: Vec<LoadedCollection>,
     pub(crate) names: Names,
     /// Paths of the values whose secrets were not read.
     pub(crate) withheld: Vec<String>,
-    /// What the configuration is to be warned of.
+    /// Warnings about the configuration, for `check` and the log.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Looks a variable up for the configuration that names it.
+/// Returns the value of an environment variable that the configuration names.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Reads the configuration's file with the secrets of `part`, and refuses what cannot stand, before anything else is looked at.
-pub(crate) fn load_config(file: &Path, part: &Part) -> crate::Result<Loaded<Config>> {
-    load_checked(file, part, &Config::violations)
+/// Reads the configuration file with the secrets of `scope`, and refuses a configuration that has violations.
+pub(crate) fn load_config(file: &Path, scope: &Scope) -> crate::Result<Loaded<Config>> {
+    load_checked(file, scope, &Config::violations)
 }
 
-fn load_checked(file: &Path, part: &Part, check: &dyn Fn(&Config) -> Violations) -> crate::Result<Loaded<Config>> {
-    let secrets = |places: &_, path: &str| part.reading(places, path);
+fn load_checked(file: &Path, scope: &Scope, check: &dyn Fn(&Config) -> Violations) -> crate::Result<Loaded<Config>> {
+    let secrets = |places: &_, path: &str| scope.reading(places, path);
     Ok(load(file, &Rules { env: &variable, secrets: &secrets, check })?)
 }
 
 impl Context {
-    /// Loads what `global` names, collections and mappings included, and of the secrets those of `part`.
-    pub(crate) fn load(global: &Global, part: &Part) -> crate::Result<Self> {
+    /// Loads what `global` names, collections and mappings included, and of the secrets those of `scope`.
+    pub(crate) fn load(global: &Global, scope: &Scope) -> crate::Result<Self> {
         let file = &global.config;
         let collections = RefCell::new(Vec::new());
         let check = |config: &Config| {
@@ -61,7 +61,7 @@ impl Context {
             }
             all
         };
-        let Loaded { mut config, withheld, warnings, .. } = load_checked(file, part, &check)?;
+        let Loaded { mut config, withheld, warnings, .. } = load_checked(file, scope, &check)?;
         for sink in &mut config.sinks {
             sink.resolve_paths(folder_of(file));
         }
@@ -69,7 +69,7 @@ impl Context {
         Ok(Self { withheld, warnings, ..context })
     }
 
-    /// Makes a context of parts that were not read from a file, as the demo does.
+    /// Makes a context from values that were not read from a file, as the demo does.
     pub(crate) fn of(config: Config, collections: Vec<LoadedCollection>, global: &Global) -> crate::Result<Self> {
         let instance = instance(global, &config)?;
         let listen = listen(global, &config)?;
@@ -78,12 +78,12 @@ impl Context {
         Ok(Self { config, instance, listen, collections, names, withheld, warnings })
     }
 
-    /// Describes the cluster to `stage`.
+    /// Returns the connection settings of `stage`.
     pub(crate) fn connection(&self, stage: &str) -> Connection {
         Connection::new(&self.config.kafka, stage, &self.instance)
     }
 
-    /// Describes the cluster to a command that only looks: it does not serve the embedded registry to others.
+    /// Returns the connection settings of a command that runs beside the stages: it does not serve the embedded registry.
     pub(crate) fn tool_connection(&self, stage: &str) -> Connection {
         let mut kafka = self.config.kafka.clone();
         if let Some(embedded) = &mut kafka.schema_registry.embedded {
@@ -97,7 +97,8 @@ impl Context {
         Ok(RegistryClient::connect(connection).await?)
     }
 
-    /// Connects to the schema registry for a command that makes nothing: where ours has no topic yet, nothing is registered.
+    /// Connects to the schema registry for a command that only reads. If the embedded registry has no topic yet, the client knows no schema and
+    /// the topic is not created.
     pub(crate) async fn registry_to_look(&self, connection: &Connection) -> crate::Result<RegistryClient> {
         let embedded = self.config.kafka.schema_registry.embedded.is_some();
         if embedded && topics::partition_count(connection, &self.names.registry()).await?.is_none() {
@@ -116,14 +117,14 @@ impl Context {
         Err(failure.faults(failures).help("correct the mapping, or what its test expects").into())
     }
 
-    /// Refuses a collection one of whose fields has another type than the registry knows it by.
+    /// Fails if a field of a collection has another type than in the registered schema.
     pub(crate) async fn compare_types(&self, registry: &RegistryClient) -> crate::Result<()> {
         let mut faults = Vec::new();
         for LoadedCollection { collection, .. } in &self.collections {
             let subject = value_subject(&self.names.assets(&collection.name));
             match registry.latest(&subject).await {
                 Ok(found) => faults.extend(found.iter().flat_map(|found| collection.changed_types(&found.text))),
-                // There is nothing to compare with. Whoever needs the schema asks for longer, since the registry may have just started.
+                // No schema is registered, so nothing can differ. A stage that needs the schema waits for it, since the registry may have just started.
                 Err(error) if error.is_no_schema() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -143,7 +144,7 @@ impl Context {
         Ok(found.map(|loaded| loaded.collection.as_ref()).ok_or_else(missing)?)
     }
 
-    /// Returns the declared topics, the registry's among them where it is ours.
+    /// Returns the declared topics, including the topic of the embedded registry if that is used.
     pub(crate) fn topics(&self) -> Vec<TopicSpec> {
         let collections: Vec<_> = self.collections.iter().map(|loaded| self.collection_topics(loaded)).collect();
         let mut topics = self.names.declared_topics(&collections);

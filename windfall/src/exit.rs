@@ -1,4 +1,4 @@
-//! Exit codes: what a script can tell apart without reading a word.
+//! Exit codes, by which a script can tell results apart.
 
 use std::borrow::Cow;
 use std::process::ExitCode;
@@ -11,32 +11,32 @@ use windfall_runtime::telemetry::chain;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
-    /// It did what was asked.
+    /// The command succeeded.
     Success = 0,
-    /// It did not.
+    /// The command failed for a reason that no other code names.
     Failure = 1,
-    /// The command line cannot be understood.
+    /// The command line is wrong.
     Usage = 2,
-    /// Somebody did not accept who we are.
+    /// A service rejected our credentials.
     Authentication = 3,
-    /// What was named is not there.
+    /// Something that the command line names does not exist.
     NotFound = 4,
-    /// We may not do this.
+    /// A service denied permission.
     Permission = 5,
-    /// The other side's rate limit is used up.
+    /// A service's rate limit is exhausted.
     RateLimited = 6,
-    /// Something was left out; a later run makes up for it.
+    /// Some work was left undone; a later run does it.
     Incomplete = 7,
-    /// Something waits for an operator's approval.
+    /// Releases wait for an operator's approval.
     Held = 8,
     /// The configuration cannot be used.
     Config = 78,
-    /// It was interrupted before its end.
+    /// A signal ended the command before it was done.
     Interrupted = 130,
 }
 
 impl Exit {
-    /// Returns the worse of two: a failure outweighs what was only held or left out.
+    /// Returns the more severe of two: a failure outweighs work that was held or left undone.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         if self.severity() >= other.severity() { self } else { other }
@@ -76,13 +76,13 @@ impl From<Kind> for Exit {
             Kind::RateLimited => Self::RateLimited,
             Kind::Unavailable | Kind::Record | Kind::Superseded | Kind::Refused => Self::Failure,
             Kind::Held => Self::Held,
-            // Nobody is left to be told, and nothing went wrong.
+            // The reader of standard output has gone, which is no failure.
             Kind::Unread => Self::Success,
         }
     }
 }
 
-/// An error of the command itself.
+/// An error that arises in the command itself, not in a stage.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Failure {
@@ -92,24 +92,24 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure; `what` says what went wrong, and where.
+    /// Makes a failure; `what` names what failed and where.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self { what: what.into(), faults: Vec::new(), diagnosis: kind.into() }
     }
 
-    /// Makes a failure of an error that does not say what it means.
+    /// Makes a failure from an error that has no diagnosis of its own.
     pub fn of(error: impl std::error::Error + 'static) -> Self {
         Self::new(Kind::Refused, chain(&error).to_string())
     }
 
-    /// Adds the things that are wrong, one by one.
+    /// Adds the single faults, which are printed one a line.
     #[must_use]
     pub fn faults(self, faults: impl IntoIterator<Item = impl ToString>) -> Self {
         let fault = |what: &dyn ToString| Fault { what: what.to_string(), ..Fault::default() };
         Self { faults: faults.into_iter().map(|what| fault(&what)).collect(), ..self }
     }
 
-    /// Adds what to do.
+    /// Adds the advice to the operator.
     #[must_use]
     pub fn help(self, help: impl Into<Cow<'static, str>>) -> Self {
         Self { diagnosis: self.diagnosis.or_help(help), ..self }

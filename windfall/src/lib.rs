@@ -9,17 +9,17 @@ mod change;
 mod check;
 mod cli;
 pub mod config;
-mod config_verb;
+mod config_command;
 mod context;
 mod demo;
 pub mod exit;
 mod output;
-mod part;
 pub mod reference;
 mod remap;
 mod report;
 mod run;
 mod scans;
+mod scope;
 mod sim;
 mod stages;
 mod status;
@@ -38,7 +38,7 @@ use windfall_runtime::telemetry::{self, LogFormat, LogOptions};
 use crate::cli::{Cli, Global, LogForm, Verb};
 use crate::exit::{Exit, Failure};
 
-/// What a verb answers with: any error on the way knows its kind, whether to try again, and what to do.
+/// The result of a command. Its error carries a diagnosis: kind, retry and advice.
 type Result<T, E = Diagnosed> = std::result::Result<T, E>;
 
 /// Runs the command of this process's arguments to its end.
@@ -60,7 +60,7 @@ fn begin(cli: &Cli) -> Result<Exit> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(dispatch(cli, &logs));
-    // Threads of clients may still be saying goodbye to a broker that is gone.
+    // Client threads may still wait for a broker that does not answer.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended
 }
@@ -78,12 +78,12 @@ async fn dispatch(cli: &Cli, logs: &LogOptions) -> Result<Exit> {
         Verb::Scans(args) => scans::run(global, &args.action).await,
         Verb::Remap(args) => remap::remap(global, &args.collection).await,
         Verb::Tap(args) => tap::run(global, args).await,
-        Verb::Config(args) => config_verb::run(global, &args.action),
+        Verb::Config(args) => config_command::run(global, &args.action),
         Verb::Version => version::run(global),
     }
 }
 
-/// What the logs say: stages tell their story, other verbs only what is wrong, unless they are asked for more.
+/// Returns the log level: `info` for the commands that run stages, `warn` for all others, unless a flag says otherwise.
 fn log_options(global: &Global, verb: &Verb) -> LogOptions {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",

@@ -1,4 +1,4 @@
-//! Data on standard output: as a table, as JSON or as YAML; a reader that goes away ends us quietly.
+//! Data on standard output, as a table, JSON or YAML. When the reader closes the pipe the command ends without an error.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -27,7 +27,7 @@ impl Output {
         writeln!(self.out, "{line}")
     }
 
-    /// Writes one of many records, each whole in a line or YAML document; seen at once by whoever reads.
+    /// Writes one record of a stream as a JSON line or a YAML document, and flushes it.
     pub(crate) fn record(&mut self, record: &Value) -> io::Result<()> {
         match self.form {
             Form::Yaml => write!(self.out, "---\n{}", yaml(record)?)?,
@@ -63,7 +63,7 @@ impl Output {
     }
 }
 
-/// Lays a table out; on a terminal it fits the width, elsewhere each row stays on its line.
+/// Formats a table. On a terminal it fits the width; elsewhere each row is one line.
 pub(crate) fn table(heads: &[&str], rows: Vec<Vec<String>>, terminal: bool) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_header(heads);

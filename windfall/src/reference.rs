@@ -1,4 +1,4 @@
-//! The configuration's JSON Schema, and the reference that people read, made of it.
+//! The configuration's JSON Schema, and the Markdown reference that is generated from it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use windfall_runtime::metrics::{self, Metric};
 
 use crate::config::Config;
 
-/// Where the schema of the repository's newest state is found.
+/// The `$id` of the schema: its address in the repository.
 const SCHEMA_TITLE: &str = "Windfall configuration";
 
 /// Returns the JSON Schema of the configuration.
@@ -25,7 +25,7 @@ pub fn schema_text() -> String {
     format!("{:#}\n", schema())
 }
 
-/// The pages of the reference by file name: one a part of the configuration.
+/// Returns the pages of the reference by file name, one page for each part of the configuration.
 #[must_use]
 pub fn pages() -> BTreeMap<String, String> {
     let schema = schema();
@@ -50,7 +50,7 @@ pub fn pages() -> BTreeMap<String, String> {
     pages
 }
 
-/// The page of all metrics, in the order in which a change meets them.
+/// Returns the page of all metrics, in the order of the pipeline.
 #[must_use]
 pub fn metrics_page() -> String {
     let mut text = "<!-- Generated from `runtime/src/metrics.rs` by `make bless`; do not edit. -->\n# Metrics\n\n\
@@ -82,7 +82,7 @@ impl<'a> Page<'a> {
         Self { text, root }
     }
 
-    /// Writes the row of a field, then those of what it holds.
+    /// Writes the row of a field, then the rows of its nested fields.
     fn field(&mut self, path: &str, schema: &Value, required: bool) {
         let shape = self.resolved(schema);
         let default = match schema.get("default").or_else(|| shape.get("default")) {
@@ -114,7 +114,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Follows a reference, and takes the one real alternative of an optional value.
+    /// Resolves a `$ref`, and of an optional value returns the schema that is not `null`.
     fn resolved(&self, schema: &Value) -> Value {
         if let Some(target) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
             return self.root.pointer(target).map_or(Value::Null, |target| self.resolved(target));
@@ -157,7 +157,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The values that an enum can have.
+/// Returns the values of an enum.
 fn choices(shape: &Value) -> Option<Vec<String>> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     if let Some(values) = shape["enum"].as_array() {

@@ -1,4 +1,4 @@
-//! `windfall remap`, and how a command looks at a transformer's offsets and moves them.
+//! `windfall remap`, and the reading and moving of a group's committed offsets, which `topics accept` uses too.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::cli::Global;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::part::Part;
+use crate::scope::Scope;
 
-/// How a group reads a topic at its next start.
-pub(crate) struct Reading {
+/// The committed offsets of one group in one topic.
+pub(crate) struct GroupOffsets {
     connection: Connection,
     pub(crate) group: String,
     topic: String,
     offsets: Vec<(TopicPartition, Option<Committed>)>,
 }
 
-impl Reading {
-    /// Asks for a group's offsets; refuses a group that somebody is a member of, since only it may move them.
+impl GroupOffsets {
+    /// Reads a group's committed offsets. Fails if the group has members, since the offsets are theirs to commit.
     pub(crate) async fn of(context: &Context, group: String, topic: String) -> crate::Result<Self> {
         let connection = context.tool_connection("remap");
         let members = groups::members(&connection, &group).await?;
@@ -38,7 +38,7 @@ impl Reading {
         Ok(Self { connection, group, topic, offsets })
     }
 
-    /// Says whether the offsets were taken from another log, or lie before the first record that the log still holds.
+    /// Returns whether the offsets belong to another log, or lie before the first record that the log still holds.
     async fn is_gone(&self) -> crate::Result<bool> {
         let positions = self.offsets.iter().filter_map(|(at, known)| Some((at.partition, known.as_ref()?.position)));
         let positions: BTreeMap<i32, Position> = positions.collect();
@@ -51,7 +51,7 @@ impl Reading {
         Ok(positions.iter().any(|(at, position)| extents.get(at).is_some_and(|held| held.first > position.next_offset)))
     }
 
-    /// Commits every offset as `moved` says.
+    /// Commits what `moved` makes of each offset.
     pub(crate) async fn commit(&self, moved: impl Fn(Option<&Committed>) -> Option<Committed>) -> crate::Result<()> {
         let moved = self.offsets.iter().filter_map(|(at, known)| Some((at.clone(), moved(known.as_ref())?)));
         Ok(offsets::commit(&self.connection, &self.group, moved.collect()).await?)
@@ -76,28 +76,28 @@ pub(crate) fn start(program: Option<&str>) -> Committed {
     Committed { position: Position::at(0), program: program.map(str::to_owned) }
 }
 
-/// Has a collection mapped again from the start of its sources at the next start, as if its program had changed.
+/// Makes the transformer map a collection again from the start of its sources when it next starts, as after a changed mapping.
 ///
-/// Contributions that are not the log that was merged before, or that have lost records which were not merged yet, are accepted:
-/// mapping again fills them.
+/// If the contributions topic was recreated, or has lost records that were not merged yet, its offsets are reset too: mapping again
+/// fills the topic.
 pub(crate) async fn remap(global: &Global, collection: &str) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::Shared)?;
+    let context = Context::load(global, &Scope::Shared)?;
     context.collection(collection)?;
     let names = &context.names;
-    let merge = Reading::of(&context, names.merge_group(collection), names.contributions(collection)).await?;
+    let merge = GroupOffsets::of(&context, names.merge_group(collection), names.contributions(collection)).await?;
     let sources = context.collections.iter().filter(|loaded| loaded.collection.name == collection);
     let mut mapped = Vec::new();
     for source in sources.flat_map(|loaded| loaded.sources()) {
-        mapped.push(Reading::of(&context, names.map_group(collection), names.topic(source)).await?);
+        mapped.push(GroupOffsets::of(&context, names.map_group(collection), names.topic(source)).await?);
     }
     if merge.is_gone().await? {
         merge.commit(|known| known.map(|_| start(None))).await?;
     }
     for reading in &mapped {
-        // The time stays: it tells what was read before, and whether the log is still the same.
+        // The log time stays: it shows whether the log is still the same.
         reading.commit(|known| known.map(|known| Committed { program: None, ..known.clone() })).await?;
     }
-    let answer: Vec<Value> = mapped.iter().map(Reading::answer).collect();
+    let answer: Vec<Value> = mapped.iter().map(GroupOffsets::answer).collect();
     let rows = mapped.iter().map(|reading| vec![reading.topic.clone(), "is mapped again at the next start".to_owned()]);
     Output::new(global.output).answer(&answer, &["TOPIC", "STATE"], rows.collect())?;
     Ok(Exit::Success)

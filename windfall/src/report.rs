@@ -1,4 +1,4 @@
-//! How an error reaches the operator: what, where, why, and what to do; and the exit code that goes with it.
+//! Prints an error on standard error (what failed, where, why, what to do) and chooses the exit code.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,7 +10,7 @@ use windfall_runtime::telemetry::{chain, escaped};
 use crate::cli::{Global, LogForm};
 use crate::exit::Exit;
 
-/// Says on standard error what went wrong and returns how the process is to end.
+/// Prints the error on standard error and returns its exit code.
 pub(crate) fn report(error: &Diagnosed, global: &Global) -> Exit {
     let diagnosis = error.diagnosis();
     let exit = Exit::from(diagnosis.kind);
@@ -21,12 +21,12 @@ pub(crate) fn report(error: &Diagnosed, global: &Global) -> Exit {
         LogForm::Text => text(error, &diagnosis, colour(global)),
         LogForm::Json => json(error, &diagnosis, exit),
     };
-    // Behind the logs. Nobody is left to be told when standard error is closed as well.
+    // Written through the log writer, so that it follows the log lines. If standard error is closed, the error is dropped.
     let _ = Lines::stderr().and_then(|mut lines| lines.write_all(text.as_bytes()));
     exit
 }
 
-/// Whether colours may be used on standard error.
+/// Returns whether standard error shows colours.
 pub(crate) fn colour(global: &Global) -> bool {
     !global.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && io::stderr().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! `windfall run`: stages in one process, until they are told to stop or, with `--once`, until they are through.
+//! `windfall run`: runs stages in one process until a signal or, with `--once`, until the present input is processed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,23 +21,23 @@ use windfall_sink::SinkConfig;
 use crate::cli::{Global, RunArgs, StageArgs, StageName};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::part::Part;
 use crate::report::report;
+use crate::scope::Scope;
 use crate::stages::Stages;
 
-/// A part that has not begun is not ready, however long it takes; the limit is only shown.
+/// The limit that the status shows for a part that has not begun yet; such a part is not ready in any case.
 const BEGINNING: Duration = Duration::from_secs(60);
 
-/// What is to be run.
+/// The stages to run.
 struct Plan {
     producer: bool,
     transformer: bool,
     sinks: Vec<SinkConfig>,
 }
 
-/// Runs what is asked for.
+/// Runs the stages that the command line names.
 pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::of(&args.what)?)?;
+    let context = Context::load(global, &Scope::of(&args.what)?)?;
     for warning in &context.warnings {
         warn!(configuration = %global.config.display(), "{warning}");
     }
@@ -46,7 +46,7 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> 
     let stop = shutdown::on_signal()?;
     let begun = tokio::select! {
         biased;
-        // Nothing is in flight yet that would have to be ended well.
+        // Nothing is in flight yet, so the future can be dropped.
         () = stop.cancelled() => None,
         stages = begin(global, args.once, context, &plan, &stop) => stages?,
     };
@@ -59,7 +59,7 @@ pub(crate) async fn run(global: &Global, args: &RunArgs) -> crate::Result<Exit> 
     Ok(if args.once && stop.is_cancelled() { Exit::Interrupted } else { exit })
 }
 
-/// Makes what the stages share, topics first: all of them at once, before any stage looks for its input.
+/// Creates the topics and connects to the registry, so that no stage starts before its topics exist.
 async fn begin(
     global: &Global,
     once: bool,
@@ -69,7 +69,7 @@ async fn begin(
 ) -> crate::Result<Option<Stages>> {
     let status = Status::new(&context.instance, SystemClock::shared());
     let parts = announce(&context, plan, &status);
-    // A run that ends by itself is not scraped; whoever wants to look at it says where.
+    // A single run ends by itself and is not scraped, unless `--http` names an address.
     if !once || global.http.is_some() {
         serve(context.listen.as_deref(), &status, stop).await?;
     }
@@ -83,7 +83,7 @@ async fn begin(
         context.compare_types(&registry).await?;
         Ok(registry)
     };
-    // A single run leaves it to whoever started it to try again.
+    // A single run fails at once, since its scheduler tries again.
     let prepared = match once {
         true => prepare().await.map(Some),
         false => until_it_passes("process", &parts, stop, Diagnosed::diagnosis, prepare).await,
@@ -130,9 +130,9 @@ pub(crate) fn named_sink(context: &Context, name: &str) -> crate::Result<SinkCon
     Err(Failure::new(Kind::NotFound, format!("no sink is called `{name}`")).help(suggestion(name, &known)).into())
 }
 
-/// Puts every part on the board before any begins: a process whose producer is still to come is not ready.
+/// Registers the status of every part before any of them starts, so that the process is not ready until all have started.
 ///
-/// Each stage begins its own part anew, with its own limit.
+/// Each stage later registers its part again, with its own limit.
 fn announce(context: &Context, plan: &Plan, status: &Status) -> Vec<health::Part> {
     let mut names = Vec::new();
     if plan.producer {
@@ -146,12 +146,12 @@ fn announce(context: &Context, plan: &Plan, status: &Status) -> Vec<health::Part
     names.into_iter().map(|name| status.part(name, BEGINNING)).collect()
 }
 
-/// Serves health, metrics and status for as long as the process lives, draining included; nothing is measured where nobody can look.
+/// Serves health, metrics and status until the process ends, also during the drain. Without an address no metrics are collected.
 async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) -> crate::Result<()> {
-    let (draining, board) = (stop.clone(), status.clone());
+    let (draining, registry) = (stop.clone(), status.clone());
     tokio::spawn(async move {
         draining.cancelled().await;
-        board.drain();
+        registry.drain();
     });
     let Some(listen) = listen else { return Ok(()) };
     let handle = metrics::install().map_err(Failure::of)?;
@@ -166,10 +166,10 @@ async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) 
     Ok(())
 }
 
-/// Runs the stages side by side until all have ended, and returns the worst exit code. One that fails is told at once and shown
-/// as failed; the others go on.
+/// Runs the stages concurrently until all have ended, and returns the worst exit code. The failure of a stage is reported at once and
+/// shown in the status; the other stages go on.
 ///
-/// Who does not stop in time is left behind: the process ends without it, as interrupted when nothing worse has happened.
+/// A stage that does not stop in time is abandoned, and the exit code is `Interrupted` or worse.
 async fn serve_all(global: &Global, stages: Stages, plan: Plan) -> Exit {
     let (stop, status) = (stages.stop.clone(), stages.status.clone());
     let mut crew = Crew::new(&stop);
@@ -194,7 +194,7 @@ async fn serve_all(global: &Global, stages: Stages, plan: Plan) -> Exit {
     .await
 }
 
-/// Waits until no stage runs any more, and returns the worst exit code; `failed` is told of each that fails, at once.
+/// Waits until all stages have ended, and returns the worst exit code. Calls `failed` as soon as a stage fails.
 async fn all_ended(
     mut crew: Crew<(String, crate::Result<Exit>)>,
     mut failed: impl FnMut(&str, Diagnosed) -> Exit,
@@ -210,11 +210,11 @@ async fn all_ended(
     }
 }
 
-/// Runs the stages one after the other; a stage that fails is told and does not keep the next from what is there.
+/// Runs the stages one after the other. The failure of a stage is reported, and the next stage still processes its input.
 async fn once(global: &Global, stages: Stages, plan: &Plan) -> Exit {
     let stop = stages.stop.clone();
     let told = |name: &str, ended: Option<crate::Result<Exit>>| match ended {
-        Some(Ok(exit)) => say_what_is_left(name, exit),
+        Some(Ok(exit)) => report_undone(name, exit),
         Some(Err(error)) => report(&error, global),
         None => Exit::Interrupted,
     };
@@ -237,8 +237,8 @@ async fn once(global: &Global, stages: Stages, plan: &Plan) -> Exit {
     worst
 }
 
-/// Says, also to a cron job that wants to hear only what is wrong, where a stage that did not do everything tells more.
-fn say_what_is_left(stage: &str, exit: Exit) -> Exit {
+/// Logs, at level error so that `--quiet` shows it too, where to find what a stage left undone.
+fn report_undone(stage: &str, exit: Exit) -> Exit {
     match (exit, stage) {
         (Exit::Held, _) => error!(
             stage,

@@ -1,4 +1,4 @@
-//! `windfall scans`: the last scan of each source, and what it holds back until somebody approves it.
+//! `windfall scans`: lists the last scan of each source and the release plans that wait for approval, and approves them.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -15,14 +15,14 @@ use crate::cli::{Form, Global, ScansAction};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, table};
-use crate::part::Part;
+use crate::scope::Scope;
 
-/// Devices of a plan that are shown to a person; all of them stand in `-o json`.
+/// How many devices of a plan the table shows; `-o json` has all of them.
 const SHOWN: usize = 20;
 
 /// Lists scans, shows a plan, or approves one.
 pub(crate) async fn run(global: &Global, action: &ScansAction) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::Shared)?;
+    let context = Context::load(global, &Scope::Shared)?;
     let connection = context.tool_connection("scans");
     let cluster = connect(&connection, context.registry(&connection).await?).await?;
     match action {
@@ -97,7 +97,7 @@ fn time(millis: i64) -> String {
         .map_or_else(|| millis.to_string(), |at| at.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
-/// Shows plans, asks once for all of them, and approves each as it was shown; the first that is not approved ends it.
+/// Shows the plans, asks once, and approves each plan exactly as it was shown. Stops at the first plan that cannot be approved.
 async fn approve(global: &Global, cluster: &Cluster, plans: &[PlanView]) -> crate::Result<Exit> {
     for plan in plans.iter().filter(|_| !global.quiet) {
         eprintln!("{}", table(&["HELD PLAN", &plan.plan], plan_rows(plan), io::stderr().is_terminal()));
@@ -151,7 +151,7 @@ fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> cr
     output.answer(&json!({ "source": plan.source, "plan": plan.plan, "approval": approval }), &[], Vec::new())
 }
 
-/// Asks on the terminal; without one, or with `--no-input`, only `--yes` will do.
+/// Asks on the terminal. Without a terminal or with `--no-input`, only `--yes` confirms.
 pub(crate) fn confirmed(global: &Global, question: &str) -> crate::Result<bool> {
     if global.yes {
         return Ok(true);

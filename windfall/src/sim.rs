@@ -9,7 +9,7 @@ use crate::cli::{Global, SimArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
-/// Serves until it is told to stop; the lines of the configuration that connect to it go to standard output.
+/// Serves until a signal; prints the lines of a configuration that connect to it on standard output.
 pub(crate) async fn run(global: &Global, args: &SimArgs) -> crate::Result<Exit> {
     let stop = shutdown::on_signal()?;
     let options = options(args)?;

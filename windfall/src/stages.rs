@@ -1,4 +1,4 @@
-//! The stages of a configuration, ready to be run: by `run`, and by the demo with a clock of its own.
+//! Builds the stages from the configuration, for `run` and for the demo.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ pub(crate) struct Stages {
     pub(crate) registry: RegistryClient,
     pub(crate) clock: SharedClock,
     pub(crate) status: Status,
-    /// Members leave their groups when they end.
+    /// Whether the consumers are dynamic members, which leave their groups when they end.
     pub(crate) dynamic: bool,
     pub(crate) stop: CancellationToken,
 }
 
 impl Stages {
-    /// Reads the organizations until it is told to stop.
+    /// Polls all sources until the stop token is cancelled.
     pub(crate) async fn producer(self) -> crate::Result<Exit> {
         // Only the demo serves with dynamic members, and its producer is the only one.
         let setup = windfall_producer::run::Setup { alone: self.dynamic, ..self.producer_setup() };
@@ -37,7 +37,7 @@ impl Stages {
         Ok(Exit::Success)
     }
 
-    /// Reads each organization once.
+    /// Scans each source once.
     pub(crate) async fn producer_once(self) -> crate::Result<Exit> {
         let (setup, sources) = (self.producer_setup(), &self.context.config.sources);
         let outcome = windfall_producer::run::run_once(&setup, sources, self.stop.clone()).await?;
@@ -59,13 +59,13 @@ impl Stages {
         }
     }
 
-    /// Maps and merges until it is told to stop.
+    /// Maps and merges until the stop token is cancelled.
     pub(crate) async fn transformer(self) -> crate::Result<Exit> {
         windfall_transformer::run(&self.transformer_setup(), &self.context.collections, self.stop.clone()).await?;
         Ok(Exit::Success)
     }
 
-    /// Maps and merges what the change topics hold now.
+    /// Maps and merges up to the present ends of the topics.
     pub(crate) async fn transformer_once(self) -> crate::Result<Exit> {
         let setup = self.transformer_setup();
         let report = windfall_transformer::run_once(&setup, &self.context.collections, self.stop.clone()).await?;
@@ -84,13 +84,13 @@ impl Stages {
         }
     }
 
-    /// Writes a store until it is told to stop.
+    /// Writes the asset topic into a store until the stop token is cancelled.
     pub(crate) async fn sink(self, config: SinkConfig) -> crate::Result<Exit> {
         self.opened(&config, self.dynamic)?.run(self.stop.clone()).await?;
         Ok(Exit::Success)
     }
 
-    /// Writes what the asset topic holds now.
+    /// Writes the asset topic up to its present end into a store.
     pub(crate) async fn sink_once(self, config: SinkConfig) -> crate::Result<Exit> {
         let report = self.opened(&config, true)?.run_once(self.stop.clone()).await?;
         Ok(if report.dead_letters > 0 { Exit::Incomplete } else { Exit::Success })

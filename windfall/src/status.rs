@@ -1,4 +1,4 @@
-//! `windfall status`: asks a running process how it is.
+//! `windfall status`: shows the state that a running process reports.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::cli::{Global, StatusArgs};
 use crate::context::load_config;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::part::Part;
+use crate::scope::Scope;
 
-/// A process on this host that has not answered by then is stuck.
+/// How long a process on this host may take to answer before it is called stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Prints how the process is, or with `--ready` only says so by the exit code.
+/// Prints the state of the process; with `--ready` prints nothing and returns it as the exit code.
 pub(crate) async fn run(global: &Global, args: &StatusArgs) -> crate::Result<Exit> {
     let address = address(global)?;
     let snapshot = match ask(&address).await {
@@ -32,10 +32,10 @@ pub(crate) async fn run(global: &Global, args: &StatusArgs) -> crate::Result<Exi
     Ok(Exit::Success)
 }
 
-/// Asks the process that serves at `address`.
+/// Fetches `/status` from the process that serves at `address`.
 pub(crate) async fn ask(address: &str) -> crate::Result<Snapshot> {
     let url = format!("http://{}/status", reachable(address));
-    // A proxy of the environment is for the world outside, not for this host.
+    // The status address is local, so it is never reached through a proxy.
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(Failure::of)?;
     let answer = async { client.get(&url).send().await?.error_for_status()?.json().await };
     answer.await.map_err(|error: reqwest::Error| {
@@ -46,7 +46,7 @@ pub(crate) async fn ask(address: &str) -> crate::Result<Snapshot> {
     })
 }
 
-/// The address to ask: an address that listens everywhere is asked on this host.
+/// Returns the address to connect to: the loopback address if the process listens on all interfaces.
 fn reachable(address: &str) -> String {
     match address.rsplit_once(':') {
         Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
@@ -58,7 +58,7 @@ fn reachable(address: &str) -> String {
 fn address(global: &Global) -> crate::Result<String> {
     let listen = match &global.http {
         Some(listen) => listen.clone(),
-        None => load_config(&global.config, &Part::Nothing)?.config.http.listen,
+        None => load_config(&global.config, &Scope::Nothing)?.config.http.listen,
     };
     if listen == "off" {
         let failure = Failure::new(Kind::Refused, "the process serves no status: `http.listen` is `off`");

@@ -1,4 +1,4 @@
-//! `windfall topics`: what is declared, and what stands in Kafka.
+//! `windfall topics`: lists, creates, verifies or accepts the declared topics.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::cli::{Global, TopicsAction};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::part::Part;
+use crate::scope::Scope;
 
 /// Lists the declared topics, or creates or verifies them.
 pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::Shared)?;
+    let context = Context::load(global, &Scope::Shared)?;
     let specs = context.topics();
     let manage = match action {
         TopicsAction::List => return list(global, &specs),
@@ -38,7 +38,7 @@ pub(crate) async fn run(global: &Global, action: &TopicsAction) -> crate::Result
     Ok(Exit::Success)
 }
 
-/// Registers the schemas of all topics, whatever `register` says: this is how an operator does it ahead of the stages.
+/// Resolves the schemas of all topics, and registers those that are missing if `register` is set, whatever the configuration says.
 async fn schemas(context: &Context, register: bool) -> crate::Result<BTreeMap<String, u32>> {
     let client = context.registry(&context.tool_connection("topics")).await?;
     let collections =

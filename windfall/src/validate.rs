@@ -1,4 +1,4 @@
-//! `windfall validate`: everything that the files say, and whether the registry knows the collections' fields by other types.
+//! `windfall validate`: checks configuration, collections and mappings, and compares field types with the registry if it answers.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::cli::Global;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::part::Part;
+use crate::scope::Scope;
 
-/// A registry that is near answers at once, and a configuration is valid without one.
+/// How long the registry may take; a configuration is valid without an answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Loads the configuration with its collections and mappings, runs the mappings' own tests, and compares the types of fields with
-/// the registry where that can be asked. Secrets are looked at where they are there, and not needed.
+/// Loads the configuration with its collections and mappings, runs the tests in the mappings, and compares field types with the
+/// registry if it can be reached. Secrets are read if they exist, but none is required.
 pub(crate) async fn run(global: &Global) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::IfThere)?;
+    let context = Context::load(global, &Scope::IfThere)?;
     context.test_mappings()?;
     let not_compared = compare(&context).await?;
     let config = &context.config;
@@ -49,7 +49,7 @@ pub(crate) async fn run(global: &Global) -> crate::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Compares the types of the collections' fields with those that the registry knows; returns why it could not.
+/// Compares field types with the registered schemas; returns the reason if no comparison was possible.
 async fn compare(context: &Context) -> crate::Result<Option<String>> {
     if let Some(path) = context.withheld.iter().find(|path| path.starts_with("kafka")) {
         return Ok(Some(format!("the secret of `{path}` was not read")));

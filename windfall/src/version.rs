@@ -6,7 +6,7 @@ use crate::cli::{Form, Global};
 use crate::exit::Exit;
 use crate::output::Output;
 
-/// Prints the version of the program and of what its behaviour rests on.
+/// Prints the versions of the program and of librdkafka.
 pub(crate) fn run(global: &Global) -> crate::Result<Exit> {
     let version = env!("CARGO_PKG_VERSION");
     let (_, librdkafka) = rdkafka::util::get_rdkafka_version();

@@ -1,4 +1,4 @@
-//! How the demo ends: what was seen, where the rows lie, and where to go from here.
+//! The demo's last lines: the counts, the files, and what to do next.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::cli::Form;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What there is to tell.
+/// What the last lines report.
 pub(super) struct Ending<'a> {
     pub(super) world: &'a World,
     pub(super) tally: &'a Tally,
@@ -24,7 +24,7 @@ pub(super) struct Ending<'a> {
     pub(super) interrupted: bool,
 }
 
-/// Waits until there is a row for each of so many devices, and returns how many there are.
+/// Waits until there are as many rows as devices, and returns the number of rows.
 pub(super) async fn rows_arrived(file: &Path, devices: usize) -> u64 {
     let begun = tokio::time::Instant::now();
     loop {
@@ -42,7 +42,7 @@ fn count(file: &Path) -> rusqlite::Result<u64> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Requests that were answered, and how many of them were refused for their rate.
+/// Returns the number of answered requests, and how many of them were answered 429.
 fn requests(journal: &Path) -> (usize, usize) {
     let lines = journal::read(journal).unwrap_or_default();
     let statuses: Vec<_> = lines

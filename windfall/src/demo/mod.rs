@@ -26,7 +26,7 @@ use crate::change::Change;
 use crate::cli::{DemoArgs, Global};
 use crate::exit::{Exit, Failure};
 use crate::stages::Stages;
-use crate::tap::{self, From, Reading};
+use crate::tap::{self, Start, TopicReader};
 use arrivals::Arrivals;
 use ending::Ending;
 use screen::{REFRESH, Screen};
@@ -35,10 +35,10 @@ use world::{Paths, World};
 
 /// A demo shorter than this would end before the sink has joined its group.
 const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
-/// After the producer has stopped, silence of this length says that everything was seen.
+/// After the producer has stopped, the screen is complete once no record has arrived for this long.
 const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Runs the demo to its end or to Ctrl-C; both end it well.
+/// Runs the demo until its end or Ctrl-C; both exit with success.
 pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> crate::Result<Exit> {
     if args.duration.get() < SHORTEST {
         let what = format!("`--duration {}` is too short: the groups need some seconds to form", args.duration);
@@ -47,7 +47,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> 
     let paths = Paths::prepare(&args.dir)?;
     telemetry::install_to(logs, Arc::new(File::create(&paths.log)?), false).map_err(Failure::of)?;
     let stop = shutdown::on_signal()?;
-    // Counters and histograms go somewhere, so that what the stages do is what they do elsewhere.
+    // Metrics are recorded as in `run`, so that the stages do the same work.
     let _ = metrics::install().map_err(Failure::of)?;
     let title = format!("{} devices, seed {}, one day in {}", args.devices, args.seed, args.duration);
     let mut screen = Screen::open(global, &title)?;
@@ -61,7 +61,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> 
     Ok(Exit::Success)
 }
 
-/// The stages at work.
+/// The running stages.
 struct Pipeline {
     crew: Crew<crate::Result<Exit>>,
     status: Status,
@@ -71,7 +71,7 @@ struct Pipeline {
 
 impl Pipeline {
     fn start(world: &World, stop: &CancellationToken) -> Self {
-        // The rest goes on while what the producer has published is still on its way to the rows.
+        // The other stages keep running until the published changes have reached the rows.
         let (producer, rest) = (stop.child_token(), CancellationToken::new());
         let status = Status::new("demo", SystemClock::shared());
         let stages = |stop: &CancellationToken| Stages {
@@ -91,7 +91,7 @@ impl Pipeline {
         Self { crew, status, producer, rest }
     }
 
-    /// Stops what still runs; what does not stop in time is left behind.
+    /// Stops the stages; a stage that does not stop in time is abandoned.
     async fn stop(mut self) {
         self.producer.cancel();
         self.rest.cancel();
@@ -99,7 +99,7 @@ impl Pipeline {
     }
 }
 
-/// Shows changes until the day is over, then lets them reach the rows; returns the counts and the rows.
+/// Shows changes until the simulated day is over, waits until they have reached the rows, and returns the counts.
 async fn show(
     world: &World,
     mut running: Pipeline,
@@ -109,7 +109,7 @@ async fn show(
 ) -> crate::Result<(Tally, u64)> {
     let connection: Connection = world.context.connection("screen");
     let topic = world.context.names.devices();
-    let mut reading = Reading::begin(&connection, &topic, CHANGE_PARTITIONS, From::Beginning, false).await?;
+    let mut reading = TopicReader::begin(&connection, &topic, CHANGE_PARTITIONS, Start::Beginning, false).await?;
     let decoder = Decoder::new(world.registry.clone(), value_subject(&topic));
     let (mut tally, mut known, mut arrivals) = (Tally::default(), 0, Arrivals::default());
     let mut refresh = interval(REFRESH);
@@ -134,7 +134,7 @@ async fn show(
             }
             _ = refresh.tick() => {
                 see(screen, &mut tally, arrivals.turn())?;
-                // The first scan comes in one transaction a page: a quiet moment is its end.
+                // The first scan has ended once a refresh brings no new device.
                 if tally.known() == known {
                     screen.first_scan(&tally)?;
                 }

@@ -1,4 +1,4 @@
-//! What the demo shows: a line for each change, and on a terminal a line below them that says how things stand.
+//! The demo's output: one line for each change and, on a terminal, a status line below them.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::change::Change;
 use crate::cli::{Form, Global};
 use crate::output::Output;
 
-/// Columns before what changed, and after it.
+/// Width of all columns but `WHAT CHANGED`.
 const FIXED: usize = 7 + 12 + 13 + 10;
 
 /// The demo's screen.
@@ -22,15 +22,15 @@ pub(super) struct Screen {
     output: Output,
     form: Form,
     bar: ProgressBar,
-    /// Room for what changed; none where lines may be as long as they like.
+    /// Width of `WHAT CHANGED`; `None` when lines are not cut.
     room: Option<usize>,
     colour: bool,
-    /// When the newest device of the first scan was seen, until they have been told.
+    /// When the newest device of the first scan was seen; `None` once the line of the first scan was written.
     first_seen_at: Option<DateTime<Utc>>,
 }
 
 impl Screen {
-    /// Opens the screen; `title` is what is about to be seen.
+    /// Opens the screen and writes the title and the heads of the columns.
     pub(super) fn open(global: &Global, title: &str) -> io::Result<Self> {
         let stdout = console::Term::stdout();
         let live = stdout.is_term() && console::Term::stderr().is_term() && global.output == Form::Table;
@@ -55,7 +55,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Shows a change; the first scan's are told together.
+    /// Shows a change; all devices of the first scan share one line.
     pub(super) fn change(&mut self, change: &Change, record: &Value, tally: &Tally) -> io::Result<()> {
         if self.form != Form::Table {
             return self.output.record(record);
@@ -71,7 +71,7 @@ impl Screen {
         self.line(&line)
     }
 
-    /// Tells of the first scan, once nothing more comes of it.
+    /// Writes the line of the first scan, if it was not written yet.
     pub(super) fn first_scan(&mut self, tally: &Tally) -> io::Result<()> {
         let Some(at) = self.first_seen_at.take() else { return Ok(()) };
         let what = format!("{} devices, as they are at the start", tally.first());
@@ -88,33 +88,33 @@ impl Screen {
         escaped(line.trim_end()).to_string()
     }
 
-    /// Shows how things stand; only on a terminal.
+    /// Updates the status line; does nothing away from a terminal.
     pub(super) fn standing(&self, now: DateTime<Utc>, tally: &Tally, snapshot: &Snapshot) {
         self.bar.set_message(format!("{}  {}  {}", clock(now), tally.words(), producer_words(snapshot)));
         self.bar.tick();
     }
 
-    /// Writes a line above how things stand.
+    /// Writes a line above the status line.
     pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
         let Self { output, bar, .. } = self;
         bar.suspend(|| output.line(line).and_then(|()| output.flush()))
     }
 
-    /// Takes the last line away and gives the output back.
+    /// Removes the status line and returns the output.
     pub(super) fn close(self) -> Output {
         self.bar.finish_and_clear();
         self.output
     }
 }
 
-/// How often how things stand is shown anew.
+/// How often the status line is updated.
 pub(super) const REFRESH: Duration = Duration::from_millis(100);
 
 fn producer_words(snapshot: &Snapshot) -> String {
     let details = snapshot.parts.iter().find(|(name, _)| name.starts_with("producer ")).map(|(_, part)| &part.details);
     let detail = |name: &str| details.and_then(|details| details.get(name)).and_then(Value::as_str);
     let scan = detail("last_scan").and_then(|id| id.rsplit('-').next()).map(|number| format!("scan {number}"));
-    // In compressed time a minute is over before it can be shown, unless something is worth showing.
+    // In compressed time a minute is over quickly; a count of zero is left out.
     let requests = detail("requests_this_period").filter(|used| !used.starts_with("0 "));
     let requests = requests.map(|used| format!("{used} requests this minute"));
     scan.into_iter().chain(requests).collect::<Vec<_>>().join(" · ")

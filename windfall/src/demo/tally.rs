@@ -1,4 +1,4 @@
-//! What the demo has shown so far, counted.
+//! Counts what the demo has shown.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::change::Change;
 
-/// Order in which kinds are told; others follow by name.
+/// The order in which kinds are listed; other kinds follow by name.
 const ORDER: [&str; 7] = ["added", "assigned", "reassigned", "unassigned", "updated", "released", "readded"];
 
 /// Devices by whether they belong to the organization, and changes by kind.
@@ -34,7 +34,7 @@ impl Tally {
         self.devices.values().filter(|live| **live).count()
     }
 
-    /// All devices ever seen: each is a row.
+    /// All devices ever seen; each has a row.
     pub(super) fn known(&self) -> usize {
         self.devices.len()
     }

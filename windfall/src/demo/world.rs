@@ -1,4 +1,4 @@
-//! What the demo runs on: a simulated organization, Kafka and a registry in this process, and one clock for all of them.
+//! The demo's environment: a simulated organization, Kafka and a registry in this process, and one clock for all of them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::exit::Failure;
 
 /// Seconds of the day that passes while the demo runs.
 const DAY_S: f64 = 86_400.0;
-/// What goes wrong: Apple refuses one page for its rate, and one connection breaks.
+/// The faults that the demo survives: one page is answered 429, and one connection breaks.
 const FAULTS: &str = "devices @3 429 retry-after=60\ndevices @6 reset";
 /// Name of the organization.
 const ORG: &str = "acme";
@@ -33,7 +33,7 @@ const COLLECTION: &str = "devices";
 /// Table that is filled.
 pub(super) const TABLE: &str = "assets";
 
-/// Everything that the stages talk to; ends with this value.
+/// Everything that the stages talk to; it stops when this value is dropped.
 pub(super) struct World {
     pub(super) clock: SharedClock,
     pub(super) simulator: Running,
@@ -43,7 +43,7 @@ pub(super) struct World {
     _cluster: DemoCluster,
 }
 
-/// What the demo leaves behind.
+/// The files that the demo leaves.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
     /// The rows.
@@ -55,7 +55,7 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Prepares the folder; what an earlier demo left there is taken away, what is not a demo's is not touched.
+    /// Prepares the folder: deletes the files of an earlier demo, and fails if a file of that name is not a demo's.
     pub(super) fn prepare(folder: &Path) -> crate::Result<Self> {
         let paths = Self {
             rows: folder.join("assets.db"),
@@ -85,14 +85,14 @@ impl Paths {
 }
 
 impl World {
-    /// Makes the world; a day passes in it while the demo runs.
+    /// Starts everything; one simulated day passes while the demo runs.
     pub(super) async fn make(global: &Global, args: &DemoArgs, paths: Paths) -> crate::Result<Self> {
         let collections = load_collections(Path::new("."), &[]).map_err(Failure::of)?;
         let global = quiet(global);
         let planned = Context::of(config(&paths.rows), collections.clone(), &global)?;
         let cluster = DemoCluster::start(&planned.topics()).map_err(Failure::of)?;
         let registry = RegistryClient::embedded(EmbeddedRegistry::in_memory(), true);
-        // The day begins when everything else stands.
+        // The clock starts last, so that the day begins when everything else runs.
         let clock = clock(args);
         let simulator = simulator(args, &clock, &paths.journal).await?;
         let mut config = planned.config;
@@ -103,12 +103,12 @@ impl World {
     }
 }
 
-/// The demo serves nothing unless it is asked to.
+/// Turns the HTTP server off unless `--http` is given.
 fn quiet(global: &Global) -> Global {
     Global { http: global.http.clone().or_else(|| Some("off".to_owned())), ..global.clone() }
 }
 
-/// Yesterday from midnight on, so that no time of the demo lies ahead of the machine's.
+/// Starts at yesterday's midnight, so that no time of the demo lies in the machine's future.
 fn clock(args: &DemoArgs) -> SharedClock {
     let yesterday = Utc::now().date_naive() - Days::new(1);
     let origin: DateTime<Utc> = yesterday.and_time(NaiveTime::MIN).and_utc();
@@ -148,7 +148,7 @@ fn source(simulator: &Running) -> crate::Result<SourceConfig> {
 }
 
 fn config(rows: &Path) -> Config {
-    // The cluster's address is known once it stands.
+    // The address is replaced once the cluster runs.
     let mut kafka = KafkaConfig::new("127.0.0.1:1", SchemaRegistryConfig::embedded(None));
     kafka.replication_factor = 1;
     kafka.manage_topics = ManageTopics::Simulated;

@@ -1,4 +1,4 @@
-//! `windfall tap`: the decoded records of a topic, one a line.
+//! `windfall tap`: prints the decoded records of a topic, one a line.
 
 mod reading;
 mod record;
@@ -17,24 +17,24 @@ use crate::cli::{Form, Global, TapArgs};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::part::Part;
-pub(crate) use reading::Reading;
+use crate::scope::Scope;
+pub(crate) use reading::TopicReader;
 pub(crate) use record::decode;
 
-/// Where to begin.
+/// Where to start reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
-    /// At the oldest record that is still there.
+pub(crate) enum Start {
+    /// At the oldest record.
     Beginning,
-    /// At what comes next.
+    /// At the present end.
     End,
-    /// At the first record that is not older.
+    /// At the first record with this timestamp or a later one.
     Time(DateTime<Utc>),
-    /// At the first record that is not older than so long ago.
+    /// At the first record that is at most this old.
     Ago(Period),
 }
 
-impl FromStr for From {
+impl FromStr for Start {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -55,14 +55,14 @@ impl FromStr for From {
     }
 }
 
-/// Prints records until the end, the limit, or for ever.
+/// Prints records until the end or the limit, or until the command is stopped.
 pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> {
-    let context = Context::load(global, &Part::Shared)?;
+    let context = Context::load(global, &Scope::Shared)?;
     let connection = context.tool_connection("tap");
     let (topic, partitions) = find_topic(&context, &connection, &args.topic).await?;
     let decoder = Decoder::new(context.registry_to_look(&connection).await?, value_subject(&topic));
-    let from = args.from.unwrap_or(if args.until_end { From::Beginning } else { From::End });
-    let mut reading = Reading::begin(&connection, &topic, partitions, from, args.until_end).await?;
+    let from = args.from.unwrap_or(if args.until_end { Start::Beginning } else { Start::End });
+    let mut reading = TopicReader::begin(&connection, &topic, partitions, from, args.until_end).await?;
     let filter = args.key.as_deref().map(record::KeyFilter::new);
     let mut output = Output::new(global.output);
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -77,7 +77,7 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> 
             Form::Json | Form::Yaml => output.record(&shown)?,
         }
         shown_all += 1;
-        // A key that is no key of Avro is shown as it is; of a tombstone there is nothing but the key.
+        // A tombstone has no value, so its key decides whether the record counts as readable.
         let decoded = if read.value.is_some() { "value_error" } else { "key_error" };
         readable += u64::from(shown.get(decoded).is_none());
         left -= 1;
@@ -94,9 +94,9 @@ pub(crate) async fn run(global: &Global, args: &TapArgs) -> crate::Result<Exit> 
     Ok(Exit::Success)
 }
 
-/// Finds the topic with the configured prefix in front, or as it was named.
+/// Finds the topic by its name with the configured prefix, or else by its plain name.
 ///
-/// A declared topic is ours alone: one of its name without the prefix belongs to another installation.
+/// A declared topic is found with its prefix only: a topic of the plain name belongs to another installation.
 async fn find_topic(context: &Context, connection: &Connection, named: &str) -> crate::Result<(String, i32)> {
     let found: BTreeMap<String, i32> = topics::partition_counts(connection).await?;
     let ours = context.names.topic(named);
@@ -107,7 +107,7 @@ async fn find_topic(context: &Context, connection: &Connection, named: &str) -> 
             return Ok((name.clone(), *partitions));
         }
     }
-    // Other prefixes are other installations; their topics were hardly meant.
+    // Suggest only topics with our prefix; the others belong to other installations.
     let ours = found.keys().filter_map(|topic| context.names.bare(topic));
     let help = match nearest(named, ours) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn a_beginning_is_a_word_a_time_or_how_long_ago() {
-        let at = |text: &str| From::Time(DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc));
-        assert_eq!("beginning".parse(), Ok(From::Beginning));
+        let at = |text: &str| Start::Time(DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc));
+        assert_eq!("beginning".parse(), Ok(Start::Beginning));
         assert_eq!("2026-11-21T10:00:00+01:00".parse(), Ok(at("2026-11-21T09:00:00Z")));
         assert_eq!("2026-11-21".parse(), Ok(at("2026-11-21T00:00:00Z")));
-        assert_eq!("15m".parse(), Ok(From::Ago(Period::from_secs(900))));
-        assert!("yesterday".parse::<From>().unwrap_err().contains("how long ago"));
+        assert_eq!("15m".parse(), Ok(Start::Ago(Period::from_secs(900))));
+        assert!("yesterday".parse::<Start>().unwrap_err().contains("how long ago"));
     }
 }

@@ -1,4 +1,4 @@
-//! A topic read by a consumer of its own thread: no group, committed records only.
+//! Reads a topic on a thread of its own, without a consumer group and with `read_committed`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use tracing::warn;
 use windfall_runtime::kafka::table::{self, Extent};
 use windfall_runtime::kafka::{Connection, Reader, Record};
 
-use super::From;
+use super::Start;
 
-/// Records that wait for being printed; a slow reader of ours slows the consumer.
+/// How many records wait to be printed; a full queue blocks the consumer.
 const QUEUE: usize = 512;
 const POLL: Duration = Duration::from_millis(100);
-/// Brokers that have not answered by then are out of reach.
+/// How long the brokers may take to answer `offsets_for_times`.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// An open transaction that hides the end for longer is worth a word.
+/// How long an open transaction may hide the end of the topic before a warning is logged.
 const HIDDEN_AFTER: Duration = Duration::from_secs(5);
 
 type Read = Result<Record, KafkaError>;
 
-/// Records as they come.
-pub(crate) struct Reading {
+/// The records of a topic, in the order in which they are read.
+pub(crate) struct TopicReader {
     records: mpsc::Receiver<Read>,
 }
 
-impl Reading {
-    /// Begins to read; with `until_end` it stops at what is the end now, hidden records included.
+impl TopicReader {
+    /// Starts to read. With `until_end` the reader stops at the topic's present end, which counts records of open transactions.
     pub(crate) async fn begin(
         connection: &Connection,
         topic: &str,
         partitions: i32,
-        from: From,
+        from: Start,
         until_end: bool,
     ) -> crate::Result<Self> {
         let extents = table::ends(connection, topic, 0..partitions).await?;
@@ -52,7 +52,7 @@ impl Reading {
         Ok(Self { records })
     }
 
-    /// Returns the next record; none at the end.
+    /// Returns the next record, or `None` at the end.
     pub(crate) async fn next(&mut self) -> crate::Result<Option<Record>> {
         Ok(self.records.recv().await.transpose()?)
     }
@@ -62,7 +62,7 @@ fn read(
     consumer: &Reader,
     topic: &Arc<str>,
     extents: &BTreeMap<i32, Extent>,
-    from: From,
+    from: Start,
     until_end: bool,
     records: &mpsc::Sender<Read>,
 ) -> Result<(), KafkaError> {
@@ -111,7 +111,7 @@ fn position(consumer: &Reader, topic: &str, partition: i32) -> i64 {
     let positions = consumer.position().ok();
     match positions.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset()) {
         Some(Offset::Offset(offset)) => offset,
-        // No record was delivered: what is there are markers or aborted records up to the end.
+        // No record was delivered, so the partition holds only markers and aborted records.
         _ => i64::MAX,
     }
 }
@@ -120,13 +120,13 @@ fn starts(
     consumer: &Reader,
     topic: &str,
     extents: &BTreeMap<i32, Extent>,
-    from: From,
+    from: Start,
 ) -> Result<BTreeMap<i32, i64>, KafkaError> {
     let time = match from {
-        From::Beginning => return Ok(extents.iter().map(|(at, extent)| (*at, extent.first)).collect()),
-        From::End => return Ok(extents.iter().map(|(at, extent)| (*at, extent.end)).collect()),
-        From::Time(at) => at,
-        From::Ago(period) => chrono::Utc::now() - period.get(),
+        Start::Beginning => return Ok(extents.iter().map(|(at, extent)| (*at, extent.first)).collect()),
+        Start::End => return Ok(extents.iter().map(|(at, extent)| (*at, extent.end)).collect()),
+        Start::Time(at) => at,
+        Start::Ago(period) => chrono::Utc::now() - period.get(),
     };
     let mut asked = TopicPartitionList::new();
     for partition in extents.keys() {
@@ -135,7 +135,7 @@ fn starts(
     let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
     let start = |partition: i32, extent: &Extent| match found.find_partition(topic, partition).map(|at| at.offset()) {
         Some(Offset::Offset(offset)) if offset >= 0 => offset,
-        // Past the last record: what comes next is younger.
+        // All records are older than the time, so reading starts at the end.
         _ => extent.end,
     };
     Ok(extents.iter().map(|(partition, extent)| (*partition, start(*partition, extent))).collect())

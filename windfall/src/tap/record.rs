@@ -1,4 +1,4 @@
-//! A record as JSON, and as a line for people.
+//! Formats a record as JSON, or as one line of text.
 
 use std::io;
 
@@ -69,7 +69,7 @@ fn headers(headers: &Headers) -> Value {
     Value::Object(headers.iter().map(|(name, bytes)| (name.to_owned(), value(bytes))).collect())
 }
 
-/// Which keys are wanted.
+/// Selects records by their key.
 pub(super) enum KeyFilter {
     /// One of the key's fields, or the key itself, is this text.
     Text(String),
@@ -98,7 +98,7 @@ impl KeyFilter {
     }
 }
 
-/// Writes a record as a line: when, where, whose, what.
+/// Writes a record as one line: time, partition and offset, key, change.
 pub(super) fn print_line(output: &mut Output, shown: &Value) -> io::Result<()> {
     let at = shown["timestamp"].as_i64().and_then(DateTime::from_timestamp_millis);
     let at = at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
@@ -128,7 +128,7 @@ fn value_text(shown: &Value) -> String {
         (_, Some(error)) => format!("[{error}]"),
         (None | Some(Value::Null), None) => "tombstone".to_owned(),
         (Some(Value::Object(fields)), None) => {
-            // What the pipeline notes about a row is for machines.
+            // Metadata fields are left out of the line.
             let told = |(name, value): &(&String, &Value)| !value.is_null() && !name.starts_with("__");
             let mut known: Map<_, _> = fields.iter().filter(told).map(|(k, v)| (k.clone(), v.clone())).collect();
             if fields.get("__deleted").is_some_and(|deleted| deleted == "true") {

@@ -1,4 +1,4 @@
-//! Which part of the configuration a command works with: the secrets of the others are not read.
+//! Which part of the configuration a command needs. The secrets of the other parts are not read.
 
 use windfall_runtime::config::{Places, Reading};
 use windfall_runtime::diagnose::Kind;
@@ -6,27 +6,27 @@ use windfall_runtime::diagnose::Kind;
 use crate::cli::{StageArgs, StageName};
 use crate::exit::Failure;
 
-/// A part of the configuration. What stands under neither `sources:` nor `sinks:` belongs to all but [`Part::Nothing`].
+/// A part of the configuration. Everything outside `sources:` and `sinks:` belongs to every scope but [`Scope::Nothing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Scope {
     /// Everything.
     All,
-    /// Everything, secrets only as far as they are there.
+    /// Everything; a secret that cannot be read is left out.
     IfThere,
     /// The sources.
     Producer,
-    /// What the stages share: Kafka and the registry. The transformer needs no more.
+    /// What all stages share: Kafka and the registry. The transformer needs nothing else.
     Shared,
     /// All sinks.
     Sinks,
     /// The sink of this name.
     Sink(String),
-    /// Nothing that is secret.
+    /// No secret at all.
     Nothing,
 }
 
-impl Part {
-    /// Returns the part of the stage that a command was given.
+impl Scope {
+    /// Returns the scope of the stage that the command line names.
     pub(crate) fn of(args: &StageArgs) -> crate::Result<Self> {
         Ok(match (args.stage, &args.name) {
             (StageName::Sink, Some(name)) => Self::Sink(name.clone()),
@@ -41,7 +41,7 @@ impl Part {
         })
     }
 
-    /// Says whether the secrets of the value at `path` are read.
+    /// Returns whether the secret at `path` is read.
     pub(crate) fn reading(&self, places: &Places, path: &str) -> Reading {
         let (list, rest) = path.split_once('[').unwrap_or((path, ""));
         let needed = match (self, list) {
@@ -52,7 +52,7 @@ impl Part {
             (Self::Sinks, list) => list != "sources",
             (Self::Sink(name), "sinks") => {
                 let found = rest.split_once(']').and_then(|(index, _)| places.text(&format!("sinks[{index}].name")));
-                // A name that is put together from variables is known only later.
+                // A name that contains variables is known only after substitution.
                 found.is_none_or(|found| found == name || found.contains("${"))
             }
             (Self::Shared | Self::Sink(_), list) => list != "sources" && list != "sinks",
@@ -60,12 +60,12 @@ impl Part {
         if needed { Reading::Needed } else { Reading::Never }
     }
 
-    /// Whether the producer belongs to it.
+    /// Returns whether the producer is part of the scope.
     pub(crate) fn producer(&self) -> bool {
         matches!(self, Self::All | Self::IfThere | Self::Producer)
     }
 
-    /// Whether a sink belongs to it.
+    /// Returns whether the sink of this name is part of the scope.
     pub(crate) fn sink(&self, name: &str) -> bool {
         match self {
             Self::All | Self::IfThere | Self::Sinks => true,
@@ -92,7 +92,7 @@ mod tests {
         "sinks[2].url",
     ];
 
-    fn needed(part: &Part) -> Vec<&'static str> {
+    fn needed(scope: &Scope) -> Vec<&'static str> {
         let text = "sinks: [{ name: a }, { name: b }, { name: \"${ENV:x}\" }]\n";
         let found = RefCell::new(None);
         let secrets = |places: &Places, _: &str| {
@@ -102,25 +102,25 @@ mod tests {
         let rules = Rules::<serde_json::Value> { env: &|_| None, secrets: &secrets, check: &|_| Violations::new() };
         parse(text, std::path::Path::new("w.yaml"), &rules).unwrap();
         let places = found.take().unwrap();
-        PATHS.into_iter().filter(|path| part.reading(&places, path) == Reading::Needed).collect()
+        PATHS.into_iter().filter(|path| scope.reading(&places, path) == Reading::Needed).collect()
     }
 
     #[test]
     fn each_part_needs_its_own_secrets_and_those_of_kafka() {
-        assert_eq!(needed(&Part::All), PATHS);
-        assert_eq!(needed(&Part::Producer), PATHS[..3]);
-        assert_eq!(needed(&Part::Shared), PATHS[..1]);
-        assert_eq!(needed(&Part::Sinks), [PATHS[0], PATHS[3], PATHS[4], PATHS[5]]);
-        assert_eq!(needed(&Part::Sink("b".to_owned())), [PATHS[0], PATHS[4], PATHS[5]]);
-        assert_eq!(needed(&Part::Nothing), [""; 0]);
-        assert_eq!(needed(&Part::IfThere), [""; 0]);
+        assert_eq!(needed(&Scope::All), PATHS);
+        assert_eq!(needed(&Scope::Producer), PATHS[..3]);
+        assert_eq!(needed(&Scope::Shared), PATHS[..1]);
+        assert_eq!(needed(&Scope::Sinks), [PATHS[0], PATHS[3], PATHS[4], PATHS[5]]);
+        assert_eq!(needed(&Scope::Sink("b".to_owned())), [PATHS[0], PATHS[4], PATHS[5]]);
+        assert_eq!(needed(&Scope::Nothing), [""; 0]);
+        assert_eq!(needed(&Scope::IfThere), [""; 0]);
     }
 
     #[test]
     fn only_a_sink_is_called_by_its_name() {
-        let part = |stage, name: Option<&str>| Part::of(&StageArgs { stage, name: name.map(str::to_owned) }).ok();
-        assert_eq!(part(StageName::Sink, Some("a")), Some(Part::Sink("a".to_owned())));
-        assert_eq!(part(StageName::Producer, Some("a")), None);
-        assert_eq!(part(StageName::All, None), Some(Part::All));
+        let scope = |stage, name: Option<&str>| Scope::of(&StageArgs { stage, name: name.map(str::to_owned) }).ok();
+        assert_eq!(scope(StageName::Sink, Some("a")), Some(Scope::Sink("a".to_owned())));
+        assert_eq!(scope(StageName::Producer, Some("a")), None);
+        assert_eq!(scope(StageName::All, None), Some(Scope::All));
     }
 }
