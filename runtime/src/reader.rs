@@ -212,7 +212,7 @@ impl Decoder {
     /// Asks for one schema and remembers the verdict.
     async fn ask(&self, reference: SchemaReference) -> Result<(), RegistryError> {
         let doubted_for = self.registry.doubted_for();
-        let answer = self.registry.writer(&reference).await;
+        let answer = self.registry.writer(reference).await;
         let now = Instant::now();
         let before = match self.get(reference) {
             Some(Known::Missing(miss)) => Some(miss),

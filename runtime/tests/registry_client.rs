@@ -11,7 +11,7 @@ use serde_json::json;
 use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::config::SchemaRegistryConfig;
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
-use windfall_runtime::registry::{Level, RegistryClient, RegistryError};
+use windfall_runtime::registry::{RegistryClient, RegistryError};
 use windfall_runtime::secret::Secret;
 use windfall_schemas::wire::SchemaReference;
 
@@ -22,7 +22,7 @@ fn http(url: &str) -> RegistryClient {
 }
 
 /// What every registry must do for us, whichever it is.
-async fn lives_with(make: impl Fn() -> RegistryClient) {
+async fn lives_with(make: impl Fn() -> RegistryClient, settings_of: Option<&str>) {
     let subject = format!("t{}.r-value", uuid::Uuid::new_v4().simple());
     let client = make();
     assert_eq!(client.latest(&subject).await.unwrap(), None);
@@ -30,21 +30,24 @@ async fn lives_with(make: impl Fn() -> RegistryClient) {
     let error = client.resolve(&subject, ONE, false).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotRegistered { .. }), "{error:?}");
     let id = client.resolve(&subject, ONE, true).await.unwrap();
-    client.set_level(&subject, Level::Backward).await.unwrap();
+    if let Some(url) = settings_of {
+        let body = json!({ "compatibility": "BACKWARD" }).to_string();
+        let request = reqwest::Client::new().put(format!("{url}/config/{subject}"));
+        let set = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        assert!(set.status().is_success(), "{set:?}");
+    }
 
     let fresh = make();
     assert_eq!(fresh.resolve(&subject, ONE, false).await.unwrap(), id);
-    assert_eq!(&*fresh.text(id).await.unwrap(), ONE);
+    assert_eq!(&*fresh.text(SchemaReference::Id(id)).await.unwrap(), ONE);
     let latest = fresh.latest(&subject).await.unwrap().unwrap();
     assert_eq!((latest.id, latest.version, &*latest.text), (id, Some(1), ONE));
-    assert!(fresh.compatible(&subject, TWO).await.unwrap().compatible);
-    assert!(!fresh.compatible(&subject, REQUIRED).await.unwrap().compatible);
     let error = fresh.resolve(&subject, REQUIRED, true).await.unwrap_err();
     assert!(matches!(error, RegistryError::Incompatible { .. }), "{error:?}");
     let second = fresh.resolve(&subject, TWO, true).await.unwrap();
     assert_ne!(second, id);
-    assert_eq!(fresh.writer(&SchemaReference::Id(second)).await.unwrap().text(), TWO);
-    let error = fresh.text(2_000_000_011).await.unwrap_err();
+    assert_eq!(fresh.writer(SchemaReference::Id(second)).await.unwrap().text(), TWO);
+    let error = fresh.text(SchemaReference::Id(2_000_000_011)).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
     assert!(!error.may_pass());
 }
@@ -52,19 +55,19 @@ async fn lives_with(make: impl Fn() -> RegistryClient) {
 #[tokio::test]
 async fn the_embedded_registry_serves_us_by_calls() {
     let registry = EmbeddedRegistry::in_memory();
-    lives_with(|| RegistryClient::embedded(Arc::clone(&registry), true)).await;
+    lives_with(|| RegistryClient::embedded(Arc::clone(&registry), true), None).await;
 }
 
 #[tokio::test]
 async fn the_embedded_registry_serves_us_by_http() {
     let (url, _registry) = served().await;
-    lives_with(|| http(&url)).await;
+    lives_with(|| http(&url), Some(&url)).await;
 }
 
 #[tokio::test]
 async fn apicurio_serves_us() {
     let url = windfall_services::registry();
-    lives_with(|| http(url)).await;
+    lives_with(|| http(url), Some(url)).await;
 }
 
 #[tokio::test]
@@ -94,14 +97,14 @@ fn schema() -> axum::response::Response {
 #[tokio::test]
 async fn a_registry_that_restarts_is_asked_again() {
     let (url, count) = stub(|n| if n < 2 { StatusCode::SERVICE_UNAVAILABLE.into_response() } else { schema() }).await;
-    assert_eq!(&*http(&url).text(7).await.unwrap(), ONE);
+    assert_eq!(&*http(&url).text(SchemaReference::Id(7)).await.unwrap(), ONE);
     assert_eq!(count.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
 async fn a_refusal_is_not_asked_again_and_says_what_to_do() {
     let (url, count) = stub(|_| StatusCode::UNAUTHORIZED.into_response()).await;
-    let error = http(&url).text(7).await.unwrap_err();
+    let error = http(&url).text(SchemaReference::Id(7)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized { status: 401, .. }), "{error:?}");
     assert!(error.help().unwrap().contains("password"));
     assert_eq!(count.load(Ordering::SeqCst), 1);
@@ -111,11 +114,11 @@ async fn a_refusal_is_not_asked_again_and_says_what_to_do() {
 async fn many_who_ask_the_same_make_one_request_and_none_later() {
     let (url, count) = stub(|_| schema()).await;
     let client = http(&url);
-    let answers = join_all((0..20).map(|_| client.text(7))).await;
+    let answers = join_all((0..20).map(|_| client.text(SchemaReference::Id(7)))).await;
     assert!(answers.iter().all(|answer| answer.as_deref().unwrap() == ONE));
-    client.text(7).await.unwrap();
+    client.text(SchemaReference::Id(7)).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 1);
-    client.text(8).await.unwrap();
+    client.text(SchemaReference::Id(8)).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
@@ -123,22 +126,22 @@ async fn many_who_ask_the_same_make_one_request_and_none_later() {
 async fn a_failure_is_not_remembered() {
     let (url, _) = stub(|n| if n == 0 { StatusCode::NOT_ACCEPTABLE.into_response() } else { schema() }).await;
     let client = http(&url);
-    client.text(7).await.unwrap_err();
-    client.text(7).await.unwrap();
+    client.text(SchemaReference::Id(7)).await.unwrap_err();
+    client.text(SchemaReference::Id(7)).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_next_address_is_tried_when_one_is_down() {
     let (url, _) = stub(|_| schema()).await;
     let client = http(&format!("http://127.0.0.1:1, {url}"));
-    assert_eq!(&*client.text(7).await.unwrap(), ONE);
+    assert_eq!(&*client.text(SchemaReference::Id(7)).await.unwrap(), ONE);
 }
 
 #[tokio::test]
 async fn a_redirection_is_not_followed() {
     let (target, count) = stub(|_| schema()).await;
     let (url, _) = stub(move |_| Redirect::temporary(&target).into_response()).await;
-    let error = http(&url).text(7).await.unwrap_err();
+    let error = http(&url).text(SchemaReference::Id(7)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Malformed { .. }), "{error:?}");
     assert_eq!(count.load(Ordering::SeqCst), 0);
 }
@@ -146,7 +149,7 @@ async fn a_redirection_is_not_followed() {
 #[tokio::test]
 async fn an_answer_without_end_is_cut() {
     let (url, _) = stub(|_| vec![b' '; 3_000_000].into_response()).await;
-    let error = http(&url).text(7).await.unwrap_err();
+    let error = http(&url).text(SchemaReference::Id(7)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Malformed { .. }), "{error:?}");
 }
 
@@ -175,7 +178,7 @@ async fn the_password_is_sent_and_in_no_message() {
         config.password = Some(Secret::new(password));
         RegistryClient::http(&config).unwrap()
     };
-    assert_eq!(&*with("hunter2").text(7).await.unwrap(), ONE);
-    let error = with("wrong-secret").text(7).await.unwrap_err();
+    assert_eq!(&*with("hunter2").text(SchemaReference::Id(7)).await.unwrap(), ONE);
+    let error = with("wrong-secret").text(SchemaReference::Id(7)).await.unwrap_err();
     assert!(!format!("{error:?} {error}").contains("wrong-secret"));
 }

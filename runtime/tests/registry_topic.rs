@@ -2,12 +2,18 @@
 
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_runtime::registry::{Level, RegistryClient, RegistryError};
+use windfall_schemas::wire::SchemaReference;
 
 use crate::kafka_support::*;
 use crate::registry_server::{ONE, REQUIRED, TWO};
 
 async fn process(connection: &windfall_runtime::kafka::Connection) -> RegistryClient {
     RegistryClient::embedded(EmbeddedRegistry::open(connection).await.unwrap(), true)
+}
+
+/// Lets anything follow anything under the subject `s`.
+async fn set_no_level(connection: &windfall_runtime::kafka::Connection) {
+    EmbeddedRegistry::open(connection).await.unwrap().set_level(Some("s"), Level::None).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,7 +23,7 @@ async fn two_processes_agree_on_ids_and_versions_without_a_leader() {
     let (a, b) = tokio::join!(first.resolve("s", ONE, true), second.resolve("s", ONE, true));
     assert_eq!(a.unwrap(), b.unwrap());
     let id = second.resolve("s", TWO, true).await.unwrap();
-    assert_eq!(&*first.text(id).await.unwrap(), TWO, "a miss reads what another has written");
+    assert_eq!(&*first.text(SchemaReference::Id(id)).await.unwrap(), TWO, "a miss reads what another has written");
     let third = process(&connection).await;
     for process in [&second, &third] {
         let latest = process.latest("s").await.unwrap().unwrap();
@@ -32,7 +38,7 @@ async fn a_level_outlives_the_process_that_set_it() {
     first.resolve("s", ONE, true).await.unwrap();
     let error = first.resolve("s", REQUIRED, true).await.unwrap_err();
     assert!(matches!(error, RegistryError::Incompatible { .. }), "{error:?}");
-    first.set_level("s", Level::None).await.unwrap();
+    set_no_level(&connection).await;
     process(&connection).await.resolve("s", REQUIRED, true).await.unwrap();
 }
 
@@ -54,7 +60,7 @@ async fn of_two_processes_that_register_incompatible_schemas_at_once_one_is_refu
 async fn many_processes_that_register_at_once_end_with_the_same_versions() {
     let connection = connection();
     let processes = [process(&connection).await, process(&connection).await, process(&connection).await];
-    processes[0].set_level("s", Level::None).await.unwrap();
+    set_no_level(&connection).await;
     let text = |n: usize| format!(r#"{{"type":"record","name":"R","fields":[{{"name":"f{n}","type":"string"}}]}}"#);
     let registering = (0..9).map(|n| {
         let (process, text) = (&processes[n % 3], text(n / 2));

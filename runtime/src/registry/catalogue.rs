@@ -7,8 +7,9 @@ use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
-use windfall_schemas::wire::{WireError, guard};
+use windfall_schemas::wire::{SchemaReference, guard};
 
+use super::error::RegistryError;
 use super::level::Level;
 use super::normal::normal_form;
 
@@ -66,7 +67,7 @@ pub(super) fn guid_of(text: &str) -> Uuid {
 struct Held {
     text: Arc<str>,
     guid: Uuid,
-    normal: serde_json::Value,
+    normal: Option<serde_json::Value>,
     parsed: Schema,
 }
 
@@ -81,22 +82,9 @@ pub(super) struct Catalogue {
     level: Level,
 }
 
-/// Why an entry is not taken.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("schema is not usable")]
-    Invalid(#[from] WireError),
-    #[error("schema is no JSON")]
-    Json(#[source] serde_json::Error),
-    #[error("two schemas have id {0}")]
-    Collision(u32),
-    #[error("schema being registered is incompatible with an earlier schema: {}", .0.join("; "))]
-    Incompatible(Vec<String>),
-}
-
 impl Catalogue {
     /// Takes an entry over; one that cannot stand is left out, by every process alike.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Refusal> {
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), RegistryError> {
         match entry {
             Entry::Version { subject, schema, after } => {
                 let versions = self.count(subject);
@@ -118,17 +106,13 @@ impl Catalogue {
         }
     }
 
-    fn add(&mut self, subject: &str, text: &str) -> Result<(), Refusal> {
-        let id = id_of(text);
-        match self.schemas.get(&id) {
-            Some(held) if *held.text != *text => return Err(Refusal::Collision(id)),
-            Some(_) => {}
-            None => {
-                let held =
-                    Held { text: text.into(), guid: guid_of(text), normal: normal(text)?, parsed: guard::parse(text)? };
-                self.guids.insert(held.guid, id);
-                self.schemas.insert(id, held);
-            }
+    fn add(&mut self, subject: &str, text: &str) -> Result<(), RegistryError> {
+        let id = self.id_for(subject, text)?;
+        if !self.schemas.contains_key(&id) {
+            let parsed = guard::parse(text)?;
+            let held = Held { text: text.into(), guid: guid_of(text), normal: normal(text), parsed };
+            self.guids.insert(held.guid, id);
+            self.schemas.insert(id, held);
         }
         let versions = self.subjects.entry(subject.to_owned()).or_default();
         if !versions.contains(&id) {
@@ -137,39 +121,47 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Returns a text's id, which must not be another text's.
+    fn id_for(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+        let id = id_of(text);
+        match self.schemas.get(&id) {
+            Some(held) if *held.text != *text => Err(RegistryError::WrongSchema { subject: subject.to_owned(), id }),
+            Some(_) | None => Ok(id),
+        }
+    }
+
     /// Finds the version of a subject that has this text, or one that means the same.
     pub(super) fn find(&self, subject: &str, text: &str) -> Option<Version> {
         let ids = self.subjects.get(subject)?;
         let exact = id_of(text);
-        if ids.contains(&exact) && self.text(exact).as_deref() == Some(text) {
+        if ids.contains(&exact) && self.schemas.get(&exact).is_some_and(|held| *held.text == *text) {
             return self.version_of(subject, exact);
         }
-        let sought = normal(text).ok()?;
-        let id = ids.iter().rev().find(|id| self.schemas.get(id).is_some_and(|held| held.normal == sought))?;
+        let sought = normal(text)?;
+        let id = ids
+            .iter()
+            .rev()
+            .find(|id| self.schemas.get(id).is_some_and(|held| held.normal.as_ref() == Some(&sought)))?;
         self.version_of(subject, *id)
     }
 
-    /// Says whether a text may become the next version of a subject.
-    pub(super) fn check(&self, subject: &str, text: &str) -> Result<(), Refusal> {
-        let id = id_of(text);
-        if self.schemas.get(&id).is_some_and(|held| *held.text != *text) {
-            return Err(Refusal::Collision(id));
+    /// Refuses a text that may not become the next version of a subject.
+    pub(super) fn check(&self, subject: &str, text: &str) -> Result<(), RegistryError> {
+        self.id_for(subject, text)?;
+        let earlier = self.subjects.get(subject).map_or(&[][..], Vec::as_slice);
+        let reason = self.objections(subject, text, earlier)?.join("; ");
+        match reason.is_empty() {
+            true => Ok(()),
+            false => Err(RegistryError::Incompatible { subject: subject.to_owned(), reason }),
         }
-        let objections =
-            self.objections(text, self.level_of(subject), self.subjects.get(subject).map_or(&[], Vec::as_slice))?;
-        if objections.is_empty() { Ok(()) } else { Err(Refusal::Incompatible(objections)) }
     }
 
-    /// Returns why a text does not go with one version of a subject, by the subject's level.
-    pub(super) fn objections_to(&self, version: &Version, text: &str) -> Result<Vec<String>, Refusal> {
-        self.objections(text, self.level_of(&version.subject), &[version.id])
-    }
-
-    fn objections(&self, text: &str, level: Level, earlier: &[u32]) -> Result<Vec<String>, Refusal> {
+    /// Returns why a text does not go with versions of a subject, by the subject's level.
+    pub(super) fn objections(&self, subject: &str, text: &str, earlier: &[u32]) -> Result<Vec<String>, RegistryError> {
         let new = guard::parse(text)?;
         let held = earlier.iter().filter_map(|id| self.schemas.get(id));
         let earlier: Vec<Schema> = held.map(|held| held.parsed.clone()).collect();
-        Ok(level.objections(&new, &earlier))
+        Ok(self.own_level(subject).unwrap_or(self.level).objections(&new, &earlier))
     }
 
     fn version_of(&self, subject: &str, id: u32) -> Option<Version> {
@@ -194,16 +186,13 @@ impl Catalogue {
         Some(ids.iter().filter_map(|id| self.version_of(subject, *id)).collect())
     }
 
-    pub(super) fn text(&self, id: u32) -> Option<Arc<str>> {
-        self.schemas.get(&id).map(|held| Arc::clone(&held.text))
-    }
-
-    pub(super) fn guid(&self, id: u32) -> Option<Uuid> {
-        self.schemas.get(&id).map(|held| held.guid)
-    }
-
-    pub(super) fn id_of_guid(&self, guid: &Uuid) -> Option<u32> {
-        self.guids.get(guid).copied()
+    /// A schema's GUID and text.
+    pub(super) fn schema(&self, of: SchemaReference) -> Option<(Uuid, Arc<str>)> {
+        let id = match of {
+            SchemaReference::Id(id) => id,
+            SchemaReference::Guid(bytes) => *self.guids.get(&Uuid::from_bytes(bytes))?,
+        };
+        self.schemas.get(&id).map(|held| (held.guid, Arc::clone(&held.text)))
     }
 
     /// The versions, over all subjects, that a schema is.
@@ -219,14 +208,10 @@ impl Catalogue {
     pub(super) fn own_level(&self, subject: &str) -> Option<Level> {
         self.levels.get(subject).copied()
     }
-
-    fn level_of(&self, subject: &str) -> Level {
-        self.own_level(subject).unwrap_or(self.level)
-    }
 }
 
-fn normal(text: &str) -> Result<serde_json::Value, Refusal> {
-    serde_json::from_str(text).map(|schema| normal_form(&schema)).map_err(Refusal::Json)
+fn normal(text: &str) -> Option<serde_json::Value> {
+    serde_json::from_str(text).ok().map(|schema| normal_form(&schema))
 }
 
 #[cfg(test)]
@@ -269,7 +254,7 @@ mod tests {
     fn an_incompatible_schema_is_refused_by_the_subjects_level() {
         let mut catalogue = catalogue(&[version("s", ONE)]);
         let required = TWO.replace(r#"["null","long"],"default":null"#, r#""long""#);
-        assert!(matches!(catalogue.check("s", &required), Err(Refusal::Incompatible(_))));
+        assert!(matches!(catalogue.check("s", &required), Err(RegistryError::Incompatible { .. })));
         assert!(catalogue.check("t", &required).is_ok());
         catalogue.apply(&Entry::Config { subject: Some("s".into()), compatibility: "NONE".into() }).unwrap();
         assert!(catalogue.check("s", &required).is_ok());
@@ -281,7 +266,7 @@ mod tests {
         let catalogue = catalogue(&[version("s", ONE), raced(TWO), raced("\"string\"")]);
         assert_eq!(catalogue.versions("s").unwrap().len(), 2);
         assert_eq!(catalogue.find("s", "\"string\""), None);
-        assert_eq!(catalogue.text(id_of("\"string\"")), None);
+        assert_eq!(catalogue.schema(SchemaReference::Id(id_of("\"string\""))), None);
     }
 
     #[test]

@@ -8,15 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, sleep};
 use tracing::warn;
-use uuid::Uuid;
 use windfall_schemas::wire::{Codec, SchemaReference, guard};
 
+use super::Registered;
 use super::embedded::EmbeddedRegistry;
 use super::error::RegistryError;
 use super::http::HttpRegistry;
-use super::level::Level;
 use super::server;
-use super::{Registered, Verdict};
 use crate::diagnose::Diagnose as _;
 use crate::kafka::Connection;
 use crate::kafka::config::SchemaRegistryConfig;
@@ -37,8 +35,7 @@ struct Inner {
     register: bool,
     doubted_for: Duration,
     ids: Flights<(String, String), u32>,
-    texts: Flights<u32, Arc<str>>,
-    guids: Flights<[u8; 16], Arc<str>>,
+    texts: Flights<SchemaReference, Arc<str>>,
 }
 
 /// A client of a schema registry; cheap to clone, all clones share what was learned.
@@ -86,8 +83,8 @@ impl RegistryClient {
     }
 
     fn over(backend: Backend, register: bool, doubted_for: Duration) -> Self {
-        let (ids, texts, guids) = (Flights::default(), Flights::default(), Flights::default());
-        Self(Arc::new(Inner { backend, register, doubted_for, ids, texts, guids }))
+        let (ids, texts) = (Flights::default(), Flights::default());
+        Self(Arc::new(Inner { backend, register, doubted_for, ids, texts }))
     }
 
     /// Returns for how long "not found" is asked again before it is believed.
@@ -117,7 +114,7 @@ impl RegistryClient {
 
     /// Asks what stands under the id: a registry that has lost or reused ids is found out before anything is written.
     async fn confirm(&self, subject: &str, text: &str, id: u32) -> Result<(), RegistryError> {
-        let held = self.text(id).await?;
+        let held = self.text(SchemaReference::Id(id)).await?;
         let same = *held == *text || guard::parse(&held)?.canonical_form() == guard::parse(text)?.canonical_form();
         if same { Ok(()) } else { Err(RegistryError::WrongSchema { subject: subject.to_owned(), id }) }
     }
@@ -147,39 +144,31 @@ impl RegistryClient {
     ///
     /// # Errors
     /// [`RegistryError::NotFound`] when the registry does not know it.
-    pub async fn writer(&self, reference: &SchemaReference) -> Result<Codec, RegistryError> {
-        let (id, text) = match reference {
-            SchemaReference::Id(id) => (*id, self.text(*id).await?),
-            SchemaReference::Guid(guid) => (0, self.text_by_guid(*guid).await?),
+    pub async fn writer(&self, reference: SchemaReference) -> Result<Codec, RegistryError> {
+        let id = match reference {
+            SchemaReference::Id(id) => id,
+            SchemaReference::Guid(_) => 0,
         };
-        Ok(Codec::new(id, &text)?)
+        Ok(Codec::new(id, &*self.text(reference).await?)?)
     }
 
     /// Returns the text of a schema.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] when the registry does not know the id.
-    pub async fn text(&self, id: u32) -> Result<Arc<str>, RegistryError> {
+    /// [`RegistryError::NotFound`] when the registry does not know it.
+    pub async fn text(&self, of: SchemaReference) -> Result<Arc<str>, RegistryError> {
         let ask = || async move {
-            let text = match &self.0.backend {
-                Backend::Http(http) => http.text(id).await?.map(Arc::from),
-                Backend::Embedded(registry) => registry.text(id).await?,
+            let what = match of {
+                SchemaReference::Id(id) => format!("the schema of id {id}"),
+                SchemaReference::Guid(_) => format!("the schema of GUID {of}"),
             };
-            text.ok_or_else(|| RegistryError::NotFound { what: format!("the schema of id {id}") })
-        };
-        self.0.texts.get(id, ask).await
-    }
-
-    async fn text_by_guid(&self, guid: [u8; 16]) -> Result<Arc<str>, RegistryError> {
-        let name = Uuid::from_bytes(guid);
-        let ask = || async move {
             let text = match &self.0.backend {
-                Backend::Http(http) => http.text_by_guid(&name.to_string()).await?.map(Arc::from),
-                Backend::Embedded(registry) => registry.text_by_guid(&name).await?.map(|(_, text)| text),
+                Backend::Http(http) => http.text(of, &what).await?,
+                Backend::Embedded(registry) => registry.schema(of).await?.map(|(_, text)| text),
             };
-            text.ok_or_else(|| RegistryError::NotFound { what: format!("the schema of GUID {name}") })
+            text.ok_or(RegistryError::NotFound { what })
         };
-        self.0.guids.get(guid, ask).await
+        self.0.texts.get(of, ask).await
     }
 
     /// Looks a text up under a subject.
@@ -200,7 +189,7 @@ impl RegistryClient {
     pub async fn register(&self, subject: &str, text: &str) -> Result<Registered, RegistryError> {
         match &self.0.backend {
             Backend::Http(http) => http.register(subject, text).await,
-            Backend::Embedded(registry) => registry.register(subject, text).await,
+            Backend::Embedded(registry) => registry.add(subject, text).await.map(Registered::from),
         }
     }
 
@@ -212,28 +201,6 @@ impl RegistryClient {
         match &self.0.backend {
             Backend::Http(http) => http.latest(subject).await,
             Backend::Embedded(registry) => registry.latest(subject).await,
-        }
-    }
-
-    /// Asks whether a text may become the next version of a subject.
-    ///
-    /// # Errors
-    /// Whatever a registry can fail with.
-    pub async fn compatible(&self, subject: &str, text: &str) -> Result<Verdict, RegistryError> {
-        match &self.0.backend {
-            Backend::Http(http) => http.verdict(subject, text).await,
-            Backend::Embedded(registry) => registry.verdict(subject, text).await,
-        }
-    }
-
-    /// Sets the level of a subject.
-    ///
-    /// # Errors
-    /// Whatever a registry can fail with.
-    pub async fn set_level(&self, subject: &str, level: Level) -> Result<(), RegistryError> {
-        match &self.0.backend {
-            Backend::Http(http) => http.set_level(subject, level).await,
-            Backend::Embedded(registry) => registry.set_level(Some(subject), level).await,
         }
     }
 }

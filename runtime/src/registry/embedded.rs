@@ -14,16 +14,17 @@ use tokio::sync::Mutex;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::catalogue::{Catalogue, Entry, Refusal, Version};
+use super::Registered;
+use super::catalogue::{Catalogue, Entry, Version};
 use super::error::RegistryError;
 use super::level::Level;
 use super::storage::Storage;
-use super::{Registered, Verdict};
 use crate::kafka::Connection;
 use crate::kafka::config::ManageTopics;
 use crate::kafka::topics;
 use crate::telemetry::chain;
 use windfall_schemas::topic::Names;
+use windfall_schemas::wire::SchemaReference;
 
 /// A reading makes two clients of Kafka and takes some hundred milliseconds.
 const MISS_PERIOD: Duration = Duration::from_secs(1);
@@ -57,15 +58,6 @@ pub struct EmbeddedRegistry {
     miss_period: Duration,
     /// Held while an entry is written and read back, so that this process checks against what it wrote.
     writing: Mutex<()>,
-}
-
-/// A question that the registry answers with no.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Denial {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Failed(#[from] RegistryError),
 }
 
 impl EmbeddedRegistry {
@@ -178,7 +170,7 @@ impl EmbeddedRegistry {
         }
     }
 
-    pub(super) async fn add(&self, subject: &str, text: &str) -> Result<Version, Denial> {
+    pub(super) async fn add(&self, subject: &str, text: &str) -> Result<Version, RegistryError> {
         let _writing = self.writing.lock().await;
         self.refresh().await?;
         let mut written_after = None;
@@ -194,7 +186,7 @@ impl EmbeddedRegistry {
             // Another process may have added a version meanwhile, and then ours is checked against that and written again.
             if written_after == Some(versions) {
                 let reason = "the entry was written and not found again".to_owned();
-                return Err(RegistryError::Malformed { what: format!("registering `{subject}`"), reason }.into());
+                return Err(RegistryError::Malformed { what: format!("registering `{subject}`"), reason });
             }
             let (subject, schema) = (subject.to_owned(), text.to_owned());
             self.storage.append(&Entry::Version { subject, schema, after: Some(versions) }).await?;
@@ -203,27 +195,19 @@ impl EmbeddedRegistry {
         }
     }
 
-    pub(super) async fn set_level(&self, subject: Option<&str>, level: Level) -> Result<(), RegistryError> {
+    /// Sets the level of one subject, or of all that have none of their own.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] when it was not kept.
+    pub async fn set_level(&self, subject: Option<&str>, level: Level) -> Result<(), RegistryError> {
         let _writing = self.writing.lock().await;
         let entry = Entry::Config { subject: subject.map(str::to_owned), compatibility: level.to_string() };
         self.storage.append(&entry).await?;
         self.refresh().await
     }
 
-    pub(super) async fn text(&self, id: u32) -> Result<Option<Arc<str>>, RegistryError> {
-        self.ask(|catalogue| catalogue.text(id)).await
-    }
-
-    pub(super) async fn guid(&self, id: u32) -> Result<Option<Uuid>, RegistryError> {
-        self.ask(|catalogue| catalogue.guid(id)).await
-    }
-
-    pub(super) async fn text_by_guid(&self, guid: &Uuid) -> Result<Option<(u32, Arc<str>)>, RegistryError> {
-        self.ask(|catalogue| {
-            let id = catalogue.id_of_guid(guid)?;
-            Some((id, catalogue.text(id)?))
-        })
-        .await
+    pub(super) async fn schema(&self, of: SchemaReference) -> Result<Option<(Uuid, Arc<str>)>, RegistryError> {
+        self.ask(|catalogue| catalogue.schema(of)).await
     }
 
     pub(super) async fn uses(&self, id: u32) -> Result<Vec<Version>, RegistryError> {
@@ -246,26 +230,13 @@ impl EmbeddedRegistry {
         .await
     }
 
-    pub(super) async fn objections(&self, version: &Version, text: &str) -> Result<Vec<String>, Refusal> {
-        self.known().catalogue.objections_to(version, text)
+    pub(super) fn objections(&self, version: &Version, text: &str) -> Result<Vec<String>, RegistryError> {
+        self.known().catalogue.objections(&version.subject, text, &[version.id])
     }
 
     pub(super) async fn latest(&self, subject: &str) -> Result<Option<Registered>, RegistryError> {
         let versions = self.versions(subject).await?;
         Ok(versions.and_then(|versions| versions.last().cloned()).map(Registered::from))
-    }
-
-    pub(super) async fn verdict(&self, subject: &str, text: &str) -> Result<Verdict, RegistryError> {
-        self.refresh().await?;
-        match self.known().catalogue.check(subject, text) {
-            Ok(()) => Ok(Verdict { compatible: true, reasons: Vec::new() }),
-            Err(Refusal::Incompatible(reasons)) => Ok(Verdict { compatible: false, reasons }),
-            Err(error) => Err(denied(subject, Denial::Refused(error))),
-        }
-    }
-
-    pub(super) async fn register(&self, subject: &str, text: &str) -> Result<Registered, RegistryError> {
-        self.add(subject, text).await.map(Registered::from).map_err(|denial| denied(subject, denial))
     }
 }
 
@@ -279,20 +250,6 @@ impl From<Version> for Registered {
 /// What a failed reading says of its cause.
 fn cause(error: &RegistryError) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), |source| chain(source).to_string())
-}
-
-fn denied(subject: &str, denial: Denial) -> RegistryError {
-    match denial {
-        Denial::Failed(error) => error,
-        Denial::Refused(Refusal::Invalid(error)) => RegistryError::Schema(error),
-        Denial::Refused(Refusal::Incompatible(reasons)) => {
-            RegistryError::Incompatible { subject: subject.to_owned(), reason: reasons.join("; ") }
-        }
-        Denial::Refused(Refusal::Collision(id)) => RegistryError::WrongSchema { subject: subject.to_owned(), id },
-        Denial::Refused(error @ Refusal::Json(_)) => {
-            RegistryError::Malformed { what: format!("the schema of `{subject}`"), reason: error.to_string() }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -325,12 +282,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_is_told_while_the_topic_is_being_read() {
         let registry = registry(Duration::ZERO).await;
-        let miss = registry.text(7);
+        let miss = registry.schema(SchemaReference::Id(7));
         tokio::pin!(miss);
         assert!(miss.as_mut().now_or_never().is_none(), "the topic is being read");
         assert_eq!(reads(&registry), 1);
-        let known = registry.text(id_of(ONE)).now_or_never();
-        assert_eq!(known.expect("it waits for nobody").unwrap().as_deref(), Some(ONE));
+        let known = registry.schema(SchemaReference::Id(id_of(ONE))).now_or_never();
+        assert_eq!(known.expect("it waits for nobody").unwrap().unwrap().1.as_ref(), ONE);
         registry.storage.gate().open(1);
         assert_eq!(miss.await.unwrap(), None);
     }
@@ -339,10 +296,10 @@ mod tests {
     async fn made_up_numbers_do_not_make_one_reading_after_the_other() {
         let registry = registry(NEVER).await;
         registry.storage.gate().open(100);
-        assert_eq!(registry.text(7).await.unwrap(), None);
+        assert_eq!(registry.schema(SchemaReference::Id(7)).await.unwrap(), None);
         for id in 8..20 {
-            assert!(registry.text(id).now_or_never().is_none(), "{id} waits for its turn");
-            assert!(registry.text_by_guid(&Uuid::from_u128(id.into())).now_or_never().is_none());
+            assert!(registry.schema(SchemaReference::Id(id)).now_or_never().is_none(), "{id} waits for its turn");
+            assert!(registry.schema(SchemaReference::Guid([7; 16])).now_or_never().is_none());
         }
         assert_eq!(reads(&registry), 1);
         assert_eq!(registry.find("s", "\"string\"").await.unwrap(), None, "who registers waits for no turn");
@@ -354,7 +311,7 @@ mod tests {
         let registry = registry(Duration::from_millis(1)).await;
         registry.storage.gate().open(100);
         // The first begins at once; the others asked after that and share the next.
-        let answers = join_all((100..150).map(|id| registry.text(id))).await;
+        let answers = join_all((100..150).map(|id| registry.schema(SchemaReference::Id(id)))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap().is_none()));
         assert_eq!(reads(&registry), 2);
     }
@@ -363,7 +320,7 @@ mod tests {
     async fn a_reading_that_fails_fails_for_all_who_waited_for_it() {
         let registry = registry(Duration::ZERO).await;
         registry.storage.gate().fail.store(true, Ordering::SeqCst);
-        let asking = join_all((100..150).map(|id| registry.text(id)));
+        let asking = join_all((100..150).map(|id| registry.schema(SchemaReference::Id(id))));
         let (answers, ()) = tokio::join!(asking, async { registry.storage.gate().open(100) });
         for answer in answers {
             let error = answer.unwrap_err();

@@ -1,5 +1,6 @@
 //! A registry over HTTP: the requests, their retries, and what the answers mean.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,11 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
 use url::Url;
+use windfall_schemas::wire::SchemaReference;
 
+use super::Registered;
 use super::error::RegistryError;
-use super::level::Level;
 use super::normal::normal_form;
-use super::{Registered, Verdict};
 use crate::diagnose::Diagnose;
 use crate::http::route::Route;
 use crate::kafka::config::SchemaRegistryConfig;
@@ -41,13 +42,6 @@ struct Address {
     url: String,
     route: Route,
     client: Client,
-}
-
-/// What a registry answers, by what it means to us.
-enum Answer {
-    Found(Value),
-    Missing,
-    Conflict(String),
 }
 
 #[derive(Deserialize)]
@@ -86,9 +80,7 @@ impl HttpRegistry {
         let body = json!({ "schema": text });
         let path = format!("/subjects/{}?normalize=false&deleted=false", encoded(subject));
         match self.ask(Method::POST, path, Some(&body), format!("the schema of `{subject}`")).await {
-            Ok(Answer::Found(found)) => Ok(Some(registered(subject, text, &found)?)),
-            Ok(Answer::Missing) => Ok(None),
-            Ok(Answer::Conflict(reason)) => Err(malformed(subject, &reason)),
+            Ok(found) => found.map(|found| registered(subject, text, &found)).transpose(),
             // An account that may only read is often let in by method.
             Err(RegistryError::Unauthorized { status: 403 | 405, .. }) => self.find_by_reading(subject, text).await,
             Err(error) => Err(error),
@@ -98,13 +90,9 @@ impl HttpRegistry {
     /// Looks a text up among the versions of a subject, newest first, without a POST.
     async fn find_by_reading(&self, subject: &str, text: &str) -> Result<Option<Registered>, RegistryError> {
         let path = format!("/subjects/{}/versions", encoded(subject));
-        let versions = match self.ask(Method::GET, path, None, format!("the versions of `{subject}`")).await? {
-            Answer::Found(found) => found.as_array().cloned().unwrap_or_default(),
-            Answer::Missing => return Ok(None),
-            Answer::Conflict(reason) => return Err(malformed(subject, &reason)),
-        };
+        let versions = self.get(path, format!("the versions of `{subject}`")).await?.unwrap_or_default();
         let meaning = |text: &str| serde_json::from_str(text).map(|schema| normal_form(&schema)).ok();
-        for version in versions.iter().rev() {
+        for version in versions.as_array().into_iter().flatten().rev() {
             let found = self.version(subject, &version.to_string()).await?;
             if found.as_ref().is_some_and(|found| *found.text == *text || meaning(&found.text) == meaning(text)) {
                 return Ok(found);
@@ -117,30 +105,25 @@ impl HttpRegistry {
         let body = json!({ "schema": text });
         let path = format!("/subjects/{}/versions?normalize=false", encoded(subject));
         let what = format!("registering `{subject}`");
-        match self.ask(Method::POST, path, Some(&body), what.clone()).await? {
-            Answer::Found(found) => registered(subject, text, &found),
-            Answer::Missing => Err(RegistryError::NotFound { what }),
-            Answer::Conflict(reason) => Err(RegistryError::Incompatible { subject: subject.to_owned(), reason }),
+        match self.ask(Method::POST, path, Some(&body), what.clone()).await {
+            Ok(Some(found)) => registered(subject, text, &found),
+            Ok(None) => Err(RegistryError::NotFound { what }),
+            Err(RegistryError::Refused { status: 409, reason, .. }) => {
+                Err(RegistryError::Incompatible { subject: subject.to_owned(), reason })
+            }
+            Err(error) => Err(error),
         }
     }
 
-    pub(super) async fn text(&self, id: u32) -> Result<Option<String>, RegistryError> {
-        self.schema(format!("/schemas/ids/{id}"), format!("the schema of id {id}")).await
-    }
-
-    pub(super) async fn text_by_guid(&self, guid: &str) -> Result<Option<String>, RegistryError> {
-        self.schema(format!("/schemas/guids/{guid}"), format!("the schema of GUID {guid}")).await
-    }
-
-    async fn schema(&self, path: String, what: String) -> Result<Option<String>, RegistryError> {
-        match self.ask(Method::GET, path, None, what.clone()).await? {
-            Answer::Found(found) => match found.get("schema").and_then(Value::as_str) {
-                Some(text) => Ok(Some(text.to_owned())),
-                None => Err(RegistryError::Malformed { what, reason: "no `schema`".to_owned() }),
-            },
-            Answer::Missing => Ok(None),
-            Answer::Conflict(reason) => Err(malformed(&what, &reason)),
-        }
+    /// Returns the text of a schema, which `what` describes in messages.
+    pub(super) async fn text(&self, of: SchemaReference, what: &str) -> Result<Option<Arc<str>>, RegistryError> {
+        let path = match of {
+            SchemaReference::Id(id) => format!("/schemas/ids/{id}"),
+            SchemaReference::Guid(_) => format!("/schemas/guids/{of}"),
+        };
+        let Some(found) = self.get(path, what.to_owned()).await? else { return Ok(None) };
+        let text = found.get("schema").and_then(Value::as_str);
+        text.map(|text| Some(text.into())).ok_or_else(|| malformed(what, "no `schema`"))
     }
 
     pub(super) async fn latest(&self, subject: &str) -> Result<Option<Registered>, RegistryError> {
@@ -149,45 +132,23 @@ impl HttpRegistry {
 
     async fn version(&self, subject: &str, version: &str) -> Result<Option<Registered>, RegistryError> {
         let path = format!("/subjects/{}/versions/{version}", encoded(subject));
-        match self.ask(Method::GET, path, None, format!("version {version} of `{subject}`")).await? {
-            Answer::Found(found) => {
-                let text = found.get("schema").and_then(Value::as_str).unwrap_or_default();
-                Ok(Some(registered(subject, text, &found)?))
-            }
-            Answer::Missing => Ok(None),
-            Answer::Conflict(reason) => Err(malformed(subject, &reason)),
-        }
+        let Some(found) = self.get(path, format!("version {version} of `{subject}`")).await? else { return Ok(None) };
+        let text = found.get("schema").and_then(Value::as_str).unwrap_or_default();
+        registered(subject, text, &found).map(Some)
     }
 
-    pub(super) async fn verdict(&self, subject: &str, text: &str) -> Result<Verdict, RegistryError> {
-        let body = json!({ "schema": text });
-        let path = format!("/compatibility/subjects/{}/versions/latest?normalize=false&verbose=true", encoded(subject));
-        match self.ask(Method::POST, path, Some(&body), format!("the compatibility with `{subject}`")).await? {
-            Answer::Found(found) => {
-                let compatible = found.get("is_compatible").and_then(Value::as_bool).unwrap_or(false);
-                let messages = found.get("messages").and_then(Value::as_array).cloned().unwrap_or_default();
-                let reasons = messages.iter().filter_map(Value::as_str).map(cut).collect();
-                Ok(Verdict { compatible, reasons })
-            }
-            // Nothing to be incompatible with.
-            Answer::Missing => Ok(Verdict { compatible: true, reasons: Vec::new() }),
-            Answer::Conflict(reason) => Ok(Verdict { compatible: false, reasons: vec![reason] }),
-        }
+    async fn get(&self, path: String, what: String) -> Result<Option<Value>, RegistryError> {
+        self.ask(Method::GET, path, None, what).await
     }
 
-    pub(super) async fn set_level(&self, subject: &str, level: Level) -> Result<(), RegistryError> {
-        let body = json!({ "compatibility": level.to_string() });
-        let path = format!("/config/{}", encoded(subject));
-        self.ask(Method::PUT, path, Some(&body), format!("the level of `{subject}`")).await.map(|_| ())
-    }
-
+    /// Returns the answer, or `None` where the registry says that there is no such thing.
     async fn ask(
         &self,
         method: Method,
         path: String,
         body: Option<&Value>,
         what: String,
-    ) -> Result<Answer, RegistryError> {
+    ) -> Result<Option<Value>, RegistryError> {
         let request = Request { method, path, body, what };
         let mut waits = WAITS.iter();
         loop {
@@ -202,7 +163,7 @@ impl HttpRegistry {
     }
 
     /// Asks one address after the other until one answers.
-    async fn round(&self, request: &Request<'_>) -> Result<Answer, RegistryError> {
+    async fn round(&self, request: &Request<'_>) -> Result<Option<Value>, RegistryError> {
         let mut last = RegistryError::Settings { reason: "no address".to_owned() };
         for address in &self.addresses {
             match self.once(address, request).await {
@@ -213,7 +174,7 @@ impl HttpRegistry {
         Err(last)
     }
 
-    async fn once(&self, address: &Address, request: &Request<'_>) -> Result<Answer, RegistryError> {
+    async fn once(&self, address: &Address, request: &Request<'_>) -> Result<Option<Value>, RegistryError> {
         let Address { url, route, client } = address;
         let unreachable =
             |source: reqwest::Error| RegistryError::Unreachable { url: url.clone(), source: route.failed(source) };
@@ -258,9 +219,8 @@ async fn bounded(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Err
     Ok(Some(body))
 }
 
-/// Says what an answer means.
-fn judge(url: &str, what: &str, status: StatusCode, body: Option<&[u8]>) -> Result<Answer, RegistryError> {
-    let senseless = |reason: &str| RegistryError::Malformed { what: what.to_owned(), reason: reason.to_owned() };
+/// Says what an answer means; `None` where there is no such thing.
+fn judge(url: &str, what: &str, status: StatusCode, body: Option<&[u8]>) -> Result<Option<Value>, RegistryError> {
     let code = status.as_u16();
     if status.is_server_error() || code == 429 || code == 408 {
         return Err(RegistryError::Unavailable { url: url.to_owned(), status: code, what: what.to_owned() });
@@ -268,53 +228,46 @@ fn judge(url: &str, what: &str, status: StatusCode, body: Option<&[u8]>) -> Resu
     if matches!(code, 401 | 403 | 405) {
         return Err(RegistryError::Unauthorized { url: url.to_owned(), status: code, what: what.to_owned() });
     }
-    let body = body.ok_or_else(|| senseless("it is too long"))?;
+    let body = body.ok_or_else(|| malformed(what, "it is too long"))?;
     if status.is_success() {
-        return serde_json::from_slice(body).map(Answer::Found).map_err(|_| senseless("it is no JSON"));
+        return serde_json::from_slice(body).map(Some).map_err(|_| malformed(what, "it is no JSON"));
     }
     if status.is_redirection() {
-        return Err(senseless(&format!("it is a redirection ({code}), which is not followed")));
+        return Err(malformed(what, &format!("it is a redirection ({code}), which is not followed")));
     }
-    let problem = serde_json::from_slice::<Problem>(body);
-    match (code, problem) {
+    let refused = |code: i64, reason: &str| {
+        let reason = reason.chars().take(MAX_REASON_CHARS).collect();
+        RegistryError::Refused { what: what.to_owned(), status: status.as_u16(), code, reason }
+    };
+    match (code, serde_json::from_slice::<Problem>(body)) {
         // Only a registry's own "not found": the page of some other server must not be taken for one.
-        (404, Ok(problem)) if problem.error_code != 0 => Ok(Answer::Missing),
-        (404, _) => Err(senseless("404 without a registry's error code")),
-        (409, Ok(problem)) => Ok(Answer::Conflict(cut(&problem.message))),
-        (409, Err(_)) => Ok(Answer::Conflict("no reason given".to_owned())),
-        (_, Ok(problem)) => Err(RegistryError::Refused {
-            what: what.to_owned(),
-            status: code,
-            code: problem.error_code,
-            reason: cut(&problem.message),
-        }),
-        (_, Err(_)) => Err(senseless(&format!("status {code}"))),
+        (404, Ok(problem)) if problem.error_code != 0 => Ok(None),
+        (404, _) => Err(malformed(what, "404 without a registry's error code")),
+        (_, Ok(problem)) => Err(refused(problem.error_code, &problem.message)),
+        (409, Err(_)) => Err(refused(0, "no reason given")),
+        (_, Err(_)) => Err(malformed(what, &format!("status {code}"))),
     }
 }
 
 fn registered(subject: &str, text: &str, found: &Value) -> Result<Registered, RegistryError> {
     let number = |name: &str| found.get(name).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
-    let id = number("id").ok_or_else(|| malformed(subject, "no `id`"))?;
+    let id = number("id").ok_or_else(|| malformed(&format!("`{subject}`"), "no `id`"))?;
     Ok(Registered { subject: subject.to_owned(), version: number("version"), id, text: text.into() })
 }
 
 fn malformed(what: &str, reason: &str) -> RegistryError {
-    RegistryError::Malformed { what: format!("`{what}`"), reason: reason.to_owned() }
+    RegistryError::Malformed { what: what.to_owned(), reason: reason.to_owned() }
 }
 
 fn encoded(subject: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(subject, NON_ALPHANUMERIC)
 }
 
-fn cut(message: &str) -> String {
-    message.chars().take(MAX_REASON_CHARS).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judged(status: u16, body: &str) -> Result<Answer, RegistryError> {
+    fn judged(status: u16, body: &str) -> Result<Option<Value>, RegistryError> {
         judge("http://r", "x", StatusCode::from_u16(status).unwrap(), Some(body.as_bytes()))
     }
 
@@ -333,7 +286,7 @@ mod tests {
 
     #[test]
     fn only_a_registrys_own_not_found_means_missing() {
-        assert!(matches!(judged(404, r#"{"error_code":40401,"message":"no"}"#), Ok(Answer::Missing)));
+        assert!(matches!(judged(404, r#"{"error_code":40401,"message":"no"}"#), Ok(None)));
         assert!(matches!(judged(404, "<html>not here</html>"), Err(RegistryError::Malformed { .. })));
         assert!(matches!(judged(404, "{}"), Err(RegistryError::Malformed { .. })));
     }
@@ -352,7 +305,7 @@ mod tests {
     fn a_conflict_is_known_by_its_status_whatever_its_code() {
         for code in [409, 40901] {
             let body = format!(r#"{{"error_code":{code},"message":"incompatible"}}"#);
-            assert!(matches!(judged(409, &body), Ok(Answer::Conflict(_))));
+            assert!(matches!(judged(409, &body), Err(RegistryError::Refused { status: 409, .. })));
         }
     }
 }

@@ -31,12 +31,3 @@ pub struct Registered {
     /// The schema's text.
     pub text: Arc<str>,
 }
-
-/// Whether a schema may become the next version of a subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether it may.
-    pub compatible: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-}

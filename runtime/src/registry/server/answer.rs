@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::SIGN;
-use crate::registry::catalogue::Refusal;
-use crate::registry::embedded::Denial;
 use crate::registry::error::RegistryError;
 use crate::telemetry::chain;
 
@@ -77,28 +75,20 @@ impl Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        match &refusal {
-            Refusal::Invalid(_) | Refusal::Json(_) => Self::bad_body(format!("Invalid schema: {}", chain(&refusal))),
-            Refusal::Incompatible(_) => Self::new(StatusCode::CONFLICT, 409, refusal.to_string()),
-            Refusal::Collision(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, 50001, refusal.to_string()),
-        }
-    }
-}
-
 impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
-        warn!(error = %chain(&error), "request to the schema registry failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 50001, format!("Error in the backend data store: {error}"))
-    }
-}
-
-impl From<Denial> for Problem {
-    fn from(denial: Denial) -> Self {
-        match denial {
-            Denial::Refused(refusal) => refusal.into(),
-            Denial::Failed(error) => error.into(),
+        let broken = |message| Self::new(StatusCode::INTERNAL_SERVER_ERROR, 50001, message);
+        match &error {
+            RegistryError::Schema(_) => Self::bad_body(format!("Invalid schema: {}", chain(&error))),
+            RegistryError::Incompatible { subject: _, reason } => {
+                let message = format!("schema being registered is incompatible with an earlier schema: {reason}");
+                Self::new(StatusCode::CONFLICT, 409, message)
+            }
+            RegistryError::WrongSchema { .. } => broken(error.to_string()),
+            _ => {
+                warn!(error = %chain(&error), "request to the schema registry failed");
+                broken(format!("Error in the backend data store: {error}"))
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use windfall_schemas::wire::SchemaReference;
 
 use super::answer::{Problem, ok};
 use crate::registry::catalogue::Version;
@@ -41,7 +42,7 @@ pub fn router(registry: Arc<EmbeddedRegistry>) -> Router {
         .route("/subjects/{subject}/versions/{version}/schema", get(version_text))
         .route("/compatibility/subjects/{subject}/versions/{version}", post(compatibility))
         .route("/config", get(level).put(set_level))
-        .route("/config/{subject}", get(subject_level).put(set_subject_level))
+        .route("/config/{subject}", get(level).put(set_level))
         .fallback(async || Problem::no_route())
         .method_not_allowed_fallback(async || Problem::no_route())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -87,17 +88,17 @@ fn number(text: &str) -> Result<u32, Problem> {
     text.parse().map_err(|_| Problem::no_schema(text))
 }
 
+async fn held(registry: &EmbeddedRegistry, of: SchemaReference) -> Result<(Uuid, Arc<str>), Problem> {
+    registry.schema(of).await?.ok_or_else(|| Problem::no_schema(of))
+}
+
 async fn schema(State(registry): Registry, Path(id): Path<String>) -> Answer {
-    let id = number(&id)?;
-    let text = registry.text(id).await?.ok_or_else(|| Problem::no_schema(id))?;
-    let guid = registry.guid(id).await?;
+    let (guid, text) = held(&registry, SchemaReference::Id(number(&id)?)).await?;
     Ok(ok(&json!({ "schema": &*text, "guid": guid })))
 }
 
 async fn schema_text(State(registry): Registry, Path(id): Path<String>) -> Answer {
-    let id = number(&id)?;
-    let text = registry.text(id).await?.ok_or_else(|| Problem::no_schema(id))?;
-    Ok(plain(&text))
+    Ok(plain(&held(&registry, SchemaReference::Id(number(&id)?)).await?.1))
 }
 
 async fn schema_versions(State(registry): Registry, Path(id): Path<String>) -> Answer {
@@ -121,8 +122,8 @@ async fn uses(registry: &EmbeddedRegistry, id: &str) -> Result<Vec<Version>, Pro
 
 async fn schema_by_guid(State(registry): Registry, Path(guid): Path<String>) -> Answer {
     let named = guid.parse::<Uuid>().map_err(|_| Problem::no_schema(&guid))?;
-    let (_, text) = registry.text_by_guid(&named).await?.ok_or_else(|| Problem::no_schema(&guid))?;
-    Ok(ok(&json!({ "schema": &*text, "guid": named })))
+    let (guid, text) = held(&registry, SchemaReference::Guid(named.into_bytes())).await?;
+    Ok(ok(&json!({ "schema": &*text, "guid": guid })))
 }
 
 async fn subjects(State(registry): Registry, RawQuery(query): RawQuery) -> Answer {
@@ -183,7 +184,7 @@ async fn compatibility(
 ) -> Answer {
     let text = offered(&body)?;
     let version = chosen(&registry, &subject, &version).await?;
-    let objections = registry.objections(&version, &text).await?;
+    let objections = registry.objections(&version, &text)?;
     let mut answer = json!({ "is_compatible": objections.is_empty() });
     if parameter(query.as_deref(), "verbose").is_some_and(|verbose| verbose.eq_ignore_ascii_case("true")) {
         answer["messages"] = json!(objections);
@@ -191,35 +192,22 @@ async fn compatibility(
     Ok(ok(&answer))
 }
 
-async fn level(State(registry): Registry) -> Answer {
-    let level = registry.level(None).await?.unwrap_or_default();
-    Ok(ok(&json!({ "compatibilityLevel": level.to_string() })))
-}
-
-async fn subject_level(State(registry): Registry, Path(subject): Path<String>, RawQuery(query): RawQuery) -> Answer {
+async fn level(State(registry): Registry, subject: Option<Path<String>>, RawQuery(query): RawQuery) -> Answer {
+    let subject = subject.as_ref().map(|Path(subject)| subject.as_str());
     let global = parameter(query.as_deref(), "defaultToGlobal").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let own = registry.level(Some(&subject)).await?;
-    let level = match own {
+    let level = match registry.level(subject).await? {
         None if global => registry.level(None).await?,
         own => own,
     };
-    let level = level.ok_or_else(|| Problem::no_level(&subject))?;
+    let level = level.ok_or_else(|| Problem::no_level(subject.unwrap_or_default()))?;
     Ok(ok(&json!({ "compatibilityLevel": level.to_string() })))
 }
 
-async fn set_level(State(registry): Registry, body: Bytes) -> Answer {
-    put_level(&registry, None, &body).await
-}
-
-async fn set_subject_level(State(registry): Registry, Path(subject): Path<String>, body: Bytes) -> Answer {
-    put_level(&registry, Some(&subject), &body).await
-}
-
-async fn put_level(registry: &EmbeddedRegistry, subject: Option<&str>, body: &Bytes) -> Answer {
-    let body: Value = serde_json::from_slice(body).map_err(|_| Problem::bad_level())?;
+async fn set_level(State(registry): Registry, subject: Option<Path<String>>, body: Bytes) -> Answer {
+    let body: Value = serde_json::from_slice(&body).map_err(|_| Problem::bad_level())?;
     let name = body.get("compatibility").and_then(Value::as_str).ok_or_else(Problem::bad_level)?;
     let level = name.parse().map_err(|_| Problem::bad_level())?;
-    registry.set_level(subject, level).await?;
+    registry.set_level(subject.as_ref().map(|Path(subject)| subject.as_str()), level).await?;
     Ok(ok(&json!({ "compatibility": level.to_string() })))
 }
 
