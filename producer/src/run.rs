@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
-use windfall_runtime::health::{Part, Status};
+use windfall_runtime::health::{StatusPart, StatusRegistry};
 use windfall_runtime::kafka::config::ManageTopics;
 use windfall_runtime::kafka::table::Own;
 use windfall_runtime::kafka::topics;
@@ -42,8 +42,8 @@ pub struct Setup {
     pub registry: RegistryClient,
     /// The clock of scheduler, limiter and token cache.
     pub clock: SharedClock,
-    /// The board on which each source shows how it is.
-    pub status: Status,
+    /// The status registry, where each source reports its state.
+    pub status: StatusRegistry,
     /// Whether this process is the only producer by construction, as the demo's is: it joins no group.
     pub alone: bool,
 }
@@ -158,7 +158,7 @@ where
     worst.map_or(Ok(done), Err)
 }
 
-fn part(setup: &Setup, name: &str) -> Part {
+fn part(setup: &Setup, name: &str) -> StatusPart {
     setup.status.part(format!("producer {name}"), SILENCE)
 }
 

@@ -17,7 +17,7 @@ use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::clock::{Clock, ScaledClock, SharedClock, SystemClock};
 use windfall_runtime::config::Period;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::StatusRegistry;
 use windfall_runtime::kafka::config::{KafkaConfig, SchemaRegistryConfig};
 use windfall_runtime::kafka::table::{self, FoldRequest};
 use windfall_runtime::kafka::{Connection, Headers, groups};
@@ -137,7 +137,7 @@ impl Rig {
             instance: "a".to_owned(),
             connection: Connection::new(&kafka, "producer", "a"),
             registry: RegistryClient::embedded(EmbeddedRegistry::in_memory(), true),
-            status: Status::new("a", Arc::clone(&clock)),
+            status: StatusRegistry::new("a", Arc::clone(&clock)),
             alone: false,
             clock,
         };
@@ -201,7 +201,7 @@ impl Rig {
         Setup {
             instance: instance.to_owned(),
             connection: Connection::new(&kafka, "producer", instance),
-            status: Status::new(instance, Arc::clone(&self.setup.clock)),
+            status: StatusRegistry::new(instance, Arc::clone(&self.setup.clock)),
             ..self.setup.clone()
         }
     }

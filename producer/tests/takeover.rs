@@ -11,7 +11,7 @@ use windfall_producer::run::{self, Setup};
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::config::Period;
 use windfall_runtime::diagnose::{Diagnose as _, Kind};
-use windfall_runtime::health::State;
+use windfall_runtime::health::PartState;
 use windfall_runtime::kafka::consumer::ConsumerError;
 use windfall_schemas::topic::source_member;
 use windfall_services::{Direction, Kafka, KafkaOptions, Proxy};
@@ -57,7 +57,7 @@ fn reason(setup: &Setup) -> Option<String> {
     setup.status.snapshot().parts.get("producer acme")?.details.get("reason").map(ToString::to_string)
 }
 
-fn state(setup: &Setup, org: &str) -> Option<State> {
+fn state(setup: &Setup, org: &str) -> Option<PartState> {
     Some(setup.status.snapshot().parts.get(&format!("producer {org}"))?.state)
 }
 
@@ -97,14 +97,14 @@ async fn a_process_that_was_cut_off_gives_the_source_up_and_stands_by_when_it_is
     until("it scans", async || rig.requests().len() > 10).await;
     let other = rig.peer(cut.kafka.bootstrap(), &heir);
     let second = rig.serve_as(other.clone(), &stop);
-    until("the other one stands by", async || state(&other, "acme") == Some(State::Standby)).await;
+    until("the other one stands by", async || state(&other, "acme") == Some(PartState::Standby)).await;
     assert!(other.status.snapshot().ready, "whoever stands by is ready");
 
     cut.off(&ours).await;
     scans_on(&mut rig, &other).await;
     rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
     cut.mend();
-    let back = async || matches!(state(&ours, "acme"), Some(State::Running | State::Standby));
+    let back = async || matches!(state(&ours, "acme"), Some(PartState::Running | PartState::Standby));
     until("the first one is back in the group", back).await;
     scans_on(&mut rig, &other).await;
     assert!(!first.is_finished() && !second.is_finished(), "neither ends");
@@ -192,7 +192,7 @@ async fn a_process_whose_clock_is_wrong_stands_by_and_goes_on_when_the_other_is_
         until("it scans", async || rig.requests().len() > 10).await;
         let other = Setup { clock: Wrong::by(by), ..rig.peer(windfall_services::kafka(), &heir) };
         let second = rig.serve_as(other.clone(), &stop);
-        until("the other one stands by", async || state(&other, "acme") == Some(State::Standby)).await;
+        until("the other one stands by", async || state(&other, "acme") == Some(PartState::Standby)).await;
         rig.command(Command::Add { device: Some("NEWDEVICE001".into()), server: None });
 
         first.abort();
@@ -254,7 +254,8 @@ async fn three_sources_spread_over_two_processes() {
     let spread = async || {
         ORGS.iter().all(|org| {
             let [ours, theirs] = if first(org, &peer) { [0, 1] } else { [1, 0] };
-            state(&setups[ours], org) == Some(State::Running) && state(&setups[theirs], org) == Some(State::Standby)
+            state(&setups[ours], org) == Some(PartState::Running)
+                && state(&setups[theirs], org) == Some(PartState::Standby)
         })
     };
     until("each source is held by the first in its order", spread).await;
@@ -319,7 +320,7 @@ async fn a_wait_that_another_process_was_told_is_kept_by_the_one_that_takes_over
     until("it scans", async || rig.requests().len() > 10).await;
     let other = rig.peer(cut.kafka.bootstrap(), &heir);
     let second = rig.serve_as(other.clone(), &stop);
-    until("the other one stands by", async || state(&other, "acme") == Some(State::Standby)).await;
+    until("the other one stands by", async || state(&other, "acme") == Some(PartState::Standby)).await;
     cut.off(&ours).await;
     scans_on(&mut rig, &other).await;
     rig.setup = other;

@@ -1,4 +1,4 @@
-//! Trouble that lasts: what the board shows of it, how a single run ends, and what a wrong clock leaves behind.
+//! Trouble that lasts: what `status` shows of it, how a single run ends, and what a wrong clock leaves behind.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use windfall_producer::source::OnceOutcome;
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::config::Period;
 use windfall_runtime::diagnose::Diagnose as _;
-use windfall_runtime::health::{PartStatus, State};
+use windfall_runtime::health::{PartState, PartStatus};
 use windfall_simulator::journal::Record;
 use windfall_simulator::{Command, ReleaseAnswer};
 
@@ -69,7 +69,7 @@ async fn what_ends_one_source_ends_neither_the_others_nor_the_process() {
         async move { run::run(&setup, &sources, stop).await }
     });
     let part = |name: &str| rig.setup.status.snapshot().parts.remove(name);
-    let failed = async || part("producer globex").is_some_and(|part| part.state == State::Failed);
+    let failed = async || part("producer globex").is_some_and(|part| part.state == PartState::Failed);
     until("the broken one has ended", failed).await;
     let scanned = async || rig.parts().await.get("").is_some_and(|it| it.state.as_deref() == Some("complete"));
     until("the other one is scanned", scanned).await;

@@ -1,7 +1,7 @@
-//! The board on which every part of the process writes how it is, and what readiness makes of it.
+//! The status registry: each part of the process reports its state here, and readiness is derived from it.
 //!
-//! A part is ready when it made progress lately, not when its task exists: a poll that answered, a batch that
-//! committed, an idle partition that was found idle. Each part brings the limit after which silence means trouble.
+//! A part is ready when it made progress lately, not when its task exists: a poll was answered, a batch was committed, an idle
+//! partition was read to its end again. Each part has its own limit, after which silence counts as a fault.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,25 +19,25 @@ use crate::metrics::{PART_STATE, label};
 /// What a part is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It reads what it must know before it may begin.
+pub enum PartState {
+    /// It reads what it needs before it can work.
     Starting,
     /// It works, or waits for work.
     Running,
-    /// Another process does this work; this one takes over when that one is gone.
+    /// Another process does this work; this one takes over when the other one stops.
     Standby,
-    /// It waits for something to heal; the detail `reason` says for what.
+    /// It waits for an outage to end; the detail `reason` names it.
     Paused,
-    /// It holds back until somebody has looked; the detail `reason` says why.
+    /// It waits for an operator's decision; the detail `reason` says why.
     Held,
-    /// It did what it was asked to do once.
+    /// It has done the single run that it was started for.
     Finished,
-    /// It gave up; the detail `error` says why.
+    /// It has ended with an error; the detail `error` shows it.
     Failed,
 }
 
-impl State {
-    /// Its name in `status` and in metrics.
+impl PartState {
+    /// Returns its name in `status` and in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -52,12 +52,12 @@ impl State {
     }
 }
 
-/// Long work with a known end.
+/// Progress of a long job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is done: `scan`, `fold`.
+    /// The job: `scan`, `fold`.
     pub job: String,
-    /// How much of it.
+    /// How much of it is done.
     pub done: u64,
     /// How much there is; none while unknown.
     pub total: Option<u64>,
@@ -66,7 +66,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Reckons the seconds that are left from the speed so far; none while nothing is known.
+    /// Estimates the seconds that are left from the speed so far; none while nothing is known.
     #[must_use]
     pub fn eta_s(&self) -> Option<u64> {
         let left = self.total?.saturating_sub(self.done);
@@ -77,15 +77,14 @@ impl Progress {
     }
 }
 
-/// A single run that has not moved for so long waits for somebody to look after it; a restart of brokers or of a store ends
-/// sooner.
+/// A single run that has not come nearer to its end for this long ends with an error; brokers and stores restart within less.
 pub const STALLED_AFTER: Duration = Duration::from_secs(300);
 
 /// One part, as `/status` shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PartStatus {
     /// What it is doing.
-    pub state: State,
+    pub state: PartState,
     /// Whether it made progress within its limit.
     pub ready: bool,
     /// When it last made progress.
@@ -94,13 +93,13 @@ pub struct PartStatus {
     pub silent_s: u64,
     /// Seconds of silence after which it is not ready.
     pub limit_s: u64,
-    /// Long work at hand.
+    /// Its long job, while it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub progress: Option<Progress>,
-    /// Seconds that work still takes, as far as can be told.
+    /// Estimated seconds until that job ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub eta_s: Option<u64>,
-    /// What else it says: lag, held plans, the partition and offset behind which a transaction hides records.
+    /// What else it reports: lag, held plans, the partition and offset behind which an open transaction hides records.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub details: BTreeMap<String, Value>,
 }
@@ -114,7 +113,7 @@ pub struct Snapshot {
     pub version: String,
     /// When it started.
     pub started_at: DateTime<Utc>,
-    /// Whether all parts are ready and it is not draining.
+    /// Whether all parts are ready and it is not stopping.
     pub ready: bool,
     /// Whether it is stopping.
     pub draining: bool,
@@ -123,10 +122,11 @@ pub struct Snapshot {
 }
 
 struct PartEntry {
-    state: State,
+    state: PartState,
     limit: Duration,
+    /// When it last made progress, by the clock's `elapsed`.
     since: Duration,
-    /// When the part last moved; see [`Part::stalled`].
+    /// When it last came nearer to its end; see [`StatusPart::stalled`].
     moved: Duration,
     waits_for: Option<String>,
     quiet_until: Duration,
@@ -135,7 +135,28 @@ struct PartEntry {
     details: BTreeMap<String, Value>,
 }
 
-struct Board {
+impl PartEntry {
+    fn show(&self, now: Duration) -> PartStatus {
+        let silent = now.saturating_sub(self.since.max(self.quiet_until));
+        let ready = match self.state {
+            PartState::Running => silent <= self.limit,
+            PartState::Standby | PartState::Finished => true,
+            PartState::Starting | PartState::Paused | PartState::Held | PartState::Failed => false,
+        };
+        PartStatus {
+            state: self.state,
+            ready,
+            progress_at: self.progress_at,
+            silent_s: silent.as_secs(),
+            limit_s: self.limit.as_secs(),
+            eta_s: self.progress.as_ref().and_then(Progress::eta_s),
+            progress: self.progress.clone(),
+            details: self.details.clone(),
+        }
+    }
+}
+
+struct Shared {
     clock: SharedClock,
     instance: String,
     started_at: DateTime<Utc>,
@@ -143,33 +164,28 @@ struct Board {
     parts: Mutex<BTreeMap<String, PartEntry>>,
 }
 
-/// The board; copies share it.
+/// The states of all parts of this process; copies share them.
 #[derive(Clone)]
-pub struct Status(Arc<Board>);
+pub struct StatusRegistry(Arc<Shared>);
 
-impl Status {
-    /// Makes an empty board, which is not ready until a part is.
+impl StatusRegistry {
+    /// Makes an empty registry, which is not ready until a part is.
     #[must_use]
     pub fn new(instance: impl Into<String>, clock: SharedClock) -> Self {
-        let started_at = clock.now();
-        Self(Arc::new(Board {
-            clock,
-            instance: instance.into(),
-            started_at,
-            draining: AtomicBool::new(false),
-            parts: Mutex::new(BTreeMap::new()),
-        }))
+        let (instance, started_at) = (instance.into(), clock.now());
+        let (draining, parts) = (AtomicBool::new(false), Mutex::default());
+        Self(Arc::new(Shared { clock, instance, started_at, draining, parts }))
     }
 
-    /// Adds a part that begins as [`State::Starting`] and may be silent for `limit`; one of that name begins anew.
+    /// Adds a part, which is [`PartState::Starting`] and may be silent for `limit`; it replaces a part of the same name.
     #[must_use]
-    pub fn part(&self, name: impl Into<String>, limit: Duration) -> Part {
-        let name = name.into();
+    pub fn part(&self, name: impl Into<String>, limit: Duration) -> StatusPart {
+        let (name, now) = (name.into(), self.0.clock.elapsed());
         let entry = PartEntry {
-            state: State::Starting,
+            state: PartState::Starting,
             limit,
-            since: self.0.clock.elapsed(),
-            moved: self.0.clock.elapsed(),
+            since: now,
+            moved: now,
             waits_for: None,
             quiet_until: Duration::ZERO,
             progress_at: None,
@@ -177,40 +193,40 @@ impl Status {
             details: BTreeMap::new(),
         };
         self.parts().insert(name.clone(), entry);
-        let part = Part { board: self.clone(), name };
-        part.measure(State::Starting, 1.0);
+        let part = StatusPart { registry: self.clone(), name };
+        part.measure(PartState::Starting, 1.0);
         part
     }
 
-    /// Says that a stage gave up: its part, or every part whose name begins with the stage's word, but for those that have ended
-    /// by themselves.
+    /// Marks the parts of a stage as failed: the one named `stage`, and all whose names begin with that word. Parts that have
+    /// finished or failed keep their state.
     pub fn gave_up(&self, stage: &str, error: &str) {
         let named =
             |name: &&String| name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         let names: Vec<String> = self.parts().keys().filter(named).cloned().collect();
-        for part in names.into_iter().map(|name| Part { board: self.clone(), name }) {
-            if !matches!(part.current(), Some(State::Failed | State::Finished)) {
+        for part in names.into_iter().map(|name| StatusPart { registry: self.clone(), name }) {
+            if !matches!(part.current(), Some(PartState::Failed | PartState::Finished)) {
                 part.failed(error);
             }
         }
     }
 
-    /// Says that the process is stopping: from now on it is not ready.
+    /// Reports that the process is stopping: from now on it is not ready.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Release);
     }
 
-    /// Whether the process is stopping.
+    /// Returns whether the process is stopping.
     #[must_use]
     pub fn draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Returns what the board shows now.
+    /// Returns the present state of the process and its parts.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let now = self.0.clock.elapsed();
-        let parts: BTreeMap<_, _> = self.parts().iter().map(|(name, entry)| (name.clone(), show(entry, now))).collect();
+        let parts: BTreeMap<_, _> = self.parts().iter().map(|(name, entry)| (name.clone(), entry.show(now))).collect();
         let draining = self.draining();
         Snapshot {
             instance: self.0.instance.clone(),
@@ -228,67 +244,47 @@ impl Status {
     }
 }
 
-fn show(entry: &PartEntry, now: Duration) -> PartStatus {
-    let silent = now.saturating_sub(entry.since.max(entry.quiet_until));
-    let ready = match entry.state {
-        State::Running => silent <= entry.limit,
-        State::Standby | State::Finished => true,
-        State::Starting | State::Paused | State::Held | State::Failed => false,
-    };
-    PartStatus {
-        state: entry.state,
-        ready,
-        progress_at: entry.progress_at,
-        silent_s: silent.as_secs(),
-        limit_s: entry.limit.as_secs(),
-        eta_s: entry.progress.as_ref().and_then(Progress::eta_s),
-        progress: entry.progress.clone(),
-        details: entry.details.clone(),
-    }
-}
-
-/// The line of one part on the board.
+/// A handle by which one part reports its state.
 #[derive(Clone)]
-pub struct Part {
-    board: Status,
+pub struct StatusPart {
+    registry: StatusRegistry,
     name: String,
 }
 
-impl Part {
-    /// Says that the part works and did something just now.
+impl StatusPart {
+    /// Reports that the part works and has just done something.
     pub fn progress(&self) {
-        let (elapsed, now) = (self.board.0.clock.elapsed(), self.board.0.clock.now());
+        let (elapsed, now) = (self.registry.0.clock.elapsed(), self.registry.0.clock.now());
         self.change(|entry| {
-            entry.state = State::Running;
+            entry.state = PartState::Running;
             (entry.since, entry.moved) = (elapsed, elapsed);
             entry.progress_at = Some(now);
             entry.details.remove("reason");
         });
     }
 
-    /// Says that the part came nearer to its end, which is not yet progress: it keeps a single run from ending as stalled.
+    /// Reports that the part came nearer to its end without having done anything yet: a single run does not end as stalled.
     ///
-    /// `pause` is added to the limit of [`Part::stalled`]: how long nothing is to be expected.
+    /// `pause` is how long nothing is to be expected; it is added to the limit of [`StatusPart::stalled`].
     pub fn moved(&self, pause: Duration) {
-        let moved = self.board.0.clock.elapsed().saturating_add(pause);
+        let moved = self.registry.0.clock.elapsed().saturating_add(pause);
         self.change(|entry| entry.moved = moved);
     }
 
-    /// Says what the part waits for, if for anything; `/status` does not show it, [`Part::stalled`] returns it.
+    /// Notes what the part waits for, if for anything; `/status` does not show it, [`StatusPart::stalled`] returns it.
     pub fn waits_for(&self, what: Option<String>) {
         self.change(|entry| entry.waits_for = what);
     }
 
-    /// Ends when the part has not moved for `limit`, and says what it waited for: why it is paused, or what it said itself.
-    ///
-    /// A run that is to end by itself must not wait for ever.
+    /// Ends when the part has not moved for `limit`. Returns what it waited for: why it is paused, or what
+    /// [`StatusPart::waits_for`] noted.
     pub async fn stalled(&self, limit: Duration) -> String {
-        let clock = &self.board.0.clock;
+        let clock = &self.registry.0.clock;
         loop {
-            let moved = self.board.parts().get(&self.name).map_or(Duration::ZERO, |entry| entry.moved);
+            let moved = self.registry.parts().get(&self.name).map_or(Duration::ZERO, |entry| entry.moved);
             let left = moved.saturating_add(limit).saturating_sub(clock.elapsed());
             if left.is_zero() {
-                let parts = self.board.parts();
+                let parts = self.registry.parts();
                 let entry = parts.get(&self.name);
                 let paused = entry.and_then(|entry| Some(entry.details.get("reason")?.as_str()?.to_owned()));
                 let waits = || entry.and_then(|entry| entry.waits_for.clone());
@@ -298,88 +294,76 @@ impl Part {
         }
     }
 
-    /// Says that nothing is to be done for so long: its silence counts from then on.
+    /// Reports that there is nothing to do for `duration`: its silence counts from then on.
     pub fn quiet_for(&self, duration: Duration) {
-        let until = self.board.0.clock.elapsed().saturating_add(duration);
+        let until = self.registry.0.clock.elapsed().saturating_add(duration);
         self.change(|entry| entry.quiet_until = until);
     }
 
-    /// Says what the part is doing.
-    pub fn state(&self, state: State) {
+    /// Reports what the part is doing.
+    pub fn state(&self, state: PartState) {
         self.change(|entry| entry.state = state);
     }
 
-    /// Says that the part waits for something to heal.
+    /// Reports that the part waits for an outage to end.
     pub fn paused(&self, reason: impl Into<String>) {
-        self.waits(State::Paused, reason.into());
+        self.because(PartState::Paused, "reason", reason.into());
     }
 
-    /// Says that the part holds back until somebody has looked.
+    /// Reports that the part waits for an operator's decision.
     pub fn held(&self, reason: impl Into<String>) {
-        self.waits(State::Held, reason.into());
+        self.because(PartState::Held, "reason", reason.into());
     }
 
-    fn waits(&self, state: State, reason: String) {
+    /// Reports that the part has ended with an error.
+    pub fn failed(&self, error: impl Into<String>) {
+        self.because(PartState::Failed, "error", error.into());
+    }
+
+    fn because(&self, state: PartState, detail: &str, text: String) {
         self.change(|entry| {
             entry.state = state;
-            entry.details.insert("reason".to_owned(), Value::String(reason));
+            entry.details.insert(detail.to_owned(), Value::String(text));
         });
     }
 
-    /// Says whether the part waits for something to heal.
+    /// Returns whether the part waits for an outage to end.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.current() == Some(State::Paused)
+        self.current() == Some(PartState::Paused)
     }
 
-    fn current(&self) -> Option<State> {
-        self.board.parts().get(&self.name).map(|entry| entry.state)
+    fn current(&self) -> Option<PartState> {
+        self.registry.parts().get(&self.name).map(|entry| entry.state)
     }
 
-    /// Says that the part gave up.
-    pub fn failed(&self, error: impl Into<String>) {
-        let error = error.into();
-        self.change(|entry| {
-            entry.state = State::Failed;
-            entry.details.insert("error".to_owned(), Value::String(error));
-        });
-    }
-
-    /// Shows how far long work has come; `None` when it is over.
+    /// Shows how far a long job has come; `None` when it is over.
     pub fn at(&self, progress: Option<Progress>) {
         self.change(|entry| entry.progress = progress);
     }
 
     /// Shows a detail under `name`.
     pub fn detail(&self, name: &str, value: impl Into<Value>) {
-        let value = value.into();
-        self.change(|entry| {
-            entry.details.insert(name.to_owned(), value);
-        });
+        self.detail_if(name, Some(value.into()));
     }
 
-    /// Shows a detail under `name`, or takes it away.
-    pub fn detail_if(&self, name: &str, value: Option<Value>) {
-        match value {
-            Some(value) => self.detail(name, value),
-            None => self.clear(name),
-        }
-    }
-
-    /// Takes the detail `name` away.
+    /// Removes the detail `name`.
     pub fn clear(&self, name: &str) {
-        self.change(|entry| {
-            entry.details.remove(name);
-        });
+        self.detail_if(name, None);
     }
 
-    /// Takes the part off the board, as when its partitions went elsewhere.
-    pub fn remove(&self) {
-        self.board.parts().remove(&self.name);
+    /// Shows a detail under `name`, or removes it.
+    pub fn detail_if(&self, name: &str, value: Option<Value>) {
+        self.change(|entry| {
+            match value {
+                Some(value) => entry.details.insert(name.to_owned(), value),
+                None => entry.details.remove(name),
+            };
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut PartEntry)) {
-        if let Some(entry) = self.board.parts().get_mut(&self.name) {
+        if let Some(entry) = self.registry.parts().get_mut(&self.name) {
             let before = entry.state;
             change(entry);
             if before != entry.state {
@@ -389,7 +373,7 @@ impl Part {
         }
     }
 
-    fn measure(&self, state: State, value: f64) {
+    fn measure(&self, state: PartState, value: f64) {
         gauge!(PART_STATE, label::PART => self.name.clone(), label::STATE => state.name()).set(value);
     }
 }
@@ -424,7 +408,7 @@ mod tests {
     #[test]
     fn a_part_is_ready_while_its_progress_is_younger_than_its_limit() {
         let clock = Arc::new(HandClock::default());
-        let status = Status::new("a", clock.clone());
+        let status = StatusRegistry::new("a", clock.clone());
         assert!(!status.snapshot().ready, "an empty board is not ready");
         let part = status.part("sink assets", Duration::from_secs(30));
         assert!(!status.snapshot().ready, "a part that starts is not ready");
@@ -440,7 +424,7 @@ mod tests {
     #[test]
     fn a_part_with_nothing_to_do_is_ready_until_it_should_have_begun_again() {
         let clock = Arc::new(HandClock::default());
-        let status = Status::new("a", clock.clone());
+        let status = StatusRegistry::new("a", clock.clone());
         let part = status.part("producer acme", Duration::from_secs(30));
         part.progress();
         part.quiet_for(Duration::from_secs(100));
@@ -456,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_paused_part_names_its_reason_and_progress_takes_it_away() {
-        let status = Status::new("a", Arc::new(HandClock::default()));
+        let status = StatusRegistry::new("a", Arc::new(HandClock::default()));
         let part = status.part("sink assets", Duration::from_secs(30));
         part.paused("PostgreSQL does not answer");
         let shown = status.snapshot();
@@ -470,7 +454,7 @@ mod tests {
     async fn a_part_stalls_when_it_has_not_moved_for_the_limit_and_says_what_it_waited_for() {
         const LIMIT: Duration = Duration::from_secs(300);
         let clock = Arc::new(HandClock::default());
-        let status = Status::new("a", clock.clone());
+        let status = StatusRegistry::new("a", clock.clone());
         let part = status.part("map devices", Duration::from_secs(30));
         clock.0.store(200, Ordering::Relaxed);
         part.moved(Duration::ZERO);
@@ -488,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_gave_up_shows_the_reason_on_each_of_its_parts_that_said_none() {
-        let status = Status::new("a", Arc::new(HandClock::default()));
+        let status = StatusRegistry::new("a", Arc::new(HandClock::default()));
         let part = |name: &str| status.part(name, Duration::from_secs(30));
         part("map devices");
         part("map users").failed("its own reason");
@@ -497,15 +481,15 @@ mod tests {
         let parts = status.snapshot().parts;
         assert_eq!(
             (parts["map devices"].state, &parts["map devices"].details["error"]),
-            (State::Failed, &"no topic".into())
+            (PartState::Failed, &"no topic".into())
         );
         assert_eq!(parts["map users"].details["error"], "its own reason");
-        assert_eq!(parts["sink assets"].state, State::Running);
+        assert_eq!(parts["sink assets"].state, PartState::Running);
     }
 
     #[test]
     fn a_draining_process_is_not_ready() {
-        let status = Status::new("a", Arc::new(HandClock::default()));
+        let status = StatusRegistry::new("a", Arc::new(HandClock::default()));
         status.part("x", Duration::from_secs(1)).progress();
         assert!(status.snapshot().ready);
         status.drain();

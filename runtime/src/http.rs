@@ -18,13 +18,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
-use crate::health::Status;
+use crate::health::StatusRegistry;
 
 /// What the server shows.
 #[derive(Clone)]
 pub struct Shown {
-    /// The board.
-    pub status: Status,
+    /// The status registry.
+    pub status: StatusRegistry,
     /// The metrics; none where no recorder is installed.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
 
-    async fn served(status: Status) -> (String, CancellationToken) {
+    async fn served(status: StatusRegistry) -> (String, CancellationToken) {
         let (address, listener) = bind("127.0.0.1:0").await.unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, Shown { status, metrics: None }, stop.clone()));
@@ -169,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_is_healthy_while_it_lives_and_ready_while_it_makes_progress() {
-        let status = Status::new("a", SystemClock::shared());
+        let status = StatusRegistry::new("a", SystemClock::shared());
         let (url, _stop) = served(status.clone()).await;
         let part = status.part("sink assets", Duration::from_secs(60));
         assert_eq!(code(&format!("{url}/healthz"), None).await, 200);
@@ -185,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_of_another_name_is_not_served_on_loopback() {
-        let (url, _stop) = served(Status::new("a", SystemClock::shared())).await;
+        let (url, _stop) = served(StatusRegistry::new("a", SystemClock::shared())).await;
         assert_eq!(code(&format!("{url}/status"), Some("evil.example")).await, 403);
         assert_eq!(code(&format!("{url}/status"), Some("localhost:1")).await, 200);
     }

@@ -10,7 +10,6 @@ pub mod kafka;
 pub mod lines;
 pub mod log_identity;
 pub mod metrics;
-pub mod outcome;
 pub mod patience;
 pub mod reader;
 pub mod registry;

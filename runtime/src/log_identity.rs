@@ -8,8 +8,6 @@
 //! A position is the offset of the last *delivered* record plus one. A position behind markers or aborted records, which no reader
 //! is shown, would have younger entries below it.
 
-use std::fmt;
-
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use crate::kafka::TopicPartition;
 
@@ -100,42 +98,8 @@ impl Diagnose for OtherLog {
     }
 }
 
-/// What stands beside a committed offset as its metadata: `windfall/1 <time or -> <program or ->`.
-///
-/// Kafka keeps up to 4,096 bytes of it; this takes less than 100.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Beside {
-    /// The greatest `LogAppendTime` read up to the offset, in milliseconds since 1970.
-    pub log_time: Option<i64>,
-    /// The identity of the program that has read up to the offset: a hash, in hex.
-    pub program: Option<String>,
-}
-
-const FORM: &str = "windfall/1";
-
 /// Stands for the program beside an offset of zero where an operator has accepted the log as it is: it is read from its start.
 pub const ACCEPTED: &str = "accepted";
-
-impl fmt::Display for Beside {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = self.log_time.map_or_else(|| "-".to_owned(), |time| time.to_string());
-        write!(formatter, "{FORM} {time} {}", self.program.as_deref().unwrap_or("-"))
-    }
-}
-
-impl Beside {
-    /// Reads the metadata of an offset. What somebody else wrote, or a version of another form, says nothing.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let mut words = text.split(' ');
-        if words.next() != Some(FORM) {
-            return Self::default();
-        }
-        let log_time = words.next().and_then(|time| time.parse().ok());
-        let program = words.next().filter(|program| *program != "-").map(str::to_owned);
-        Self { log_time, program }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -192,22 +156,5 @@ mod tests {
         position.pass(4, Some(90));
         position.pass(5, Some(80));
         assert_eq!(position, Position { next_offset: 6, log_time: Some(90) });
-    }
-
-    #[test]
-    fn what_stands_beside_an_offset_is_read_as_it_was_written() {
-        let program = Some("0123456789abcdef0123456789abcdef".to_owned());
-        for beside in [
-            Beside::default(),
-            Beside { log_time: Some(1_700_000_000_000), program: None },
-            Beside { log_time: None, program: program.clone() },
-            Beside { log_time: Some(-1), program },
-        ] {
-            assert!(beside.to_string().len() < 100);
-            assert_eq!(Beside::parse(&beside.to_string()), beside);
-        }
-        for foreign in ["", "windfall/2 7 x", "{\"a\":1}", "windfall/1"] {
-            assert_eq!(Beside::parse(foreign), Beside::default(), "{foreign}");
-        }
     }
 }

@@ -31,7 +31,7 @@ pub mod label {
     pub const OUTCOME: &str = "outcome";
     /// Short name of the error.
     pub const CODE: &str = "code";
-    /// Name of the part on the status board: `map devices`.
+    /// Name of the part in the status registry: `map devices`.
     pub const PART: &str = "part";
     /// What a part is doing: `starting`, `running`, `standby`, `paused`, `held`, `finished`, `failed`.
     pub const STATE: &str = "state";

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::diagnose::{Diagnosis, Kind};
-use crate::health::{Part, State};
+use crate::health::{PartState, StatusPart};
 use crate::retry::{Backoff, Quiet, Retry};
 use crate::telemetry::chain;
 
@@ -21,7 +21,7 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), max: Durat
 /// The first error of another kind.
 pub async fn until_it_passes<T, E: Error + 'static, F: Future<Output = Result<T, E>>>(
     what: &'static str,
-    parts: &[Part],
+    parts: &[StatusPart],
     stop: &CancellationToken,
     diagnosis: impl Fn(&E) -> Diagnosis,
     mut work: impl FnMut() -> F,
@@ -40,7 +40,7 @@ pub async fn until_it_passes<T, E: Error + 'static, F: Future<Output = Result<T,
                 if quiet.over() {
                     info!(what, "works again");
                     for part in parts {
-                        part.state(State::Starting);
+                        part.state(PartState::Starting);
                         part.clear("reason");
                     }
                 }
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::health::Status;
+    use crate::health::StatusRegistry;
 
     #[derive(Debug, thiserror::Error, PartialEq)]
     #[error("the registry is away")]
@@ -79,14 +79,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_that_cannot_begin_says_why_and_stops_when_asked() {
-        let (status, stop) = (Status::new("one", SystemClock::shared()), CancellationToken::new());
+        let (status, stop) = (StatusRegistry::new("one", SystemClock::shared()), CancellationToken::new());
         let parts = [status.part("map devices", Duration::from_secs(90))];
         let away = || std::future::ready(Err::<(), _>(Trouble(Kind::Unavailable)));
         let waiting = until_it_passes("collection", &parts, &stop, |trouble| trouble.0.into(), away);
         tokio::pin!(waiting);
         assert!(poll!(&mut waiting).is_pending(), "it tries again later");
         let part = status.snapshot().parts.remove("map devices").unwrap();
-        assert_eq!((part.state, part.details["reason"].as_str()), (State::Paused, Some("the registry is away")));
+        assert_eq!((part.state, part.details["reason"].as_str()), (PartState::Paused, Some("the registry is away")));
         stop.cancel();
         assert_eq!(waiting.await, Ok(None));
     }

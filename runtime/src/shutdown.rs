@@ -1,11 +1,10 @@
 //! One token that ends everything, and the deadline after which the process ends anyway.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::JoinMap;
 use tracing::{info, warn};
 
 use crate::lines::Lines;
@@ -82,8 +81,7 @@ fn tell(names: &[String]) {
 ///
 /// Dropping it aborts what is left.
 pub struct Crew<T> {
-    tasks: JoinSet<T>,
-    names: BTreeMap<Id, String>,
+    tasks: JoinMap<String, T>,
     late: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -106,13 +104,12 @@ impl<T: Send + 'static> Crew<T> {
     }
 
     fn until(late: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { tasks: JoinSet::new(), names: BTreeMap::new(), late: Box::pin(late) }
+        Self { tasks: JoinMap::new(), late: Box::pin(late) }
     }
 
-    /// Starts a task.
+    /// Starts a task under a name that no other task has.
     pub fn spawn(&mut self, name: impl Into<String>, work: impl Future<Output = T> + Send + 'static) {
-        let id = self.tasks.spawn(work).id();
-        self.names.insert(id, name.into());
+        self.tasks.spawn(name.into(), work);
     }
 
     /// Waits until a task ends, all have ended, or the deadline has passed; may be cancelled without losing anything.
@@ -120,22 +117,18 @@ impl<T: Send + 'static> Crew<T> {
     /// # Panics
     /// With a task that panics.
     pub async fn next(&mut self) -> Next<T> {
-        let joined = tokio::select! {
+        tokio::select! {
             biased;
-            joined = self.tasks.join_next_with_id() => joined,
+            joined = self.tasks.join_next() => match joined {
+                None => Next::Gone,
+                Some((_, Ok(ended))) => Next::Ended(ended),
+                Some((_, Err(error))) => std::panic::resume_unwind(error.into_panic()),
+            },
             () = &mut self.late => {
-                let names: Vec<_> = self.names.values().cloned().collect();
+                let mut names: Vec<_> = self.tasks.keys().cloned().collect();
+                names.sort();
                 tell(&names);
-                return Next::Late(names);
-            }
-        };
-        match joined {
-            None => Next::Gone,
-            Some(joined) => {
-                let (id, ended) =
-                    joined.unwrap_or_else(|error: JoinError| std::panic::resume_unwind(error.into_panic()));
-                self.names.remove(&id);
-                Next::Ended(ended)
+                Next::Late(names)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Transactions of the writer, against a real broker.
 
-use windfall_runtime::kafka::consumer::{Committed, ConsumerError, Start};
+use windfall_runtime::kafka::consumer::{ConsumerError, Start};
+use windfall_runtime::kafka::groups::CommittedOffset;
 use windfall_runtime::kafka::publisher::{Input, PublishError, Publisher, Transaction};
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Membership, Outgoing};
@@ -177,7 +178,7 @@ async fn input_offsets_move_with_the_output_and_only_in_their_epoch() {
     };
     publisher.commit(output_of("done", input(epoch, 4))).await.unwrap();
     let committed = group.committed(&assignment.partitions).await.unwrap();
-    let beside = Committed { position: position(4), program: program.clone() };
+    let beside = CommittedOffset { position: position(4), program: program.clone() };
     assert_eq!(committed[&at(&source, 0)], Some(beside), "what stands beside the offset is committed with it");
 
     let starts = [(at(&source, 0), Start::At(2))].into();

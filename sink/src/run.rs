@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose as _;
-use windfall_runtime::health::Part;
+use windfall_runtime::health::StatusPart;
 use windfall_runtime::kafka::consumer::{Assignment, Batch, BatchLimits, Group, GroupOptions, Start};
 use windfall_runtime::kafka::{Connection, Membership, Record, TopicPartition};
 use windfall_runtime::log_identity::Position;
@@ -53,8 +53,8 @@ pub struct Surroundings {
     pub registry: RegistryClient,
     /// The machine's clock: the broker's time stamps are compared with it.
     pub clock: SharedClock,
-    /// The sink's line on the status board.
-    pub part: Part,
+    /// The handle by which the sink reports its state.
+    pub part: StatusPart,
     /// Name of the process among its peers.
     pub instance: String,
     /// Whether the sink keeps its partitions over a restart.
@@ -157,7 +157,7 @@ struct Rows<S> {
     writer: Writer<S, KafkaDeadLetters>,
     reader: AssetReader,
     clock: SharedClock,
-    part: Part,
+    part: StatusPart,
     once: bool,
     /// Partitions behind whose position nothing was found, with that position.
     reached: BTreeMap<i32, i64>,

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::diagnose::Diagnose as _;
-use windfall_runtime::health::{State, Status};
+use windfall_runtime::health::{PartState, StatusRegistry};
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::table::{self, FoldRequest};
@@ -43,7 +43,7 @@ pub(crate) struct Pipeline {
     pub(crate) subject: PostgresSubject,
     /// Where the rows are instead, if not in PostgreSQL.
     pub(crate) sqlite: Option<SqliteSubject>,
-    pub(crate) status: Status,
+    pub(crate) status: StatusRegistry,
 }
 
 impl Pipeline {
@@ -64,7 +64,7 @@ impl Pipeline {
         let key = registry.codec(&format!("{topic}-key"), &collection.key_schema()).await.unwrap();
         let value = registry.codec(&format!("{topic}-value"), &collection.value_schema()).await.unwrap();
         let subject = PostgresSubject::new().await;
-        let status = Status::new("one", SystemClock::shared());
+        let status = StatusRegistry::new("one", SystemClock::shared());
         let pipeline = Self { connection, names, collection, registry, key, value, subject, sqlite: None, status };
         // Makes the table, so that it can be looked into before the sink has begun.
         let mut store = windfall_sink::open(&pipeline.config(), &pipeline.collection, &pipeline.names).unwrap();
@@ -292,7 +292,7 @@ async fn a_store_that_is_away_pauses_the_sink_with_its_reason_and_everything_arr
     let stored = until(|| {
         let snapshot = pipeline.status.snapshot();
         let part = &snapshot.parts["sink assets one"];
-        if part.state == State::Paused {
+        if part.state == PartState::Paused {
             let reason = part.details["reason"].as_str().unwrap().to_owned();
             if seen.last() != Some(&reason) {
                 seen.push(reason);

@@ -176,7 +176,7 @@ impl Changes {
     }
 }
 
-/// Looks again every few milliseconds until something holds: the status board tells nobody that it has changed.
+/// Looks again every few milliseconds until something holds: the status registry tells nobody that it has changed.
 pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
     let mut look = tokio::time::interval(Duration::from_millis(10));
     while !holds() {

@@ -27,8 +27,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use serde_json::json;
 use tracing::{debug, warn};
 use windfall_runtime::failpoint;
-use windfall_runtime::kafka::consumer::{Committed, Start};
+use windfall_runtime::kafka::consumer::Start;
 use windfall_runtime::kafka::dead_letters::RefusedAt;
+use windfall_runtime::kafka::groups::CommittedOffset;
 use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Outgoing, Record, TopicPartition};
 use windfall_runtime::log_identity::ACCEPTED;
@@ -238,7 +239,7 @@ impl Stage for MergeStage {
     async fn take_over(
         &mut self,
         partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
         _: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();

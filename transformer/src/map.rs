@@ -14,8 +14,9 @@ use std::sync::Arc;
 use serde_json::json;
 use tracing::{debug, info};
 use windfall_runtime::failpoint;
-use windfall_runtime::kafka::consumer::{Committed, Start};
+use windfall_runtime::kafka::consumer::Start;
 use windfall_runtime::kafka::dead_letters::RefusedAt;
+use windfall_runtime::kafka::groups::CommittedOffset;
 use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Outgoing, Record, TopicPartition, log, table};
 use windfall_runtime::log_identity::{self, ACCEPTED};
@@ -228,7 +229,7 @@ impl MapStage {
     }
 
     /// Finds out where offsets are counted from; a topic that an operator has accepted as it is begins anew.
-    fn count_generations(&mut self, committed: &BTreeMap<TopicPartition, Option<Committed>>) {
+    fn count_generations(&mut self, committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>) {
         self.generations.clear();
         for link in self.links.all() {
             let generation = link.source_offset.max(0) / GENERATION * GENERATION;
@@ -257,7 +258,7 @@ impl MapStage {
     /// that may be so, the time of the newest link stands for the time of the record that it speaks of.
     async fn check_links(
         &self,
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
     ) -> Result<(), TransformerError> {
         let mut by_topic: BTreeMap<Arc<str>, BTreeMap<i32, log_identity::Position>> = BTreeMap::new();
         for (at, committed) in committed {
@@ -279,9 +280,10 @@ impl MapStage {
     /// were written with them, so that the topic was deleted and made anew. Without them nothing would be withdrawn any more.
     async fn refuse_lost_links(
         &self,
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
     ) -> Result<(), TransformerError> {
-        let ours = |known: &Committed| known.program.as_ref() == Some(&self.program) && known.position.next_offset > 0;
+        let ours =
+            |known: &CommittedOffset| known.program.as_ref() == Some(&self.program) && known.position.next_offset > 0;
         if self.links.all().next().is_some() || !committed.values().flatten().any(ours) {
             return Ok(());
         }
@@ -299,7 +301,7 @@ impl MapStage {
     /// Says where reading begins: at the start for what another program has mapped, or nobody.
     async fn begin(
         &mut self,
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
         read_once: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Starts, TransformerError> {
         let (mut starts, mut stretches, mut others) = (Starts::new(), BTreeMap::new(), 0);
@@ -337,7 +339,7 @@ impl MapStage {
     }
 }
 
-fn is_accepted(committed: Option<&Committed>) -> bool {
+fn is_accepted(committed: Option<&CommittedOffset>) -> bool {
     committed.is_some_and(|committed| committed.program.as_deref() == Some(ACCEPTED))
 }
 
@@ -352,7 +354,7 @@ impl Stage for MapStage {
     async fn take_over(
         &mut self,
         partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
         read_once: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();

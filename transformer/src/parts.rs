@@ -2,7 +2,7 @@
 
 use tracing::warn;
 use windfall_runtime::clock::SharedClock;
-use windfall_runtime::health::Part;
+use windfall_runtime::health::StatusPart;
 use windfall_runtime::kafka::dead_letters::{Refusal, RefusedAt, dead_letter};
 use windfall_runtime::kafka::{Connection, Outgoing, Record};
 use windfall_runtime::metrics::{self as names, label};
@@ -22,7 +22,7 @@ pub(crate) struct Parts {
     pub(crate) loaded: LoadedCollection,
     pub(crate) clock: SharedClock,
     pub(crate) instance: String,
-    pub(crate) part: Part,
+    pub(crate) part: StatusPart,
     pub(crate) folding: FoldReport,
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
-use windfall_runtime::health::{Part, Progress, Status};
+use windfall_runtime::health::{Progress, StatusPart, StatusRegistry};
 use windfall_runtime::kafka::config::KafkaConfig;
 use windfall_runtime::kafka::consumer::{BatchLimits, GroupOptions};
 use windfall_runtime::kafka::table::{FoldProgress, Hidden};
@@ -45,8 +45,8 @@ pub struct Setup {
     pub registry: RegistryClient,
     /// The clock of `__ts_ms` and of dead letters.
     pub clock: SharedClock,
-    /// The board on which each loop shows how it is.
-    pub status: Status,
+    /// The status registry, where each loop reports its state.
+    pub status: StatusRegistry,
     /// Whether the loops leave their groups when they end, as the demo's do; `run_once` always does so.
     pub dynamic: bool,
     /// How batches are cut.
@@ -182,7 +182,7 @@ struct Loop<'a> {
     /// `map` or `merge`.
     stage: &'static str,
     connection: Connection,
-    part: Part,
+    part: StatusPart,
 }
 
 impl<'a> Loop<'a> {
@@ -242,8 +242,8 @@ impl<'a> Loop<'a> {
     }
 }
 
-/// Shows on the board how far a take-over has read, and behind which transaction records hide.
-fn shown(part: &Part) -> FoldReport {
+/// Reports how far a take-over has read, and which open transaction hides records from it.
+fn shown(part: &StatusPart) -> FoldReport {
     let (report, mut changes) = watch::channel(FoldProgress::default());
     let part = part.clone();
     tokio::spawn(async move {

@@ -7,9 +7,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use windfall_runtime::diagnose::{Diagnose as _, Kind};
-use windfall_runtime::health::State;
-use windfall_runtime::kafka::consumer::{BatchLimits, Committed};
-use windfall_runtime::kafka::{TopicPartition, offsets, topics};
+use windfall_runtime::health::PartState;
+use windfall_runtime::kafka::consumer::BatchLimits;
+use windfall_runtime::kafka::groups::CommittedOffset;
+use windfall_runtime::kafka::{TopicPartition, groups, topics};
 use windfall_runtime::log_identity::{ACCEPTED, Position};
 use windfall_schemas::device::DeviceValue;
 use windfall_transformer::{CollectionConfig, LoadedCollection, load_collections, run};
@@ -67,12 +68,12 @@ async fn add(bench: &mut Workbench, devices: &[DeviceValue], ts_ms: i64) {
 /// Sets the offsets of a group as a command does.
 async fn set_offsets(bench: &Workbench, group: &str, topic: &str, next_offset: Option<i64>, program: Option<&str>) {
     let all = (0..12).map(|at| TopicPartition::new(topic, at)).collect();
-    let committed = offsets::committed(&bench.connection, group, all).await.unwrap();
+    let committed = groups::committed(&bench.connection, group, all).await.unwrap();
     let set = committed.into_iter().filter_map(|(at, known)| {
         let position = next_offset.map_or_else(|| known.map(|known| known.position), |next| Some(Position::at(next)));
-        Some((at, Committed { position: position?, program: program.map(str::to_owned) }))
+        Some((at, CommittedOffset { position: position?, program: program.map(str::to_owned) }))
     });
-    offsets::commit(&bench.connection, group, set.collect()).await.unwrap();
+    groups::commit(&bench.connection, group, set.collect()).await.unwrap();
 }
 
 async fn refused_as_another_log(bench: &Workbench, topic: &str) {
@@ -89,7 +90,7 @@ async fn held(bench: &Workbench, published: usize) -> (Running, String) {
     let running = bench.start();
     let reason = || {
         let snapshot = bench.setup.status.snapshot();
-        let part = snapshot.parts.get("merge devices").filter(|part| part.state == State::Held && !part.ready);
+        let part = snapshot.parts.get("merge devices").filter(|part| part.state == PartState::Held && !part.ready);
         part.and_then(|part| part.details.get("reason").map(ToString::to_string))
     };
     eventually("the merge is held", || async {
@@ -146,11 +147,11 @@ async fn an_input_that_was_made_anew_under_offsets_that_were_kept_is_refused_whi
     bench.once().await.unwrap();
     let (source, group) = (bench.names.devices(), bench.names.map_group("devices"));
     let all: Vec<_> = (0..12).map(|at| TopicPartition::new(source.as_str(), at)).collect();
-    let before = offsets::committed(&bench.connection, &group, all).await.unwrap();
+    let before = groups::committed(&bench.connection, &group, all).await.unwrap();
     make_anew(&bench, &source).await;
     // As on a cluster that was swapped for another of the same names, with the offsets taken along.
     let kept = before.into_iter().filter_map(|(at, known)| Some((at, known?))).collect();
-    offsets::commit(&bench.connection, &group, kept).await.unwrap();
+    groups::commit(&bench.connection, &group, kept).await.unwrap();
     add(&mut bench, &fleet, 3).await;
     refused_as_another_log(&bench, &source).await;
     for ts_ms in 4..=9 {

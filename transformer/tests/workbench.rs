@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::StatusRegistry;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics};
 use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::mock::DemoCluster;
@@ -101,7 +101,7 @@ impl Workbench {
         let names = Names::new(prefix);
         let setup = Setup {
             instance: "bench".to_owned(),
-            status: Status::new("bench", clock.clone()),
+            status: StatusRegistry::new("bench", clock.clone()),
             kafka,
             registry,
             clock,
@@ -207,7 +207,7 @@ impl Workbench {
 
     async fn codec(&self, bytes: &[u8]) -> Codec {
         let (reference, _) = windfall_schemas::wire::unframe(bytes, None).unwrap();
-        self.setup.registry.writer(&reference).await.unwrap()
+        self.setup.registry.writer(reference).await.unwrap()
     }
 
     /// Reads the flat records in the order of their log; `None` is a tombstone.

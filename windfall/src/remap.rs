@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use windfall_runtime::diagnose::Kind;
-use windfall_runtime::kafka::consumer::Committed;
+use windfall_runtime::kafka::groups::{self, CommittedOffset};
 use windfall_runtime::kafka::table::{self, TableError};
-use windfall_runtime::kafka::{Connection, TopicPartition, groups, log, offsets};
+use windfall_runtime::kafka::{Connection, TopicPartition, log};
 use windfall_runtime::log_identity::Position;
 use windfall_schemas::topic::CHANGE_PARTITIONS;
 
@@ -21,7 +21,7 @@ pub(crate) struct GroupOffsets {
     connection: Connection,
     pub(crate) group: String,
     topic: String,
-    offsets: Vec<(TopicPartition, Option<Committed>)>,
+    offsets: Vec<(TopicPartition, Option<CommittedOffset>)>,
 }
 
 impl GroupOffsets {
@@ -34,7 +34,7 @@ impl GroupOffsets {
             return Err(failure.help("stop the transformer, and try again ten seconds later").into());
         }
         let all = (0..CHANGE_PARTITIONS).map(|at| TopicPartition::new(topic.as_str(), at)).collect();
-        let offsets = offsets::committed(&connection, &group, all).await?.into_iter().collect();
+        let offsets = groups::committed(&connection, &group, all).await?.into_iter().collect();
         Ok(Self { connection, group, topic, offsets })
     }
 
@@ -52,13 +52,16 @@ impl GroupOffsets {
     }
 
     /// Commits what `moved` makes of each offset.
-    pub(crate) async fn commit(&self, moved: impl Fn(Option<&Committed>) -> Option<Committed>) -> crate::Result<()> {
+    pub(crate) async fn commit(
+        &self,
+        moved: impl Fn(Option<&CommittedOffset>) -> Option<CommittedOffset>,
+    ) -> crate::Result<()> {
         let moved = self.offsets.iter().filter_map(|(at, known)| Some((at.clone(), moved(known.as_ref())?)));
-        Ok(offsets::commit(&self.connection, &self.group, moved.collect()).await?)
+        Ok(groups::commit(&self.connection, &self.group, moved.collect()).await?)
     }
 
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
-        let row = |(at, known): &(TopicPartition, Option<Committed>)| {
+        let row = |(at, known): &(TopicPartition, Option<CommittedOffset>)| {
             let position = known.as_ref().map(|known| known.position);
             let offset = position.map_or("-".to_owned(), |position| position.next_offset.to_string());
             let time = position.and_then(|position| chrono::DateTime::from_timestamp_millis(position.log_time?));
@@ -72,8 +75,8 @@ impl GroupOffsets {
     }
 }
 
-pub(crate) fn start(program: Option<&str>) -> Committed {
-    Committed { position: Position::at(0), program: program.map(str::to_owned) }
+pub(crate) fn start(program: Option<&str>) -> CommittedOffset {
+    CommittedOffset { position: Position::at(0), program: program.map(str::to_owned) }
 }
 
 /// Makes the transformer map a collection again from the start of its sources when it next starts, as after a changed mapping.
@@ -95,7 +98,7 @@ pub(crate) async fn remap(global: &Global, collection: &str) -> crate::Result<Ex
     }
     for reading in &mapped {
         // The log time stays: it shows whether the log is still the same.
-        reading.commit(|known| known.map(|known| Committed { program: None, ..known.clone() })).await?;
+        reading.commit(|known| known.map(|known| CommittedOffset { program: None, ..known.clone() })).await?;
     }
     let answer: Vec<Value> = mapped.iter().map(GroupOffsets::answer).collect();
     let rows = mapped.iter().map(|reading| vec![reading.topic.clone(), "is mapped again at the next start".to_owned()]);

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::config::suggestion;
 use windfall_runtime::diagnose::{Diagnosed, Kind};
-use windfall_runtime::health::{self, Status};
+use windfall_runtime::health::{self, StatusRegistry};
 use windfall_runtime::http::{self, Shown};
 use windfall_runtime::kafka::reach;
 use windfall_runtime::kafka::topics::ensure;
@@ -67,7 +67,7 @@ async fn begin(
     plan: &Plan,
     stop: &CancellationToken,
 ) -> crate::Result<Option<Stages>> {
-    let status = Status::new(&context.instance, SystemClock::shared());
+    let status = StatusRegistry::new(&context.instance, SystemClock::shared());
     let parts = announce(&context, plan, &status);
     // A single run ends by itself and is not scraped, unless `--http` names an address.
     if !once || global.http.is_some() {
@@ -133,7 +133,7 @@ pub(crate) fn named_sink(context: &Context, name: &str) -> crate::Result<SinkCon
 /// Registers the status of every part before any of them starts, so that the process is not ready until all have started.
 ///
 /// Each stage later registers its part again, with its own limit.
-fn announce(context: &Context, plan: &Plan, status: &Status) -> Vec<health::Part> {
+fn announce(context: &Context, plan: &Plan, status: &StatusRegistry) -> Vec<health::StatusPart> {
     let mut names = Vec::new();
     if plan.producer {
         names.extend(context.config.sources.iter().map(|source| format!("producer {}", source.name)));
@@ -147,7 +147,7 @@ fn announce(context: &Context, plan: &Plan, status: &Status) -> Vec<health::Part
 }
 
 /// Serves health, metrics and status until the process ends, also during the drain. Without an address no metrics are collected.
-async fn serve(listen: Option<&str>, status: &Status, stop: &CancellationToken) -> crate::Result<()> {
+async fn serve(listen: Option<&str>, status: &StatusRegistry, stop: &CancellationToken) -> crate::Result<()> {
     let (draining, registry) = (stop.clone(), status.clone());
     tokio::spawn(async move {
         draining.cancelled().await;

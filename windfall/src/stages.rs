@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use windfall_producer::source::OnceOutcome;
 use windfall_runtime::clock::SharedClock;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::StatusRegistry;
 use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::{Connection, Membership};
 use windfall_runtime::registry::RegistryClient;
@@ -22,7 +22,7 @@ pub(crate) struct Stages {
     pub(crate) context: Arc<Context>,
     pub(crate) registry: RegistryClient,
     pub(crate) clock: SharedClock,
-    pub(crate) status: Status,
+    pub(crate) status: StatusRegistry,
     /// Whether the consumers are dynamic members, which leave their groups when they end.
     pub(crate) dynamic: bool,
     pub(crate) stop: CancellationToken,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 use windfall_example_json_lines::{JsonLines, Row};
 use windfall_runtime::clock::SystemClock;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::StatusRegistry;
 use windfall_runtime::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Outgoing, topics};
@@ -85,7 +85,7 @@ impl Fleet {
             collection: self.collection.clone(),
             registry: self.registry.clone(),
             clock: SystemClock::shared(),
-            part: Status::new("one", SystemClock::shared()).part("sink assets", Duration::from_secs(90)),
+            part: StatusRegistry::new("one", SystemClock::shared()).part("sink assets", Duration::from_secs(90)),
             instance: "one".to_owned(),
             membership: Membership::Dynamic,
         };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::histogram;
-use windfall_runtime::kafka::publisher::{Input, Publisher, Timing, Transaction};
+use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::table::FoldProgress;
 use windfall_runtime::kafka::{Connection, Headers, Outgoing};
@@ -110,8 +110,7 @@ impl Ledger {
     pub async fn commit(&mut self, step: &Step) -> Result<Option<i64>, LedgerError> {
         let transaction = Transaction { input: self.input.clone(), ..self.transaction(step)? };
         let committed = self.publisher.commit(transaction).await?;
-        let Timing { delivery, offsets, commit } = committed.timing;
-        histogram!(TRANSACTION_SECONDS, label::STAGE => "producer").record((delivery + offsets + commit).as_secs_f64());
+        histogram!(TRANSACTION_SECONDS, label::STAGE => "producer").record(committed.took.as_secs_f64());
         let devices = self.cluster.names.devices();
         for Delivered { topic, partition, offset, .. } in committed.derived {
             if *topic == *devices {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tracing::info;
-use windfall_runtime::health::State;
+use windfall_runtime::health::PartState;
 use windfall_runtime::kafka::connection::SESSION_TIMEOUT;
 use windfall_runtime::kafka::consumer::{BatchLimits, ConsumerError, Event, GroupConsumer, GroupOptions, Revoked};
 use windfall_runtime::kafka::publisher::Input;
@@ -34,7 +34,7 @@ impl Member {
                     info!(group = consumer.group().name(), "standing by: another process polls this source");
                     source.cluster.topics.forget(source.org());
                     source.part.clear("reason");
-                    source.part.state(State::Standby);
+                    source.part.state(PartState::Standby);
                 }
                 // Nothing is ever read, so the assignment's own epoch stays the present one.
                 Event::Assigned(assignment) => {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use windfall_runtime::clock::SharedClock;
 use windfall_runtime::diagnose::Diagnose;
-use windfall_runtime::health::{Part, State};
+use windfall_runtime::health::{PartState, StatusPart};
 use windfall_runtime::kafka::Membership;
 use windfall_runtime::kafka::consumer::ConsumerError;
 use windfall_runtime::kafka::publisher::Input;
@@ -72,7 +72,7 @@ pub(crate) struct Source {
     pub(crate) settings: SourceSettings,
     pub(crate) cluster: Cluster,
     pub(crate) clock: SharedClock,
-    pub(crate) part: Part,
+    pub(crate) part: StatusPart,
     pub(crate) shutdown: CancellationToken,
     pub(crate) config: SourceConfig,
     /// Whether the source is taken over.
@@ -174,7 +174,7 @@ impl Source {
             member.close().await;
             match ended {
                 Ok(Some(done)) => {
-                    self.part.state(State::Finished);
+                    self.part.state(PartState::Finished);
                     return Ok(Some(done));
                 }
                 Ok(None) => {}

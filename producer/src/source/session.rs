@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         self.next_scan_in().is_zero()
     }
 
-    /// Shows on the board that a commit or an answer has come; while a scan is interrupted only what heals it counts.
+    /// Reports that a commit or an answer has come; while a scan is interrupted only what heals it counts.
     pub(super) fn moved(&self) {
         let slow = self.directory.pace().period.saturating_mul(STALLED_PERIODS);
         self.source.part.moved(slow.saturating_sub(STALLED_AFTER));

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::info;
-use windfall_runtime::health::State;
+use windfall_runtime::health::PartState;
 use windfall_runtime::kafka::publisher::Input;
 use windfall_runtime::kafka::table::FoldProgress;
 
@@ -34,7 +34,7 @@ impl Source {
         lasting: &'a Lasting,
     ) -> Result<Session<'a>, Interruption> {
         let assigned_at = Instant::now();
-        self.part.state(State::Starting);
+        self.part.state(PartState::Starting);
         info!(source = self.org(), "taking over");
         let part = self.part.clone();
         let report = move |progress: &FoldProgress| {

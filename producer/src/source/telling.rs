@@ -1,10 +1,10 @@
-//! What a source says of itself: metrics, the status board, the log.
+//! What a source says of itself: metrics, the status registry, the log.
 
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 use tracing::{debug, info, warn};
-use windfall_runtime::health::{Part, Progress};
+use windfall_runtime::health::{Progress, StatusPart};
 use windfall_runtime::metrics as names;
 use windfall_runtime::metrics::label;
 use windfall_schemas::envelope::Op;
@@ -56,7 +56,7 @@ pub(super) fn page(source: &Source, header: &Header, step: &Step, memory: &Memor
 }
 
 /// Shows which of our own records cannot be read, and how many of a stranger's were passed over.
-pub(super) fn hidden(part: &Part, hidden: &Hidden) {
+pub(super) fn hidden(part: &StatusPart, hidden: &Hidden) {
     match hidden.is_empty() {
         true => part.clear("unreadable"),
         false => part.detail("unreadable", hidden.places()),
@@ -68,7 +68,7 @@ pub(super) fn hidden(part: &Part, hidden: &Hidden) {
 }
 
 /// Tells that a request waits.
-pub(super) fn waiting(part: &Part, pace: &Pace) {
+pub(super) fn waiting(part: &StatusPart, pace: &Pace) {
     if pace.throttled {
         part.paused(format!("Apple limits requests for another {} s", pace.wait.as_secs()));
     }

@@ -14,8 +14,11 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tracing::{info, warn};
 
 use super::record::TopicPartition;
+use super::retire::retire;
 use crate::retry::Quiet;
 
+/// Brokers that have not answered by then are out of reach.
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Longer than a client waits before it tries a broker again, which is ten seconds at most.
 const CALM: Duration = Duration::from_secs(20);
@@ -45,6 +48,20 @@ pub(super) fn without_value(error: KafkaError) -> KafkaError {
     let parts = std::iter::once(value.as_str()).chain(value.split(',').map(str::trim)).filter(|part| *part != name);
     let description = parts.fold(description, quoted);
     KafkaError::ClientConfig(result, description, name, "[value not shown]".to_owned())
+}
+
+/// Lets `work` ask the brokers by a client of its own, which is made, used and destroyed off the async threads.
+pub(super) async fn ask<T: Send + 'static>(
+    settings: ClientConfig,
+    work: impl FnOnce(&BaseConsumer<PlainContext>) -> KafkaResult<T> + Send + 'static,
+) -> KafkaResult<T> {
+    let asked = move || {
+        let client = make::<_, BaseConsumer<PlainContext>>(&settings, PlainContext)?;
+        let answer = work(&client);
+        retire("asker", client);
+        answer
+    };
+    tokio::task::spawn_blocking(asked).await.unwrap_or(Err(KafkaError::Canceled))
 }
 
 /// Repeats a question that a broker answers with "not yet", as one that just started or a topic that was just created does.

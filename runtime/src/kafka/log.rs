@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{PlainContext, make, number, passing, retried};
+use super::client::{ASK_TIMEOUT, PlainContext, ask, number, passing, retried};
 use super::connection::Connection;
 use super::record::TopicPartition;
-use super::retire::retire;
-use super::table::{ASK_TIMEOUT, TableError};
+use super::table::TableError;
 use crate::log_identity::{Found, Position, judge};
 
 /// Refuses a topic of which one of the positions was taken from another log.
@@ -33,31 +33,37 @@ pub async fn check(
     if positions.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let (asker, name, topic) = (connection.asker(), topic.to_owned(), topic.to_owned());
-    let work = move || check_blocking(&asker, &topic, &positions);
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(TableError::Ended { topic: name, source }))
+    let name = topic.to_owned();
+    let asked = positions.clone();
+    let found = ask(connection.asker(), move |client| found(client, &name, &asked)).await;
+    let found = found.map_err(|source| TableError::Ask { topic: topic.to_owned(), source })?;
+    let judged = positions.iter().map(|(at, position)| {
+        let found = found[at];
+        judge(TopicPartition::new(topic, *at), *position, found).map_err(Box::new)?;
+        let next = found.younger.or((found.end < i64::MAX).then_some(found.end));
+        Ok((*at, position.log_time.and(next).unwrap_or(position.next_offset)))
+    });
+    judged.collect()
 }
 
-fn check_blocking(
-    asker: &ClientConfig,
+/// Asks what is to be known of each partition; the end is `i64::MAX` where the partition holds something younger, and so ends
+/// beyond its position.
+fn found(
+    client: &BaseConsumer<PlainContext>,
     topic: &str,
     positions: &BTreeMap<i32, Position>,
-) -> Result<BTreeMap<i32, i64>, TableError> {
-    let failed = |source| TableError::Ask { topic: topic.to_owned(), source };
-    let client = make::<_, BaseConsumer<PlainContext>>(asker, PlainContext).map_err(failed)?;
-    let ask = |times: BTreeMap<i32, Offset>| -> Result<BTreeMap<i32, i64>, TableError> {
+) -> KafkaResult<BTreeMap<i32, Found>> {
+    let ask = |times: BTreeMap<i32, Offset>| -> KafkaResult<BTreeMap<i32, i64>> {
         if times.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let deadline = Instant::now() + ASK_TIMEOUT * 3;
-        let answer = retried(deadline, passing, || {
+        let answer = retried(Instant::now() + ASK_TIMEOUT * 3, passing, || {
             let mut list = TopicPartitionList::new();
             times.iter().try_for_each(|(at, time)| list.add_partition_offset(topic, *at, *time))?;
             let answer = client.offsets_for_times(list, ASK_TIMEOUT)?;
             answer.elements().iter().try_for_each(|element| element.error())?;
             Ok(answer)
-        });
-        let answer = answer.map_err(failed)?;
+        })?;
         let offset = |element: &TopicPartitionListElem<'_>| Some((element.partition(), number(element.offset())?));
         Ok(answer.elements().iter().filter_map(offset).collect())
     };
@@ -66,14 +72,6 @@ fn check_blocking(
     // A client takes a logical offset for a time as brokers do.
     let quiet = positions.keys().filter(|at| !younger.contains_key(at));
     let ends = ask(quiet.map(|at| (*at, Offset::End)).collect())?;
-    let judged = positions.iter().map(|(at, position)| {
-        // A partition that holds something younger ends beyond it.
-        let found = Found { younger: younger.get(at).copied(), end: ends.get(at).copied().unwrap_or(i64::MAX) };
-        judge(TopicPartition::new(topic, *at), *position, found).map_err(Box::new)?;
-        let read_once = position.log_time.and(found.younger.or(ends.get(at).copied()));
-        Ok((*at, read_once.unwrap_or(position.next_offset)))
-    });
-    let judged = judged.collect();
-    retire("log identity", client);
-    judged
+    let found = |at: &i32| Found { younger: younger.get(at).copied(), end: ends.get(at).copied().unwrap_or(i64::MAX) };
+    Ok(positions.keys().map(|at| (*at, found(at))).collect())
 }

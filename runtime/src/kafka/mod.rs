@@ -13,7 +13,6 @@ pub mod dead_letters;
 pub mod groups;
 pub mod log;
 pub mod mock;
-pub mod offsets;
 pub mod publisher;
 pub mod reach;
 pub mod record;

@@ -15,11 +15,11 @@ mod starting;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use error::PublishError;
 
@@ -76,19 +76,8 @@ pub struct Committed {
     pub follow_up: Vec<Delivered>,
     /// Where the checkpoint stands.
     pub checkpoint: Vec<Delivered>,
-    /// What it took.
-    pub timing: Timing,
-}
-
-/// What a transaction took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// From its beginning until all records were delivered.
-    pub delivery: Duration,
-    /// Handing over the input offsets.
-    pub offsets: Duration,
-    /// The commit itself.
-    pub commit: Duration,
+    /// From its beginning to the end of its commit.
+    pub took: Duration,
 }
 
 /// A handle on the writer thread.
@@ -99,18 +88,9 @@ pub struct Timing {
 pub struct Publisher {
     transactional_id: Arc<str>,
     commands: Sender<Command>,
-    abandoned: Arc<AtomicBool>,
-    state: State,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
-    Ready,
-    /// A commit was asked for; stays when its future is dropped, and then nobody knows how it ended.
-    Committing,
-    Dead {
-        why: String,
-    },
+    /// Why the instance is used up. It is, too, when a commit was begun and its future dropped: nobody knows how it ended.
+    used_up: Option<String>,
+    _abandons: DropGuard,
 }
 
 impl Publisher {
@@ -122,13 +102,12 @@ impl Publisher {
     /// [`PublishError::Start`] when no broker lets it, after retries of 15 s.
     pub async fn start(connection: &Connection, transactional_id: &str) -> Result<Self, PublishError> {
         let transactional_id: Arc<str> = transactional_id.into();
-        let abandoned = Arc::new(AtomicBool::new(false));
+        let abandoned = CancellationToken::new();
         // Dropping this future abandons the start.
-        let guard = AbandonOnDrop(Some(Arc::clone(&abandoned)));
+        let guard = abandoned.clone().drop_guard();
         let settings = connection.transactional(&transactional_id);
-        let commands = Writer::spawn(&settings, Arc::clone(&transactional_id), Arc::clone(&abandoned)).await?;
-        guard.disarm();
-        Ok(Self { transactional_id, commands, abandoned, state: State::Ready })
+        let commands = Writer::spawn(&settings, Arc::clone(&transactional_id), abandoned).await?;
+        Ok(Self { transactional_id, commands, used_up: None, _abandons: guard })
     }
 
     /// Returns the transactional id.
@@ -140,7 +119,7 @@ impl Publisher {
     /// Returns whether the instance is used up, so that only a new one helps.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.state != State::Ready
+        self.used_up.is_some()
     }
 
     /// Writes and commits one transaction; `Ok` means that all of it is durable and nothing of it is written twice.
@@ -152,51 +131,25 @@ impl Publisher {
     /// # Errors
     /// See [`PublishError`]; [`Publisher::is_dead`] tells whether the instance can go on.
     pub async fn commit(&mut self, transaction: Transaction) -> Result<Committed, PublishError> {
-        match &self.state {
-            State::Ready => {}
-            State::Committing => return Err(self.dead("an earlier commit was not awaited to its end")),
-            State::Dead { why } => return Err(self.dead(why)),
+        if let Some(why) = &self.used_up {
+            return Err(self.dead(why));
         }
         if transaction.is_empty() {
             return Ok(Committed::default());
         }
-        self.state = State::Committing;
+        self.used_up = Some("an earlier commit was not awaited to its end".to_owned());
         let (answer, answered) = oneshot::channel();
         let sent = self.commands.send(Command { transaction, answer });
         let result = match sent {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(self.dead("the writer thread has ended"))),
             Err(_) => Err(self.dead("the writer thread has ended")),
         };
-        self.state = match &result {
-            Err(error) if error.is_deadly() => State::Dead { why: chain(error).to_string() },
-            Ok(_) | Err(_) => State::Ready,
-        };
+        let deadly = result.as_ref().err().filter(|error| error.is_deadly());
+        self.used_up = deadly.map(|error| chain(error).to_string());
         result
     }
 
     fn dead(&self, why: &str) -> PublishError {
         PublishError::Dead { transactional_id: self.transactional_id.to_string(), why: why.to_owned() }
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.abandoned.store(true, Ordering::SeqCst);
-    }
-}
-
-struct AbandonOnDrop(Option<Arc<AtomicBool>>);
-
-impl AbandonOnDrop {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for AbandonOnDrop {
-    fn drop(&mut self) {
-        if let Some(abandoned) = &self.0 {
-            abandoned.store(true, Ordering::SeqCst);
-        }
     }
 }

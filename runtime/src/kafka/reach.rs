@@ -10,7 +10,7 @@ use super::Connection;
 use super::asking::Asker;
 use super::client;
 use crate::clock::SharedClock;
-use crate::health::Status;
+use crate::health::StatusRegistry;
 
 /// How often the brokers are asked.
 const EVERY: Duration = Duration::from_secs(5);
@@ -19,12 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After so long without an answer the process is not ready.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Asks the brokers every five seconds and shows on the board, as the part `kafka`, when they last answered, until `stop` is
-/// cancelled.
+/// Asks the brokers every five seconds until `stop` is cancelled, and reports as the part `kafka` when they last answered.
 ///
 /// # Errors
 /// When the settings make no client.
-pub fn watch(connection: &Connection, status: &Status, clock: SharedClock, stop: CancellationToken) -> KafkaResult<()> {
+pub fn watch(
+    connection: &Connection,
+    status: &StatusRegistry,
+    clock: SharedClock,
+    stop: CancellationToken,
+) -> KafkaResult<()> {
     let asker = Arc::new(Asker::new(&connection.reader(), false)?);
     let part = status.part("kafka", SILENCE);
     tokio::spawn(async move {

@@ -11,27 +11,23 @@ mod keyed;
 mod reading;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use error::TableError;
 pub use keyed::{Keys, Own, fold_keyed};
 
-use super::client::{PlainContext, make, passing, retried};
+use super::client::{ASK_TIMEOUT, PlainContext, ask, passing, retried};
 use super::connection::Connection;
 use super::consumer::Start;
 use super::record::Record;
 use crate::registry::RegistryError;
 use reading::Reading;
-
-/// Brokers that have not answered by then are out of reach.
-pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which part of a topic is to be folded.
 #[derive(Debug, Clone)]
@@ -130,20 +126,18 @@ pub async fn fold<S: Send + 'static>(
     state: S,
     on_record: impl FnMut(&mut S, Record) -> Result<(), RegistryError> + Send + 'static,
 ) -> Result<Folded<S>, TableError> {
-    let stop = StopOnDrop::default();
-    let stopped = Arc::clone(&stop.0);
-    let (asker, reader) = (connection.asker(), connection.reader());
+    let reader = connection.reader();
+    // The end that a `read_committed` client is told is the last stable offset.
+    let asker = if request.visible_only { reader.clone() } else { connection.asker() };
+    let mut ends = ends_as(asker, &request.topic, request.from.keys().copied()).await?;
+    for (at, offset) in &request.up_to {
+        ends.entry(*at).and_modify(|extent| extent.end = extent.end.min(*offset));
+    }
+    let stop = CancellationToken::new();
+    let (stopped, _stop_on_drop) = (stop.clone(), stop.drop_guard());
     let topic = request.topic.clone();
-    let work = move || {
-        // The end that a `read_committed` client is told is the last stable offset.
-        let asker = if request.visible_only { &reader } else { &asker };
-        let mut ends = ends_blocking(asker, &request.topic, request.from.keys().copied())?;
-        for (at, offset) in &request.up_to {
-            ends.entry(*at).and_modify(|extent| extent.end = extent.end.min(*offset));
-        }
-        Reading::new(&reader, request, &ends, stopped)?.run(state, on_record)
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(TableError::Ended { topic, source: error }))
+    let work = move || Reading::new(&reader, request, &ends, stopped)?.run(state, on_record);
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(TableError::Stopped { topic }))
 }
 
 /// Returns the first and the end offset of each partition, hidden records included.
@@ -164,11 +158,17 @@ async fn ends_as(
     topic: &str,
     partitions: impl IntoIterator<Item = i32>,
 ) -> Result<BTreeMap<i32, Extent>, TableError> {
-    let topic = topic.to_owned();
+    let name = topic.to_owned();
     let partitions: Vec<i32> = partitions.into_iter().collect();
-    let name = topic.clone();
-    let work = move || ends_blocking(&settings, &topic, partitions);
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(TableError::Ended { topic: name, source }))
+    let watermarks = move |client: &BaseConsumer<PlainContext>| {
+        let deadline = Instant::now() + ASK_TIMEOUT * 3;
+        let extent = |partition: i32| {
+            let watermarks = || client.fetch_watermarks(&name, partition, ASK_TIMEOUT);
+            retried(deadline, passing, watermarks).map(|(first, end)| (partition, Extent { first, end }))
+        };
+        partitions.into_iter().map(extent).collect()
+    };
+    ask(settings, watermarks).await.map_err(|source| TableError::Ask { topic: topic.to_owned(), source })
 }
 
 /// What a partition holds: offsets from `first` up to, not including, `end`.
@@ -178,26 +178,6 @@ pub struct Extent {
     pub first: i64,
     /// The offset that the next record will get.
     pub end: i64,
-}
-
-fn ends_blocking(
-    asker: &ClientConfig,
-    topic: &str,
-    partitions: impl IntoIterator<Item = i32>,
-) -> Result<BTreeMap<i32, Extent>, TableError> {
-    let ask = |source| TableError::Ask { topic: topic.to_owned(), source };
-    let client = make::<_, BaseConsumer<PlainContext>>(asker, PlainContext).map_err(ask)?;
-    let deadline = Instant::now() + ASK_TIMEOUT * 3;
-    let ends = partitions
-        .into_iter()
-        .map(|partition| {
-            let (first, end) =
-                retried(deadline, passing, || client.fetch_watermarks(topic, partition, ASK_TIMEOUT)).map_err(ask)?;
-            Ok((partition, Extent { first, end }))
-        })
-        .collect();
-    super::retire::retire("ends", client);
-    ends
 }
 
 /// Reads the newest visible record of each partition that has one; what an open transaction hides is not waited for.
@@ -294,15 +274,5 @@ pub async fn check_key_schema(
             let (partition, offset) = (record.partition, record.offset);
             Err(TableError::KeySchema { topic: topic.to_owned(), partition, offset, found, ours })
         }
-    }
-}
-
-/// Tells the reading thread when nobody waits for it any more.
-#[derive(Default)]
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }

@@ -30,7 +30,7 @@ pub use logs::Logs;
 pub use transaction::{Stage, Transactional, Work};
 
 use crate::diagnose::Diagnose;
-use crate::health::{Part, STALLED_AFTER, State};
+use crate::health::{PartState, STALLED_AFTER, StatusPart};
 use crate::kafka::consumer::{Assignment, Batch, ConsumerError, Event, Group, GroupConsumer, GroupOptions, Start};
 use crate::kafka::table::{self, Extent, TableError};
 use crate::kafka::{Connection, TopicPartition, connection, topics};
@@ -81,7 +81,7 @@ pub struct Worker<H> {
     pub handler: H,
     connection: Connection,
     options: WorkerOptions,
-    part: Part,
+    part: StatusPart,
     stop: CancellationToken,
     assignment: Option<Assignment>,
     /// The session whose batches are taken; none while the assignment waits to be taken over.
@@ -111,7 +111,7 @@ impl<H: Handler> Worker<H> {
         handler: H,
         connection: Connection,
         options: WorkerOptions,
-        part: Part,
+        part: StatusPart,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl<H: Handler> Worker<H> {
     /// Runs until the stop, until the ends of a single run are reached, or until only an operator can help.
     ///
     /// # Errors
-    /// With what only an operator can mend; it stands on the board, too.
+    /// With what only an operator can mend; the status registry shows it, too.
     pub async fn run(&mut self) -> Result<Report, H::Error> {
         let (part, once, group) = (self.part.clone(), self.options.once, self.group_name());
         let ended = tokio::select! {
@@ -149,7 +149,7 @@ impl<H: Handler> Worker<H> {
             }
         };
         match &ended {
-            Ok(()) => part.state(State::Finished),
+            Ok(()) => part.state(PartState::Finished),
             Err(failure) => {
                 error!(group = self.group_name(), error = %chain(failure), help = failure.help().as_deref(), "stopped");
                 part.failed(chain(failure).to_string());

@@ -11,9 +11,10 @@ use windfall_schemas::topic::Names;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::health::Status;
+use crate::health::StatusRegistry;
 use crate::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
-use crate::kafka::consumer::{BatchLimits, Committed};
+use crate::kafka::consumer::BatchLimits;
+use crate::kafka::groups::CommittedOffset;
 use crate::kafka::publisher::{self, Publisher, Transaction};
 use crate::kafka::table::FoldRequest;
 use crate::kafka::topics::TopicSpec;
@@ -48,7 +49,7 @@ impl Stage for Idle {
     async fn take_over(
         &mut self,
         _: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
         _: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, WorkerError> {
         if let Some(reason) = self.held.take() {
@@ -82,7 +83,7 @@ struct Bench {
     worker: Worker<Transactional<Idle>>,
     consumer: GroupConsumer,
     group: Group,
-    status: Status,
+    status: StatusRegistry,
 }
 
 fn connection(servers: &str, prefix: &str) -> Connection {
@@ -111,7 +112,7 @@ impl Bench {
             membership,
             limits: BatchLimits::default(),
         };
-        let status = Status::new("one", SystemClock::shared());
+        let status = StatusRegistry::new("one", SystemClock::shared());
         let consumer = GroupConsumer::start(&connection, options.clone()).unwrap();
         let stage = Transactional::new(Idle::default(), connection.clone(), names.topic("loop"));
         let options = WorkerOptions { group: options, labels: Vec::new(), once: false };
@@ -213,14 +214,14 @@ async fn the_lag_counts_what_is_not_durable_also_while_nothing_can_be_done() {
     bench.stage().fails = 1;
     bench.publish().await;
     bench.process_until(|bench| bench.worker.again_at.is_some()).await;
-    assert_eq!(bench.part().state, State::Paused);
+    assert_eq!(bench.part().state, PartState::Paused);
     bench.beat().await;
     assert_eq!(bench.part().details["lag_records"], END, "read, but not durable");
     let paused_at = bench.part().progress_at;
     bench.take_over().await.unwrap();
-    assert_eq!(bench.part().state, State::Paused, "what failed is only read again");
+    assert_eq!(bench.part().state, PartState::Paused, "what failed is only read again");
     bench.process_until(|bench| bench.position() == 2 * END).await;
-    assert!(bench.part().state == State::Running && bench.part().progress_at > paused_at);
+    assert!(bench.part().state == PartState::Running && bench.part().progress_at > paused_at);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,10 +275,10 @@ async fn a_stage_that_is_held_says_why_and_is_asked_again() {
     bench.take_over().await.unwrap();
     assert!(bench.worker.session.is_none() && bench.worker.again_at.is_some());
     let part = bench.part();
-    assert_eq!((part.state, part.ready), (State::Held, false));
+    assert_eq!((part.state, part.ready), (PartState::Held, false));
     assert_eq!(part.details["reason"], "too much would be deleted");
     bench.take_over().await.unwrap();
-    assert_eq!(bench.part().state, State::Running);
+    assert_eq!(bench.part().state, PartState::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,7 +401,7 @@ impl Clock for Hurried {
     }
 }
 
-fn worker(servers: &str, once: bool, status: &Status, stop: &CancellationToken) -> Worker<Transactional<Idle>> {
+fn worker(servers: &str, once: bool, status: &StatusRegistry, stop: &CancellationToken) -> Worker<Transactional<Idle>> {
     let group = GroupOptions {
         group: "group".to_owned(),
         topics: vec!["idle".to_owned()],
@@ -417,7 +418,7 @@ fn worker(servers: &str, once: bool, status: &Status, stop: &CancellationToken) 
 async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("idle", 1, 1).unwrap();
-    let status = Status::new("one", SystemClock::shared());
+    let status = StatusRegistry::new("one", SystemClock::shared());
     let part = || status.snapshot().parts["idle"].clone();
     // An ask takes two requests, for the first offset and for the last.
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 2]);
@@ -426,7 +427,7 @@ async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
     let serving = tokio::spawn(async move { worker.run().await });
     let mut reason = None;
     let assigned = async {
-        while part().state != State::Running {
+        while part().state != PartState::Running {
             reason = reason.take().or_else(|| part().details.get("reason").cloned());
             tokio::task::yield_now().await;
         }
@@ -440,11 +441,11 @@ async fn a_member_that_a_slow_leader_has_failed_is_followed_by_another() {
 
 #[tokio::test]
 async fn a_single_run_that_does_nothing_any_more_ends_and_says_what_it_waited_for() {
-    let status = Status::new("one", Arc::new(Hurried::default()));
+    let status = StatusRegistry::new("one", Arc::new(Hurried::default()));
     let mut worker = worker("127.0.0.1:1", true, &status, &CancellationToken::new());
     worker.part.waits_for(Some("a writer".to_owned()));
     let ended = worker.run().await;
     let Err(error @ WorkerError::Stalled { .. }) = &ended else { panic!("{ended:?}") };
     assert!(!error.may_pass() && error.help().is_some() && error.to_string().ends_with("it waited for: a writer"));
-    assert_eq!(status.snapshot().parts["idle"].state, State::Failed);
+    assert_eq!(status.snapshot().parts["idle"].state, PartState::Failed);
 }

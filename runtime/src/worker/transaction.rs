@@ -10,7 +10,8 @@ use tracing::info;
 use super::error::{Failure, WorkerError};
 use super::handler::{Done, Handler, Session, Taken};
 use super::logs::Logs;
-use crate::kafka::consumer::{Assignment, Batch, Committed, Group};
+use crate::kafka::consumer::{Assignment, Batch, Group};
+use crate::kafka::groups::CommittedOffset;
 use crate::kafka::publisher::{self, Input, PublishError, Publisher, Transaction};
 use crate::kafka::{Connection, Outgoing, Record, TopicPartition};
 use crate::log_identity::Position;
@@ -33,7 +34,7 @@ pub trait Stage: Send {
     fn take_over(
         &mut self,
         partitions: &[TopicPartition],
-        committed: &BTreeMap<TopicPartition, Option<Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
         read_once: &BTreeMap<TopicPartition, i64>,
     ) -> impl Future<Output = Result<Taken, Self::Error>> + Send;
 
@@ -156,8 +157,8 @@ impl<S: Stage> Transactional<S> {
         self.stage.before_commit();
         let committed = publisher.commit(transaction).await.map_err(WorkerError::from)?;
         self.stage.after_commit();
-        let seconds = (committed.timing.delivery + committed.timing.offsets + committed.timing.commit).as_secs_f64();
-        metrics::histogram!(names::TRANSACTION_SECONDS, label::STAGE => self.stage.name()).record(seconds);
+        metrics::histogram!(names::TRANSACTION_SECONDS, label::STAGE => self.stage.name())
+            .record(committed.took.as_secs_f64());
         self.stage.settle(effects, &committed);
         Ok(Done { dead_letters, ..Done::default() })
     }

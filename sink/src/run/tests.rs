@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use windfall_runtime::clock::Clock;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::StatusRegistry;
 use windfall_runtime::kafka::config::{KafkaConfig, SchemaRegistryConfig};
 use windfall_runtime::registry::embedded::EmbeddedRegistry;
 use windfall_schemas::asset::{Field, FieldType};
@@ -55,7 +55,7 @@ impl Idle {
             collection: Collection::new("devices", vec![Field::new("color", FieldType::String)]).unwrap(),
             registry: RegistryClient::embedded(EmbeddedRegistry::in_memory(), true),
             clock: clock.clone(),
-            part: Status::new("one", clock.clone()).part("sink", Duration::from_secs(90)),
+            part: StatusRegistry::new("one", clock.clone()).part("sink", Duration::from_secs(90)),
             instance: "one".to_owned(),
             membership: Membership::Dynamic,
         };

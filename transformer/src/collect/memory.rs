@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use windfall_runtime::kafka::consumer;
+use windfall_runtime::kafka::groups::CommittedOffset;
 use windfall_runtime::kafka::publisher::Committed;
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::{Connection, Record, TopicPartition};
@@ -177,7 +177,7 @@ impl Memory {
     pub(super) fn input_offset(
         &self,
         at: &TopicPartition,
-        committed: &BTreeMap<TopicPartition, Option<consumer::Committed>>,
+        committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
     ) -> i64 {
         let recorded = self.lasts.get(&at.partition).is_some_and(|cached| !cached.state.is_empty());
         match committed.get(at).and_then(Option::as_ref) {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use windfall_runtime::clock::SystemClock;
 use windfall_runtime::diagnose::Kind;
-use windfall_runtime::health::Status;
+use windfall_runtime::health::StatusRegistry;
 use windfall_runtime::kafka::Connection;
 use windfall_runtime::metrics;
 use windfall_runtime::reader::Decoder;
@@ -64,7 +64,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs, logs: &LogOptions) -> 
 /// The running stages.
 struct Pipeline {
     crew: Crew<crate::Result<Exit>>,
-    status: Status,
+    status: StatusRegistry,
     producer: CancellationToken,
     rest: CancellationToken,
 }
@@ -73,7 +73,7 @@ impl Pipeline {
     fn start(world: &World, stop: &CancellationToken) -> Self {
         // The other stages keep running until the published changes have reached the rows.
         let (producer, rest) = (stop.child_token(), CancellationToken::new());
-        let status = Status::new("demo", SystemClock::shared());
+        let status = StatusRegistry::new("demo", SystemClock::shared());
         let stages = |stop: &CancellationToken| Stages {
             context: Arc::clone(&world.context),
             registry: world.registry.clone(),

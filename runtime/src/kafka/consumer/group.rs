@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
@@ -14,12 +14,10 @@ use tokio::sync::watch;
 use super::error::ConsumerError;
 use super::mailbox::{Assignment, Flow, Live, Mailbox, Turn};
 use super::polling::GroupContext;
-use crate::kafka::client::{first_offset, number};
+use crate::kafka::client::{ASK_TIMEOUT, first_offset, number};
+use crate::kafka::groups::CommittedOffset;
 use crate::kafka::record::TopicPartition;
-use crate::log_identity::{Beside, Position};
 
-/// A broker that has not answered by then is not going to help this assignment.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A poll ends within milliseconds; one that serves a rebalance asks brokers and waits for the loop's answer, and ends the assignment.
 const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Partitions that were assigned a moment ago refuse to be sought (`_STATE`) until their fetcher has started.
@@ -34,31 +32,6 @@ pub enum Start {
     At(i64),
 }
 
-/// A committed offset, and what stands beside it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// How far the group has read.
-    pub position: Position,
-    /// The identity of the program that has read up to there, where one was noted.
-    pub program: Option<String>,
-}
-
-impl Committed {
-    /// Reads what a coordinator answers.
-    pub(crate) fn of(list: &TopicPartitionList) -> KafkaResult<BTreeMap<TopicPartition, Option<Self>>> {
-        let committed = |element: TopicPartitionListElem<'_>| {
-            // A partition whose offset was not read must not look like one that has none: it would begin at the beginning.
-            element.error()?;
-            let known = number(element.offset()).map(|next_offset| {
-                let Beside { log_time, program } = Beside::parse(element.metadata());
-                Self { position: Position { next_offset, log_time }, program }
-            });
-            Ok((TopicPartition::new(element.topic(), element.partition()), known))
-        };
-        list.elements().into_iter().map(committed).collect()
-    }
-}
-
 impl Start {
     /// Returns the offset, or zero for the beginning.
     #[must_use]
@@ -70,9 +43,9 @@ impl Start {
     }
 }
 
-impl From<Option<&Committed>> for Start {
+impl From<Option<&CommittedOffset>> for Start {
     /// A committed offset, or the beginning where none was ever committed.
-    fn from(committed: Option<&Committed>) -> Self {
+    fn from(committed: Option<&CommittedOffset>) -> Self {
         match committed.map_or(0, |committed| committed.position.next_offset) {
             0 => Self::Beginning,
             next_offset => Self::At(next_offset),
@@ -106,13 +79,13 @@ impl Group {
     pub async fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Option<Committed>>, ConsumerError> {
+    ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, ConsumerError> {
         let list = partition_list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
         let found = self
             .blocking(move |consumer| consumer.committed_offsets(list, ASK_TIMEOUT))
             .await?
             .map_err(|source| self.ask("committed offsets", source))?;
-        Committed::of(&found).map_err(|source| self.ask("committed offsets", source))
+        CommittedOffset::of(&found).map_err(|source| self.ask("committed offsets", source))
     }
 
     /// Begins to deliver: pauses everything, seeks, and resumes the partitions named; the others stay paused.
@@ -233,7 +206,10 @@ impl Group {
     pub fn position(&self) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
         let consumer = self.consumer.upgrade().ok_or_else(|| self.reassigned())?;
         let list = consumer.position().map_err(|source| self.ask("positions", source))?;
-        Ok(offsets_of(&list).filter_map(|(partition, offset)| Some((partition, offset?))).collect())
+        let known = |element: &TopicPartitionListElem<'_>| {
+            Some((TopicPartition::new(element.topic(), element.partition()), number(element.offset())?))
+        };
+        Ok(list.elements().iter().filter_map(known).collect())
     }
 
     /// Commits offsets outside of any transaction, for display; a sink's truth is its own position row.
@@ -320,20 +296,13 @@ impl Group {
 }
 
 /// Makes the client's list of partitions.
-pub(crate) fn partition_list<'a>(partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> TopicPartitionList {
+pub(in crate::kafka) fn partition_list<'a>(
+    partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>,
+) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in partitions {
         // Fails only for offsets that no caller of ours makes: those counted from the tail by a negative number.
         let _ = list.add_partition_offset(&partition.topic, partition.partition, offset);
     }
     list
-}
-
-fn offsets_of(list: &TopicPartitionList) -> impl Iterator<Item = (TopicPartition, Option<i64>)> {
-    let elements = list.elements();
-    elements
-        .into_iter()
-        .map(|element| (TopicPartition::new(element.topic(), element.partition()), number(element.offset())))
-        .collect::<Vec<_>>()
-        .into_iter()
 }

@@ -28,7 +28,8 @@ use tracing::warn;
 
 pub use batch::{Batch, BatchLimits, Reached};
 pub use error::ConsumerError;
-pub use group::{Committed, Group, Start};
+pub(super) use group::partition_list;
+pub use group::{Group, Start};
 pub use mailbox::{Assignment, Flow, Revoked};
 
 use super::client::make;

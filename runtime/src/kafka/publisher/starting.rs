@@ -3,9 +3,10 @@
 //! A start that was given up may still be on its way to a broker, and fences whoever started meanwhile.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 /// How often a start that waits looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
@@ -29,9 +30,9 @@ pub(super) struct Turn(Arc<str>);
 
 impl Turn {
     /// Waits for the start of that id that is under way, if any; `None` when nobody wants this one any more.
-    pub(super) fn take(transactional_id: &Arc<str>, abandoned: &AtomicBool) -> Option<Self> {
+    pub(super) fn take(transactional_id: &Arc<str>, abandoned: &CancellationToken) -> Option<Self> {
         let mut ids = STARTING.ids();
-        while !abandoned.load(Ordering::SeqCst) {
+        while !abandoned.is_cancelled() {
             if ids.get_or_insert_default().insert(Arc::clone(transactional_id)) {
                 return Some(Self(Arc::clone(transactional_id)));
             }
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_start_waits_for_the_one_of_its_id_alone() {
-        let (id, wanted) = (id(), AtomicBool::new(false));
+        let (id, wanted) = (id(), CancellationToken::new());
         let first = Turn::take(&id, &wanted).unwrap();
         assert!(Turn::take(&self::id(), &wanted).is_some(), "another id is free");
         let (told, tells) = std::sync::mpsc::channel();
@@ -67,7 +68,7 @@ mod tests {
             let id = Arc::clone(&id);
             move || {
                 told.send(()).unwrap();
-                let turn = Turn::take(&id, &AtomicBool::new(false));
+                let turn = Turn::take(&id, &CancellationToken::new());
                 told.send(()).unwrap();
                 turn.is_some()
             }
@@ -81,8 +82,9 @@ mod tests {
 
     #[test]
     fn a_start_that_nobody_wants_takes_no_turn() {
-        let (id, unwanted) = (id(), AtomicBool::new(true));
+        let (id, unwanted) = (id(), CancellationToken::new());
+        unwanted.cancel();
         assert!(Turn::take(&id, &unwanted).is_none());
-        assert!(Turn::take(&id, &AtomicBool::new(false)).is_some());
+        assert!(Turn::take(&id, &CancellationToken::new()).is_some());
     }
 }

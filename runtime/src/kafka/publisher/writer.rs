@@ -1,11 +1,11 @@
 //! The writer thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -13,17 +13,17 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::starting::Turn;
-use super::{Committed, Input, PublishError, Timing, Transaction};
+use super::{Committed, Input, PublishError, Transaction};
 use crate::kafka::client::{log_error, make};
 use crate::kafka::connection::MESSAGE_TIMEOUT;
+use crate::kafka::groups::CommittedOffset;
 use crate::kafka::record::{Delivered, MAX_RECORD_BYTES, Outgoing};
 use crate::kafka::retire::retire;
-use crate::log_identity::{Beside, Position};
 use crate::telemetry::chain;
 
 /// A broker that just started, or loads its transactions, answers retriably for some seconds. Whoever starts a producer shows
@@ -88,7 +88,7 @@ impl Deliveries {
 pub(super) struct Writer {
     producer: BaseProducer<Deliveries>,
     transactional_id: Arc<str>,
-    abandoned: Arc<AtomicBool>,
+    abandoned: CancellationToken,
 }
 
 impl Writer {
@@ -96,7 +96,7 @@ impl Writer {
     pub(super) async fn spawn(
         settings: &ClientConfig,
         transactional_id: Arc<str>,
-        abandoned: Arc<AtomicBool>,
+        abandoned: CancellationToken,
     ) -> Result<Sender<Command>, PublishError> {
         let (commands, received) = channel();
         let (ready, started) = oneshot::channel();
@@ -126,7 +126,7 @@ impl Writer {
     fn init(
         settings: &ClientConfig,
         transactional_id: Arc<str>,
-        abandoned: Arc<AtomicBool>,
+        abandoned: CancellationToken,
     ) -> Result<Self, PublishError> {
         let refused = |source| PublishError::Start { transactional_id: transactional_id.to_string(), source };
         let Some(_turn) = Turn::take(&transactional_id, &abandoned) else {
@@ -178,28 +178,21 @@ impl Writer {
             input.group.metadata(input.epoch).map_err(PublishError::Reassigned)?;
         }
         let began_at = Instant::now();
-        self.producer.begin_transaction().map_err(|source| self.failed("begin", source))?;
+        self.producer.begin_transaction().map_err(|source| self.step_failed("begin", source))?;
         let derived = self.deliver(derived)?;
         let follow_up = self.deliver(follow_up)?;
         let checkpoint = self.deliver(checkpoint)?;
         crate::failpoint!("publisher.produce.after");
-        let delivered_at = Instant::now();
         if let Some(input) = input {
             crate::failpoint!("publisher.offsets.before");
             self.send_offsets(input)?;
             crate::failpoint!("publisher.offsets.after");
         }
-        let offsets_at = Instant::now();
         self.still_wanted("commit")?;
         crate::failpoint!("publisher.commit.before");
         self.end()?;
         crate::failpoint!("publisher.commit.after");
-        let timing = Timing {
-            delivery: delivered_at - began_at,
-            offsets: offsets_at - delivered_at,
-            commit: offsets_at.elapsed(),
-        };
-        Ok(Committed { derived, follow_up, checkpoint, timing })
+        Ok(Committed { derived, follow_up, checkpoint, took: began_at.elapsed() })
     }
 
     /// Sends the records of one phase and waits until each is delivered.
@@ -253,10 +246,9 @@ impl Writer {
 
     fn send_offsets(&self, input: &Input) -> Result<(), PublishError> {
         let mut offsets = TopicPartitionList::new();
-        for (at, Position { next_offset, log_time }) in &input.positions {
-            let mut element = offsets.add_partition(&at.topic, at.partition);
-            element.set_metadata(Beside { log_time: *log_time, program: input.program.clone() }.to_string());
-            element.set_offset(Offset::Offset(*next_offset)).map_err(|source| self.not_taken(source))?;
+        for (at, position) in &input.positions {
+            let committed = CommittedOffset { position: *position, program: input.program.clone() };
+            committed.add_to(&mut offsets, at).map_err(|source| self.offsets_refused(source))?;
         }
         self.still_wanted("offsets")?;
         // Fetched now and not earlier: a generation of before a rebalance would be refused, an empty one not even checked.
@@ -267,18 +259,18 @@ impl Writer {
         repeat(Instant::now() + CALL_DEADLINE, &self.abandoned, || {
             self.producer.send_offsets_to_transaction(&offsets, &metadata, CALL_TIMEOUT)
         })
-        .map_err(|source| self.not_taken(source))
+        .map_err(|source| self.offsets_refused(source))
     }
 
     /// Commits; a retriable time-out repeats the same call, which takes up where it was.
     fn end(&self) -> Result<(), PublishError> {
-        let never = AtomicBool::new(false);
+        let never = CancellationToken::new();
         repeat(Instant::now() + CALL_DEADLINE, &never, || self.producer.commit_transaction(Timeout::Never))
-            .map_err(|source| self.failed("commit", source))
+            .map_err(|source| self.step_failed("commit", source))
     }
 
     fn still_wanted(&self, step: &'static str) -> Result<(), PublishError> {
-        if self.abandoned.load(Ordering::SeqCst) {
+        if self.abandoned.is_cancelled() {
             let why = format!("given up before `{step}`");
             return Err(PublishError::Dead { transactional_id: self.transactional_id.to_string(), why });
         }
@@ -296,27 +288,26 @@ impl Writer {
             || self.producer.client().fatal_error().is_some_and(|(code, _)| by_code(code))
     }
 
-    fn failed(&self, step: &'static str, source: KafkaError) -> PublishError {
+    /// Says what a failure means: `otherwise`, unless the epoch is no longer the newest.
+    fn failed(&self, source: KafkaError, otherwise: impl FnOnce(String, KafkaError) -> PublishError) -> PublishError {
         let transactional_id = self.transactional_id.to_string();
-        if self.fenced(&source) {
-            return PublishError::Fenced { transactional_id };
+        match self.fenced(&source) {
+            true => PublishError::Fenced { transactional_id },
+            false => otherwise(transactional_id, source),
         }
-        PublishError::Step { transactional_id, step, source }
+    }
+
+    fn step_failed(&self, step: &'static str, source: KafkaError) -> PublishError {
+        self.failed(source, |transactional_id, source| PublishError::Step { transactional_id, step, source })
     }
 
     fn undelivered(&self, topic: &str, source: KafkaError) -> PublishError {
-        if self.fenced(&source) {
-            return PublishError::Fenced { transactional_id: self.transactional_id.to_string() };
-        }
-        PublishError::Delivery { topic: topic.to_owned(), source }
+        self.failed(source, |_, source| PublishError::Delivery { topic: topic.to_owned(), source })
     }
 
-    fn not_taken(&self, source: KafkaError) -> PublishError {
-        let transactional_id = self.transactional_id.to_string();
-        if self.fenced(&source) {
-            return PublishError::Fenced { transactional_id };
-        }
-        PublishError::Offsets { transactional_id, source: Box::new(source) }
+    fn offsets_refused(&self, source: KafkaError) -> PublishError {
+        let refused = |transactional_id, source| PublishError::Offsets { transactional_id, source: Box::new(source) };
+        self.failed(source, refused)
     }
 }
 
@@ -332,14 +323,14 @@ fn measure<'a>(records: impl Iterator<Item = &'a Outgoing>) -> Result<(), Publis
 }
 
 /// Repeats a call as long as it is answered retriably.
-fn repeat(deadline: Instant, abandoned: &AtomicBool, call: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+fn repeat(deadline: Instant, abandoned: &CancellationToken, call: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     loop {
         let error = match call() {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         let retriable = matches!(&error, KafkaError::Transaction(cause) if cause.is_retriable() && !cause.is_fatal());
-        if !retriable || Instant::now() >= deadline || abandoned.load(Ordering::SeqCst) {
+        if !retriable || Instant::now() >= deadline || abandoned.is_cancelled() {
             return Err(error);
         }
         warn!(%error, "transaction call answered retriably, repeating it");

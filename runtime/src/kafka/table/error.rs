@@ -75,14 +75,6 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
-    /// The thread ended without an answer.
-    #[error("reading of `{topic}` ended without an answer")]
-    Ended {
-        /// The topic.
-        topic: String,
-        /// What the runtime says.
-        source: tokio::task::JoinError,
-    },
 }
 
 impl Diagnose for TableError {
@@ -97,7 +89,7 @@ impl Diagnose for TableError {
                 "the schema registry was changed or has lost its ids: go back to the former one, or start with a new `topic_prefix`",
             ),
             Self::Schema { source, .. } => source.diagnosis(),
-            Self::Truncated { .. } | Self::Stopped { .. } | Self::Ended { .. } => Kind::Refused.into(),
+            Self::Truncated { .. } | Self::Stopped { .. } => Kind::Refused.into(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Extent, FoldProgress, FoldRequest, Folded, Hidden, TableError};
@@ -41,7 +41,7 @@ pub(super) struct Reading {
     /// The partitions that still have something to read.
     open: HashMap<i32, Partition>,
     next_offsets: BTreeMap<i32, i64>,
-    stopped: Arc<AtomicBool>,
+    stopped: CancellationToken,
     records: u64,
     reported_at: Instant,
     warned: bool,
@@ -52,7 +52,7 @@ impl Reading {
         reader: &ClientConfig,
         request: FoldRequest,
         ends: &BTreeMap<i32, Extent>,
-        stopped: Arc<AtomicBool>,
+        stopped: CancellationToken,
     ) -> Result<Self, TableError> {
         let read = |source| TableError::Read { topic: request.topic.clone(), source };
         let (mut open, mut next_offsets) = (HashMap::new(), BTreeMap::new());
@@ -98,7 +98,7 @@ impl Reading {
         mut on_record: impl FnMut(&mut S, Record) -> Result<(), RegistryError>,
     ) -> Result<S, TableError> {
         while !self.open.is_empty() {
-            if self.stopped.load(Ordering::SeqCst) {
+            if self.stopped.is_cancelled() {
                 return Err(TableError::Stopped { topic: self.request.topic.clone() });
             }
             match self.consumer.poll(POLL) {
