@@ -33,7 +33,7 @@ use windfall_schemas::scan::{ScanKey, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
 use windfall_schemas::topic::{Names, value_subject};
 use windfall_simulator::journal::{Record, Response};
-use windfall_simulator::{Builder, Command, Handle, JournalMode, Running, Simulator};
+use windfall_simulator::{Command, Handle, JournalMode, Running, Simulator};
 
 /// A wall clock that can be wrong, in milliseconds.
 pub(crate) struct Wrong {
@@ -78,7 +78,7 @@ pub(crate) struct Read<K, V> {
 }
 
 /// A simulator whose devices do nothing by themselves and that limits nothing.
-pub(crate) fn still(devices: u32, servers: u16) -> Builder {
+pub(crate) fn still(devices: u32, servers: u16) -> Simulator {
     Simulator::builder()
         .devices(devices)
         .servers(servers)
@@ -91,29 +91,29 @@ pub(crate) fn still(devices: u32, servers: u16) -> Builder {
 
 impl Rig {
     /// Starts a simulator of one organization on the machine's time, and makes a producer that asks it fast.
-    pub(crate) async fn new(sim: Builder, page_size: u16) -> Self {
+    pub(crate) async fn new(sim: Simulator, page_size: u16) -> Self {
         Self::with_clock(sim, page_size, SystemClock::shared(), windfall_services::kafka()).await
     }
 
     /// The same on a broker of its own.
-    pub(crate) async fn on(bootstrap: &str, sim: Builder, page_size: u16) -> Self {
+    pub(crate) async fn on(bootstrap: &str, sim: Simulator, page_size: u16) -> Self {
         Self::with_clock(sim, page_size, SystemClock::shared(), bootstrap).await
     }
 
     /// The same in compressed time; the simulator lives in it as well.
-    pub(crate) async fn scaled(sim: Builder, page_size: u16, scale: f64) -> Self {
+    pub(crate) async fn scaled(sim: Simulator, page_size: u16, scale: f64) -> Self {
         let clock: SharedClock = Arc::new(ScaledClock::new(Utc::now(), scale));
         Self::on_clock(sim, page_size, clock).await
     }
 
     /// The same by another clock, which is the simulator's as well.
-    pub(crate) async fn on_clock(sim: Builder, page_size: u16, clock: SharedClock) -> Self {
+    pub(crate) async fn on_clock(sim: Simulator, page_size: u16, clock: SharedClock) -> Self {
         let wall = Arc::clone(&clock);
         let sim = sim.wall_clock(Arc::new(move || wall.now()));
         Self::with_clock(sim, page_size, clock, windfall_services::kafka()).await
     }
 
-    async fn with_clock(sim: Builder, page_size: u16, clock: SharedClock, bootstrap: &str) -> Self {
+    async fn with_clock(sim: Simulator, page_size: u16, clock: SharedClock, bootstrap: &str) -> Self {
         let sim = sim.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let account = sim.credentials()[0].clone();
         let source = SourceConfig {

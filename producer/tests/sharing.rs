@@ -16,7 +16,7 @@ const ORGS: [&str; 3] = ["acme", "globex", "initech"];
 
 /// Three organizations of 30 devices each, all of them scanned once, and the cluster of a process that is to serve them.
 async fn scanned() -> (Rig, Cluster) {
-    let rig = Rig::new(still(30, 1).orgs(ORGS), 10).await;
+    let rig = Rig::new(still(30, 1).orgs(ORGS.map(str::to_owned).to_vec()), 10).await;
     let sources = ORGS.map(|org| rig.account(org));
     run::run_once(&rig.setup, &sources, CancellationToken::new()).await.unwrap();
     let cluster = rig.cluster().await;

@@ -239,7 +239,7 @@ async fn a_rebalance_in_the_middle_of_a_page_repeats_at_most_that_page() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_sources_spread_over_two_processes() {
     const ORGS: [&str; 3] = ["acme", "globex", "initech"];
-    let rig = Rig::new(still(30, 1).orgs(ORGS), 10).await;
+    let rig = Rig::new(still(30, 1).orgs(ORGS.map(str::to_owned).to_vec()), 10).await;
     let sources = ORGS.map(|org| rig.account(org));
     // Of most pairs of names each comes first for some source.
     let first = |org: &str, peer: &str| source_member(org, "p") < source_member(org, peer);

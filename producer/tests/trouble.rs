@@ -27,7 +27,7 @@ async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_run_of_several_sources_reads_those_that_can_be_read() {
-    let rig = Rig::new(still(25, 1).orgs(["acme", "globex"]), 10).await;
+    let rig = Rig::new(still(25, 1).orgs(["acme", "globex"].map(str::to_owned).to_vec()), 10).await;
     let stranger = SourceConfig { client_id: "BUSINESSAPI.nobody".into(), name: "globex".into(), ..rig.source.clone() };
     // It is in the middle of its scan when the other one has failed.
     rig.faults("devices page=2 delay ms=3000 x1");
@@ -40,7 +40,7 @@ async fn a_single_run_of_several_sources_reads_those_that_can_be_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_run_that_is_refused_for_one_source_reads_the_others() {
-    let mut rig = Rig::new(still(25, 1).orgs(["acme", "globex"]), 10).await;
+    let mut rig = Rig::new(still(25, 1).orgs(["acme", "globex"].map(str::to_owned).to_vec()), 10).await;
     let other = rig.account("globex");
     rig.faults("servers hang x1");
     let stop = CancellationToken::new();
@@ -61,7 +61,7 @@ async fn a_single_run_that_is_refused_for_one_source_reads_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_one_source_ends_neither_the_others_nor_the_process() {
-    let rig = Rig::new(still(25, 1).orgs(["acme", "globex"]), 10).await;
+    let rig = Rig::new(still(25, 1).orgs(["acme", "globex"].map(str::to_owned).to_vec()), 10).await;
     let broken = SourceConfig { token_url: "no url".into(), ..rig.account("globex") };
     let stop = CancellationToken::new();
     let serving = tokio::spawn({

@@ -7,8 +7,8 @@ use crate::apple_time;
 use crate::credentials;
 use crate::cursor::Cursor;
 use crate::fault::{Action, Match, RetryAfter};
-use crate::journal::Response;
-use crate::page::{self, Page};
+use crate::journal::{Keep, Response};
+use crate::page;
 use crate::problem::Problem;
 use crate::query::{Parameters, Route, pairs};
 use crate::spoil::spoil;
@@ -16,14 +16,14 @@ use crate::world::{Now, Org, World};
 
 impl World {
     /// Answers a request at one moment of the two times.
-    pub(crate) fn answer(&mut self, asked: &Asked, now: Now, journal: Keep) -> Answer {
+    pub(crate) fn answer(&mut self, asked: &Asked, now: Now, keep: Keep) -> Answer {
         self.answers += 1;
         let route = Route::of(&asked.method, &asked.path);
         let record = self.record(asked, &route, now);
         let request_id = record.request_id.clone();
         let mut answer = match route {
             Route::Token => self.token(asked, now, record),
-            _ => self.resource(asked, &route, now, record, journal),
+            _ => self.resource(asked, &route, now, record, keep),
         };
         self.head(&mut answer, &request_id, now);
         answer
@@ -84,7 +84,7 @@ impl World {
         answer
     }
 
-    fn resource(&mut self, asked: &Asked, route: &Route, now: Now, mut record: Response, journal: Keep) -> Answer {
+    fn resource(&mut self, asked: &Asked, route: &Route, now: Now, mut record: Response, keep: Keep) -> Answer {
         let org = match self.admit(asked, route, now, &mut record) {
             Ok(org) => org,
             Err(problem) => return refused(&problem, record, now),
@@ -111,11 +111,17 @@ impl World {
             return instead;
         }
         let page = asked_for.and_then(|(parameters, cursor)| {
-            let view = page::View { world: self, org, asked, route, parameters, cursor, now, actions: &actions };
-            view.page()
+            page::View { world: self, org, asked, route, parameters, cursor, now, actions: &actions }.page()
         });
         match page {
-            Ok(page) => served(page, &actions, record, journal),
+            Ok(document) => {
+                page::note(&document, route, &mut record, keep);
+                let body = serde_json::to_vec(&document).unwrap_or_default();
+                let mut answer = Answer::json(200, body, record);
+                spoil(&mut answer, &actions);
+                finish(&mut answer, &actions);
+                answer
+            }
             Err(problem) => refused(&problem, record, now),
         }
     }
@@ -141,7 +147,7 @@ impl World {
             let detail = format!("The resource '{}' does not allow '{}'", asked.path, asked.method);
             return Err(Problem::forbidden(detail));
         }
-        if self.manner.school && matches!(route, Route::Server(_)) {
+        if self.config.school && matches!(route, Route::Server(_)) {
             return Err(Problem::forbidden("The resource 'mdmServers' does not allow 'GET_INSTANCE'"));
         }
         Ok(org)
@@ -152,7 +158,7 @@ impl World {
         let Org { fleet, cursors_from, .. } = &self.orgs[org];
         Cursor::decode(text)
             .filter(|cursor| cursor.list == Cursor::list(fleet.org(), path))
-            .filter(|cursor| cursor.lives(now.wall, self.manner.cursor_ttl, *cursors_from))
+            .filter(|cursor| cursor.lives(now.wall, self.config.cursor_ttl, *cursors_from))
             .map(Some)
             .ok_or_else(|| bad_cursor(400))
     }
@@ -195,14 +201,6 @@ impl World {
     }
 }
 
-/// What the journal keeps of a served resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    Nothing,
-    Digests,
-    Attributes,
-}
-
 fn bad_cursor(status: u16) -> Problem {
     Problem { status, ..Problem::parameter("cursor", "The cursor is not valid or has expired") }
 }
@@ -222,14 +220,6 @@ fn broken(delivery: Delivery, record: Response) -> Answer {
     answer.record.status = None;
     answer.record.readable = false;
     answer.delivery = delivery;
-    answer
-}
-
-fn served(page: Page, actions: &[(Action, String)], record: Response, journal: Keep) -> Answer {
-    let record = page.note(record, journal);
-    let mut answer = Answer::json(200, page.document.written(), record);
-    spoil(&mut answer, actions);
-    finish(&mut answer, actions);
     answer
 }
 
@@ -256,19 +246,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::SimulatorConfig;
+    use crate::config::Simulator;
     use crate::life::Round;
-    use crate::running::Simulator;
 
     fn now() -> Now {
         let at: DateTime<Utc> = "2026-11-21T09:00:00Z".parse().unwrap();
         Now { life: at, wall: at }
     }
 
-    fn world(config: SimulatorConfig) -> (World, String) {
-        let config = SimulatorConfig { rate_limit: None, rates: crate::life::Rates::still(), ..config };
-        let accounts = Simulator::new(config.clone()).credentials();
-        let mut world = World::new(&config, &accounts, now());
+    fn world(config: Simulator) -> (World, String) {
+        let config = config.rate_limit(None).still();
+        let accounts = config.credentials();
+        let mut world = World::new(config, &accounts, now());
         let grant = world.tokens.give(0, now().wall);
         let token = grant.body["access_token"].as_str().unwrap().to_owned();
         (world, token)
@@ -310,10 +299,10 @@ mod tests {
             limit in 1_u32..30,
             n in 0_u32..4,
         ) {
-            let (mut world, token) = world(SimulatorConfig { seed, devices: 60, ..SimulatorConfig::default() });
+            let (mut world, token) = world(Simulator::builder().seed(seed).devices(60));
             let listed = |world: &World| {
                 let fleet = &world.orgs[0].fleet;
-                (0..fleet.ever()).filter(|index| fleet.state(*index).listed).map(|index| fleet.serial(index)).collect()
+                (0..fleet.ever()).filter(|index| fleet.unit(*index).listed()).map(|index| fleet.serial(index)).collect()
             };
             let before: Vec<String> = listed(&world);
             let mut gone = std::collections::BTreeSet::new();
@@ -351,7 +340,7 @@ mod tests {
             ]),
         ) {
             let faults = format!("* {action}").parse().unwrap();
-            let (mut world, token) = world(SimulatorConfig { devices: 20, faults, ..SimulatorConfig::default() });
+            let (mut world, token) = world(Simulator::builder().devices(20).faults(faults));
             let answer = world.answer(&asked(&format!("/v1/{resource}"), &query, &token), now(), Keep::Attributes);
             prop_assert!((200..=599).contains(&answer.status));
             prop_assert!(answer.headers.iter().any(|(name, _)| *name == "x-apple-request-uuid"));

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use crate::fault::ScriptError;
 use crate::fleet::{FleetError, ReleaseAnswer};
-use crate::journal::Change;
 use crate::life::Round;
 
 /// Something made to happen by hand; as JSON `{"command": "release", "device": "SIM0000001"}`.
@@ -122,13 +121,6 @@ pub enum Command {
     },
     /// Lifts all faults.
     ClearFaults,
-}
-
-/// What came of a command.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Done {
-    /// The true changes that it made.
-    pub changes: Vec<Change>,
 }
 
 /// Why a command was not obeyed.

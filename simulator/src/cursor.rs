@@ -1,13 +1,14 @@
-//! The opaque word that leads to the next page.
+//! The opaque text that leads to the next page.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::draw;
 
 /// Where a chain of pages goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     /// The list that it belongs to.
     pub(crate) list: u64,
@@ -31,25 +32,12 @@ impl Cursor {
 
     /// Writes the cursor.
     pub(crate) fn encode(&self) -> String {
-        let Self { list, position, page, issued, limit, fields } = self;
-        let fields = fields.as_ref().map_or_else(|| "*".to_owned(), |names| names.join(","));
-        URL_SAFE_NO_PAD.encode(format!("0:{list:x}:{position}:{page}:{issued}:{limit}:{fields}"))
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Reads a cursor; nothing when it is none of ours.
+    /// Reads a cursor; `None` when this is none of ours.
     pub(crate) fn decode(text: &str) -> Option<Self> {
-        let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let mut parts = plain.strip_prefix("0:")?.splitn(6, ':');
-        let list = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let position = parts.next()?.parse().ok()?;
-        let page = parts.next()?.parse().ok()?;
-        let issued = parts.next()?.parse().ok()?;
-        let limit = parts.next()?.parse().ok()?;
-        let fields = match parts.next()? {
-            "*" => None,
-            names => Some(names.split(',').map(str::to_owned).collect()),
-        };
-        Some(Self { list, position, page, issued, limit, fields })
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
     }
 
     /// Tells whether the cursor still leads anywhere.

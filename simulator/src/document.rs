@@ -1,15 +1,18 @@
-//! JSON:API documents, whose attributes keep the order they were given.
+//! JSON:API documents, whose members and attributes keep the order that they were given.
 
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::portrait::Attributes;
 
-/// What a resource is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The type of a resource, by Apple's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Kind {
+    #[serde(rename = "orgDevices")]
     Device,
+    #[serde(rename = "mdmServers")]
     Server,
 }
 
@@ -22,22 +25,33 @@ pub(crate) struct Resource {
     /// Its member `id`.
     pub(crate) id: Option<Value>,
     pub(crate) attributes: Option<Attributes>,
+    /// The URL that its links and relationships begin with.
+    pub(crate) url: String,
     pub(crate) relationships: bool,
     /// Text that stands in place of the whole resource.
     pub(crate) raw: Option<Box<RawValue>>,
 }
 
+/// A resource by its type and id alone.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Identifier {
+    #[serde(rename = "type")]
+    pub(crate) kind: Kind,
+    pub(crate) id: String,
+}
+
 /// What a document holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
 pub(crate) enum Data {
     /// Resources.
     List(Vec<Resource>),
     /// One resource.
     One(Resource),
-    /// Ids of devices.
-    Linkage(Vec<String>),
-    /// The id of a server: one, an empty one, or null.
-    ToOne(Option<String>),
+    /// Devices.
+    Linkage(Vec<Identifier>),
+    /// A server: one, one with an empty id, or null.
+    ToOne(Option<Identifier>),
 }
 
 /// The paging of a list.
@@ -54,92 +68,27 @@ pub(crate) struct Paging {
 }
 
 /// A document.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Document {
     pub(crate) data: Data,
-    /// Origin of the links.
-    pub(crate) base: String,
-    /// Path and query of the document itself.
-    pub(crate) itself: String,
-    pub(crate) related: Option<String>,
-    pub(crate) paging: Option<Paging>,
-}
-
-/// A document in the order of its members.
-#[derive(Serialize)]
-struct Written<'a> {
-    data: WrittenData<'a>,
-    links: Links<'a>,
+    pub(crate) links: Links,
     #[serde(skip_serializing_if = "Option::is_none")]
-    meta: Option<Meta<'a>>,
+    pub(crate) meta: Option<Meta>,
 }
 
-#[derive(Serialize)]
-struct Links<'a> {
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Links {
     #[serde(rename = "self")]
-    itself: String,
+    pub(crate) itself: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'a str>,
+    pub(crate) next: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    related: Option<&'a str>,
+    pub(crate) related: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Meta<'a> {
-    paging: &'a Paging,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum WrittenData<'a> {
-    List(Vec<WrittenResource<'a>>),
-    One(WrittenResource<'a>),
-    Linkage(Vec<Identifier<'a>>),
-    ToOne(Option<Identifier<'a>>),
-}
-
-#[derive(Serialize)]
-struct Identifier<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    id: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum WrittenResource<'a> {
-    Raw(&'a RawValue),
-    Whole {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a Value>,
-        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_order")]
-        attributes: Option<&'a Attributes>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        relationships: Option<Value>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        links: Option<Value>,
-    },
-}
-
-/// Writes attributes as a JSON object in their order.
-fn in_order<S: Serializer>(attributes: &Option<&Attributes>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(attributes.iter().copied().flatten().map(|(name, value)| (name, value)))
-}
-
-impl Document {
-    /// Writes the document.
-    pub(crate) fn written(&self) -> String {
-        let Self { data, base, itself, related, paging } = self;
-        let next = paging.as_ref().and_then(|paging| paging.next.as_deref());
-        let written = Written {
-            data: data.written(base),
-            links: Links { itself: format!("{base}{itself}"), next, related: related.as_deref() },
-            meta: paging.as_ref().map(|paging| Meta { paging }),
-        };
-        serde_json::to_string(&written).expect("its keys are texts")
-    }
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Meta {
+    pub(crate) paging: Paging,
 }
 
 impl Data {
@@ -160,16 +109,6 @@ impl Data {
             Self::One(_) | Self::ToOne(_) => {}
         }
     }
-
-    fn written(&self, base: &str) -> WrittenData<'_> {
-        let device = |id| Identifier { kind: Kind::Device.name(), id };
-        match self {
-            Self::List(items) => WrittenData::List(items.iter().map(|item| item.written(base)).collect()),
-            Self::One(item) => WrittenData::One(item.written(base)),
-            Self::Linkage(ids) => WrittenData::Linkage(ids.iter().map(|id| device(id)).collect()),
-            Self::ToOne(id) => WrittenData::ToOne(id.as_deref().map(|id| Identifier { kind: Kind::Server.name(), id })),
-        }
-    }
 }
 
 impl Kind {
@@ -182,15 +121,22 @@ impl Kind {
     }
 }
 
-impl Resource {
-    fn written(&self, base: &str) -> WrittenResource<'_> {
-        let Self { kind, name, id, attributes, relationships, raw } = self;
+impl Serialize for Resource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { kind, name: _, id, attributes, url, relationships, raw } = self;
         if let Some(raw) = raw {
-            return WrittenResource::Raw(raw);
+            return raw.serialize(serializer);
         }
-        let path = format!("{base}/v1/{}/{name}", kind.name());
-        let link = |tail: &str| format!("{path}{tail}");
-        let related = || match kind {
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("type", kind)?;
+        if let Some(id) = id {
+            members.serialize_entry("id", id)?;
+        }
+        if let Some(attributes) = attributes {
+            members.serialize_entry("attributes", &InOrder(attributes))?;
+        }
+        let link = |tail: &str| format!("{url}{tail}");
+        let related = match kind {
             Kind::Device => json!({
                 "assignedServer": { "links": {
                     "self": link("/relationships/assignedServer"), "related": link("/assignedServer"),
@@ -199,12 +145,21 @@ impl Resource {
             }),
             Kind::Server => json!({ "devices": { "links": { "self": link("/relationships/devices") } } }),
         };
-        WrittenResource::Whole {
-            kind: kind.name(),
-            id: id.as_ref(),
-            attributes: attributes.as_ref(),
-            relationships: relationships.then(related),
-            links: (*kind == Kind::Device).then(|| json!({ "self": path })),
+        if *relationships {
+            members.serialize_entry("relationships", &related)?;
         }
+        if *kind == Kind::Device {
+            members.serialize_entry("links", &json!({ "self": url }))?;
+        }
+        members.end()
+    }
+}
+
+/// Attributes as a JSON object in their order.
+struct InOrder<'a>(&'a Attributes);
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }

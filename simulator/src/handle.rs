@@ -1,84 +1,61 @@
-//! The rim of the world: one lock, two clocks, the journal.
+//! Access to a running simulator: one lock around its state, its two clocks and its journal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 
 use crate::answer::{Answer, Asked};
-use crate::api::Keep;
 use crate::clock::TimeSource;
-use crate::command::{Command, CommandError, Done};
+use crate::command::{Command, CommandError};
 use crate::fault::{FaultScript, ScriptError};
 use crate::journal::{Change, Journal, Line, Record, Truth};
 use crate::life::Round;
 use crate::world::{Now, World, whole_millis};
 
-/// What requests, handles and the end of a run share.
+/// What all clones of a [`Handle`] share.
 pub(crate) struct Shared {
-    world: Mutex<World>,
-    life_clock: TimeSource,
-    wall_clock: TimeSource,
-    /// Difference between the fleet's time and its clock, when it begins elsewhere.
-    begin: chrono::Duration,
+    pub(crate) world: Mutex<World>,
+    pub(crate) life_clock: TimeSource,
+    pub(crate) wall_clock: TimeSource,
     pub(crate) journal: Journal,
 }
 
 impl Shared {
-    /// Puts a world behind its lock.
-    pub(crate) fn new(
-        world: World,
-        life_clock: TimeSource,
-        wall_clock: TimeSource,
-        begin: chrono::Duration,
-        journal: Journal,
-    ) -> Self {
-        Self { world: Mutex::new(world), life_clock, wall_clock, begin, journal }
-    }
-
-    /// Answers a request.
-    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
-        let keep = match (self.journal.keeps(), self.journal.digests_only()) {
-            (false, _) => Keep::Nothing,
-            (true, true) => Keep::Digests,
-            (true, false) => Keep::Attributes,
-        };
-        self.with(|world, now| world.answer(asked, now, keep))
-    }
-
-    /// Lets the fleets live on to now, does something, and writes what changed into the journal before anyone sees it.
+    /// Lets the fleets live on to now, calls `work`, and writes what changed into the journal before anyone sees it.
     fn with<T>(&self, work: impl FnOnce(&mut World, Now) -> T) -> T {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Now {
-            life: whole_millis((self.life_clock)() + self.begin + world.life_offset),
+            life: whole_millis((self.life_clock)() + world.life_offset),
             wall: (self.wall_clock)() + world.wall_offset,
         };
         world.advance(now.life);
-        self.note(world.take_changes());
+        let note =
+            |world: &mut World| world.take_changes().for_each(|change| self.journal.write(Record::Change(change)));
+        note(&mut world);
         let result = work(&mut world, now);
-        self.note(world.take_changes());
+        note(&mut world);
         result
-    }
-
-    fn note(&self, changes: Vec<Change>) {
-        for change in changes {
-            self.journal.write(Record::Change(change));
-        }
     }
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        f.debug_struct("Handle").finish_non_exhaustive()
     }
 }
 
 /// Drives a running simulator; clones drive the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Handle {
+    /// Answers a request.
+    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
+        self.shared.with(|world, now| world.answer(asked, now, self.shared.journal.keep))
+    }
+
     /// Obeys a command in the first organization.
     ///
     /// # Errors
@@ -92,7 +69,7 @@ impl Handle {
     /// # Errors
     /// When the command names what is not there, or cannot be done.
     pub fn command_in(&self, org: Option<&str>, command: Command) -> Result<Vec<Change>, CommandError> {
-        self.shared.with(|world, now| world.obey(&command, org, now)).map(|Done { changes }| changes)
+        self.shared.with(|world, now| world.obey(&command, org, now))
     }
 
     /// Makes a round of changes happen in every organization, chosen by the seed.

@@ -54,14 +54,13 @@ mod world;
 
 pub use assertion::KeyIdRule;
 pub use clock::{ManualClock, TimeSource};
-pub use command::{Command, CommandError, Done};
-pub use config::{Builder, PagingStyle, SimulatorConfig};
+pub use command::{Command, CommandError};
+pub use config::{PagingStyle, Simulator};
 pub use credentials::{Credentials, KeyForm};
 pub use fault::{FaultScript, ScriptError};
 pub use fleet::{FleetError, ReleaseAnswer};
 pub use handle::Handle;
 pub use journal::{JournalMode, Truth};
-pub use life::{Rates, Round};
+pub use life::{PerKind, Rates, Round};
 pub use limiter::RateLimit;
-pub use running::{Running, Simulator, StartError};
-pub use shape::Shapes;
+pub use running::{Running, StartError};

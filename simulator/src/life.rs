@@ -11,32 +11,38 @@ use serde_json::{Value, json};
 
 use crate::apple_time::{DAY, Millis};
 use crate::draw::Draw;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Unit};
 use crate::journal::Change;
 use crate::portrait;
 
 /// The stream of numbers that lives follow: of those tried, the one whose seed 7, the demo's, has a telling first day.
 const STREAM: u64 = 274;
 
-/// How often things happen, each per device of the fleet and day.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// One number for each kind of change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Rates {
-    /// Devices bought; most get a server within two hours.
-    pub added: f64,
-    /// Unassigned devices given a server, per *unassigned* device and day.
-    pub assigned: f64,
+pub struct PerKind<T> {
+    /// Devices bought; most of those that [`Rates`] buy get a server within two hours.
+    pub added: T,
+    /// Unassigned devices given a server; as a rate, per *unassigned* device and day.
+    pub assigned: T,
     /// Devices moved to another server.
-    pub reassigned: f64,
+    pub reassigned: T,
     /// Devices that lose their server.
-    pub unassigned: f64,
+    pub unassigned: T,
     /// Devices released.
-    pub released: f64,
+    pub released: T,
     /// Released devices that come back.
-    pub readded: f64,
+    pub readded: T,
     /// Attributes corrected.
-    pub corrected: f64,
+    pub corrected: T,
 }
+
+/// How often changes happen by themselves, each per device of the fleet and day; by default never.
+pub type Rates = PerKind<f64>;
+
+/// How many changes of each kind happen at once.
+pub type Round = PerKind<u32>;
 
 impl Rates {
     /// An office: 200 devices see six additions, a dozen assignments and one or two releases a day.
@@ -52,46 +58,6 @@ impl Rates {
             corrected: 0.01,
         }
     }
-
-    /// Nothing happens but what a caller does by hand.
-    #[must_use]
-    pub fn still() -> Self {
-        Self {
-            added: 0.0,
-            assigned: 0.0,
-            reassigned: 0.0,
-            unassigned: 0.0,
-            released: 0.0,
-            readded: 0.0,
-            corrected: 0.0,
-        }
-    }
-}
-
-impl Default for Rates {
-    fn default() -> Self {
-        Self::office()
-    }
-}
-
-/// A round of changes: how many of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Round {
-    /// Devices bought.
-    pub added: u32,
-    /// Unassigned devices given a server.
-    pub assigned: u32,
-    /// Devices moved to another server.
-    pub reassigned: u32,
-    /// Devices that lose their server.
-    pub unassigned: u32,
-    /// Devices released.
-    pub released: u32,
-    /// Released devices that come back.
-    pub readded: u32,
-    /// Attributes corrected.
-    pub corrected: u32,
 }
 
 impl Round {
@@ -210,27 +176,32 @@ impl Life {
     }
 
     fn act(&mut self, deed: Deed, fleet: &mut Fleet, at: Millis, changes: &mut Vec<Change>) {
+        let fits: fn(&Unit) -> bool = match deed {
+            Deed::Add => return self.order(fleet, at, changes),
+            Deed::Assign => |unit| unit.released.is_none() && unit.server.is_none(),
+            Deed::Reassign | Deed::Unassign => |unit| unit.server.is_some(),
+            Deed::Release | Deed::Correct => |unit| unit.released.is_none(),
+            Deed::Readd => |unit| unit.released.is_some(),
+        };
+        let Some(index) = self.any(fleet, fits) else { return };
         match deed {
-            Deed::Add => self.order(fleet, at, changes),
-            Deed::Assign => {
-                let Some(index) = self.any(fleet, |state| !state.released && state.server.is_none()) else { return };
-                let server = fleet.usual_server(index);
-                changes.extend(fleet.assign(index, Some(server), at).ok().flatten());
+            Deed::Add => {}
+            Deed::Assign => changes.extend(fleet.assign(index, fleet.usual_server(index), at).ok().flatten()),
+            Deed::Reassign => {
+                let mut others = fleet.standing();
+                others.retain(|place| Some(*place) != fleet.unit(index).server);
+                if !others.is_empty() {
+                    let server = *self.draw.pick(&others);
+                    changes.extend(fleet.assign(index, Some(server), at).ok().flatten());
+                }
             }
-            Deed::Reassign => self.reassign(fleet, at, changes),
-            Deed::Unassign => {
-                let Some(index) = self.any(fleet, |state| state.server.is_some()) else { return };
-                changes.extend(fleet.assign(index, None, at).ok().flatten());
+            Deed::Unassign => changes.extend(fleet.assign(index, None, at).ok().flatten()),
+            Deed::Release => changes.extend(fleet.release(index, None, at)),
+            Deed::Readd => changes.extend(fleet.readd(index, at)),
+            Deed::Correct => {
+                let (attribute, value) = self.correction();
+                changes.push(fleet.correct(index, attribute, value, at));
             }
-            Deed::Release => {
-                let Some(index) = self.any(fleet, |state| !state.released) else { return };
-                changes.extend(fleet.release(index, None, at));
-            }
-            Deed::Readd => {
-                let Some(index) = self.any(fleet, |state| state.released) else { return };
-                changes.extend(fleet.readd(index, at));
-            }
-            Deed::Correct => self.correct(fleet, at, changes),
         }
     }
 
@@ -241,34 +212,18 @@ impl Life {
             changes.extend(fleet.add(at, None));
             if self.draw.chance(0.85) {
                 let wait = self.draw.between(10 * 60_000, 120 * 60_000);
-                self.awaited.push(Reverse((at + wait, index, fleet.usual_server(index))));
+                self.awaited.extend(fleet.usual_server(index).map(|server| Reverse((at + wait, index, server))));
             }
         }
     }
 
     fn deliver(&mut self, fleet: &mut Fleet, changes: &mut Vec<Change>) {
         let Some(Reverse((at, index, server))) = self.awaited.pop() else { return };
-        let state = fleet.state(index);
+        let unit = fleet.unit(index);
         let stands = fleet.servers().get(usize::from(server)).is_some_and(|server| !server.removed);
-        if !state.released && state.server.is_none() && stands {
+        if unit.released.is_none() && unit.server.is_none() && stands {
             changes.extend(fleet.assign(index, Some(server), at).ok().flatten());
         }
-    }
-
-    fn reassign(&mut self, fleet: &mut Fleet, at: Millis, changes: &mut Vec<Change>) {
-        let Some(index) = self.any(fleet, |state| state.server.is_some()) else { return };
-        let present = fleet.state(index).server;
-        let others: Vec<u16> = fleet.standing().into_iter().filter(|place| Some(*place) != present).collect();
-        if !others.is_empty() {
-            let server = *self.draw.pick(&others);
-            changes.extend(fleet.assign(index, Some(server), at).ok().flatten());
-        }
-    }
-
-    fn correct(&mut self, fleet: &mut Fleet, at: Millis, changes: &mut Vec<Change>) {
-        let Some(index) = self.any(fleet, |state| !state.released) else { return };
-        let (attribute, value) = self.correction();
-        changes.push(fleet.correct(index, attribute, value, at));
     }
 
     fn correction(&mut self) -> (&'static str, Value) {
@@ -282,18 +237,18 @@ impl Life {
         }
     }
 
-    /// Finds a device that `fits`: some tries by chance, then all from a chance place on.
-    fn any(&mut self, fleet: &Fleet, fits: impl Fn(crate::fleet::State) -> bool) -> Option<u32> {
+    /// Finds a device that `fits`: first by some draws, then by a search from a drawn place on.
+    fn any(&mut self, fleet: &Fleet, fits: fn(&Unit) -> bool) -> Option<u32> {
         const TRIES: u32 = 32;
         let count = fleet.ever();
         for _ in 0..TRIES {
             let index = self.draw.below(u64::from(count)) as u32;
-            if index < count && fits(fleet.state(index)) {
+            if index < count && fits(fleet.unit(index)) {
                 return Some(index);
             }
         }
         let start = self.draw.below(u64::from(count)) as u32;
-        (0..count).map(|step| (start + step) % count).find(|index| fits(fleet.state(*index)))
+        (0..count).map(|step| (start + step) % count).find(|index| fits(fleet.unit(*index)))
     }
 }
 
@@ -308,23 +263,14 @@ fn order_mean(fleet: &Fleet) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Beginning;
+    use crate::config::{DEFAULT_SEED, Simulator};
     use crate::journal::ChangeKind;
     use proptest::prelude::*;
 
     const ORIGIN: Millis = 1_795_000_000_000;
 
     fn fleet(seed: u64, devices: u32) -> Fleet {
-        Fleet::new(&Beginning {
-            org: "acme".to_owned(),
-            number: 0,
-            seed,
-            devices,
-            servers: 4,
-            unassigned_share: 0.2,
-            gone_share: 0.3,
-            origin: ORIGIN,
-        })
+        Fleet::new(&Simulator::builder().seed(seed).devices(devices).servers(4), 0, ORIGIN)
     }
 
     fn lived(seed: u64, devices: u32, steps: &[Millis]) -> Vec<Change> {
@@ -351,9 +297,9 @@ mod tests {
             let mut fleet = fleet(seed, 80);
             let mut life = Life::new(seed, 0, Rates::office(), ORIGIN, &fleet);
             life.advance(&mut fleet, ORIGIN + days * DAY);
-            let states: Vec<_> = (0..fleet.ever()).map(|index| fleet.state(index)).collect();
-            let live = states.iter().filter(|state| !state.released).count();
-            let unassigned = states.iter().filter(|state| !state.released && state.server.is_none()).count();
+            let units: Vec<_> = (0..fleet.ever()).map(|index| fleet.unit(index)).collect();
+            let live = units.iter().filter(|unit| unit.released.is_none()).count();
+            let unassigned = units.iter().filter(|unit| unit.released.is_none() && unit.server.is_none()).count();
             let assigned: u32 = fleet.servers().iter().map(|server| server.devices).sum();
             prop_assert_eq!(fleet.live() as usize, live);
             prop_assert_eq!(fleet.unassigned() as usize, unassigned);
@@ -384,17 +330,8 @@ mod tests {
 
     #[test]
     fn the_first_day_of_the_demos_seed_shows_every_usual_kind_of_change() {
-        let config = crate::config::SimulatorConfig::default();
-        let mut fleet = Fleet::new(&Beginning {
-            org: "acme".to_owned(),
-            number: 0,
-            seed: config.seed,
-            devices: config.devices,
-            servers: config.servers,
-            unassigned_share: config.unassigned_share,
-            gone_share: config.gone_share,
-            origin: ORIGIN,
-        });
+        let config = Simulator::default();
+        let mut fleet = Fleet::new(&config, 0, ORIGIN);
         let mut life = Life::new(config.seed, 0, config.rates, ORIGIN, &fleet);
         let mut counts = std::collections::BTreeMap::new();
         for change in life.advance(&mut fleet, ORIGIN + DAY) {
@@ -414,7 +351,7 @@ mod tests {
     #[test]
     fn a_round_makes_as_many_changes_of_each_kind_as_were_asked() {
         let mut fleet = fleet(3, 100);
-        let mut life = Life::new(3, 0, Rates::still(), ORIGIN, &fleet);
+        let mut life = Life::new(3, 0, Rates::default(), ORIGIN, &fleet);
         life.round(Round { released: 5, ..Round::default() }, &mut fleet, ORIGIN);
         let mut counts = std::collections::BTreeMap::new();
         for change in life.round(Round::of_each(3), &mut fleet, ORIGIN + 1) {
@@ -427,19 +364,39 @@ mod tests {
     #[test]
     fn a_still_life_stays_still() {
         let mut fleet = fleet(3, 100);
-        let mut life = Life::new(3, 0, Rates::still(), ORIGIN, &fleet);
+        let mut life = Life::new(3, 0, Rates::default(), ORIGIN, &fleet);
         assert!(life.advance(&mut fleet, ORIGIN + 1000 * DAY).is_empty());
     }
 
     #[test]
     fn every_serial_number_leads_back_to_its_device() {
-        let mut fleet = fleet(3, 50);
+        let mut fleet = fleet(DEFAULT_SEED, 50);
         fleet.add(ORIGIN, Some("C02XK0AAJG5H")).unwrap();
         for index in 0..fleet.ever() {
             assert_eq!(fleet.find(&fleet.serial(index)), Some(index));
         }
-        for unknown in ["SIM0000000", "SIM0000051", "SIM51", "SIM9999999", "SIN0000001", ""] {
+        for unknown in ["SIM0000000", "SIM0000051", "SIM51", "SIM9999999", "SIN0000001", "SIMD0000001", ""] {
             assert_eq!(fleet.find(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn two_seeds_or_organizations_share_no_serial_number_and_no_server() {
+        let mut serials = std::collections::BTreeSet::new();
+        let mut servers = std::collections::BTreeSet::new();
+        for seed in [0, 1, 3, DEFAULT_SEED, 8, 25, 26, 51, 52, 676, 702, u64::MAX] {
+            for number in [0, 1, 13] {
+                let config = Simulator::builder().seed(seed).devices(20).servers(2);
+                let fleet = Fleet::new(&Simulator { orgs: vec!["acme".to_owned(); 14], ..config }, number, ORIGIN);
+                for index in 0..fleet.ever() {
+                    let serial = fleet.serial(index);
+                    assert_eq!(fleet.find(&serial), Some(index));
+                    assert!(serials.insert(serial.clone()), "seed {seed}: {serial}");
+                }
+                for server in fleet.servers() {
+                    assert!(servers.insert(server.id.clone()), "seed {seed}: {}", server.id);
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::apple_time::{DAY, Millis, written};
 use crate::catalogue::{self, Cellular, Model};
+use crate::config::DEFAULT_SEED;
 use crate::draw::{Draw, mix};
 
 /// Attributes by Apple's names, in Apple's usual order; an attribute without a value is null.
@@ -55,6 +56,13 @@ pub(crate) struct Sitter {
     pub(crate) index: u32,
     /// When the organization first got it.
     pub(crate) first_added: Millis,
+}
+
+impl Sitter {
+    /// Returns where the identifiers of a simulator begin in a space of so many numbers: far apart for two seeds.
+    fn first_of(self, space: u64) -> u64 {
+        if self.seed == DEFAULT_SEED { 0 } else { mix(self.seed, &[0xF125]) % space }
+    }
 }
 
 /// Paints the attributes that do not follow from a device's state.
@@ -132,7 +140,7 @@ fn purchase(sitter: Sitter, draw: &mut Draw, attributes: &mut Attributes) {
 }
 
 fn radio(sitter: Sitter, model_number: u64, model: &Model, attributes: &mut Attributes) {
-    let unique = (sitter.org * 100_000_000 + u64::from(sitter.index)) * 2;
+    let unique = sitter.first_of(10_000_000_000) + (sitter.org * 100_000_000 + u64::from(sitter.index)) * 2;
     let (imei, meid, eid) = match model.cellular {
         Cellular::None => (Value::Null, Value::Null, Value::Null),
         Cellular::Single => (json!([imei(model_number, unique)]), Value::Null, json!(eid(unique))),
@@ -175,7 +183,7 @@ fn eid(unique: u64) -> String {
 }
 
 fn addresses(sitter: Sitter, model: &Model, attributes: &mut Attributes) {
-    let base = (sitter.org * 100_000_000 + u64::from(sitter.index)) * 8;
+    let base = sitter.first_of(0xD0_0000_0000) + (sitter.org * 100_000_000 + u64::from(sitter.index)) * 8;
     // One in forty has no addresses on record yet.
     let known = !mix(sitter.seed, &[sitter.org, 0x3AC, u64::from(sitter.index)]).is_multiple_of(40);
     let one = |slot: u64| if known { json!(mac(base + slot)) } else { Value::Null };
@@ -214,8 +222,9 @@ mod tests {
     #[test]
     fn no_two_devices_share_an_identifier() {
         let mut seen = HashSet::new();
-        for index in 0..3000 {
-            let attributes = of(index);
+        let fleets = [(7, 0), (7, 13), (0, 0), (8, 0), (11, 1), (u64::MAX, 13)];
+        for (index, (seed, org)) in (0..1000).flat_map(|index| fleets.map(|fleet| (index, fleet))) {
+            let attributes = portrait(Sitter { seed, org, index, first_added: 1_700_000_000_000 });
             for name in ["imei", "ethernetMacAddress"] {
                 for one in value(&attributes, name).as_array().into_iter().flatten() {
                     assert!(seen.insert(one.as_str().unwrap().to_owned()), "{name} {one}");

@@ -1,27 +1,21 @@
 //! Starting and stopping a simulator.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Builder, SimulatorConfig};
+use crate::config::Simulator;
 use crate::credentials::Credentials;
 use crate::handle::{Handle, Shared};
 use crate::http;
-use crate::journal::{Journal, Record, Start};
+use crate::journal::{Journal, Keep, Record, Start};
 use crate::world::{Now, World, whole_millis};
 
-/// How long a stop waits for answers in flight.
+/// How long a stop waits for in-flight answers.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Apple's API, not yet listening.
-#[derive(Clone)]
-pub struct Simulator {
-    config: SimulatorConfig,
-}
 
 /// Why a simulator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,24 +50,11 @@ impl StartError {
 }
 
 impl Simulator {
-    /// Sets a simulator up.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// Makes a simulator from its configuration.
-    #[must_use]
-    pub fn new(config: SimulatorConfig) -> Self {
-        Self { config }
-    }
-
     /// Returns the accounts that it will serve, the same for the same seed.
     #[must_use]
     pub fn credentials(&self) -> Vec<Credentials> {
-        let SimulatorConfig { seed, school, orgs, .. } = &self.config;
-        let numbered = orgs.iter().enumerate();
-        numbered.map(|(number, org)| Credentials::seeded(*seed, number as u64, org, *school)).collect()
+        let numbered = (0..).zip(&self.orgs);
+        numbered.map(|(number, org)| Credentials::seeded(self.seed, number, org, self.school)).collect()
     }
 
     /// Starts to serve on `listen`; port 0 takes a free one.
@@ -81,40 +62,33 @@ impl Simulator {
     /// # Errors
     /// When the address cannot be listened on or the journal cannot be opened.
     pub async fn start(self, listen: SocketAddr) -> Result<Running, StartError> {
-        let config = &self.config;
-        if config.orgs.is_empty() {
+        if self.orgs.is_empty() {
             return Err(StartError::NoOrganization);
         }
+        let Self { seed, devices, rate_limit, control, .. } = self;
         let credentials = self.credentials();
-        let clock = (config.life_clock)();
-        let begin = config.origin.map_or(chrono::Duration::zero(), |origin| origin - clock);
-        let now = Now { life: whole_millis(clock + begin), wall: (config.wall_clock)() };
-        let journal = Journal::open(&config.journal, config.digests_only).map_err(StartError::Journal)?;
-        journal.write(Record::Start(self.describe(now)));
-        let world = World::new(config, &credentials, now);
-        let clocks = (Arc::clone(&config.life_clock), Arc::clone(&config.wall_clock));
-        let shared = Arc::new(Shared::new(world, clocks.0, clocks.1, begin, journal));
+        let now = Now { life: whole_millis((self.life_clock)()), wall: (self.wall_clock)() };
+        let journal = Journal::open(&self.journal, self.digests_only).map_err(StartError::Journal)?;
+        journal.write(Record::Start(Start {
+            at_wall: now.wall,
+            at: now.life,
+            seed,
+            orgs: self.orgs.clone(),
+            devices,
+            limit: rate_limit.map(|limit| limit.requests),
+            limit_seconds: rate_limit.map_or(60, |limit| limit.seconds),
+        }));
+        let (life_clock, wall_clock) = (Arc::clone(&self.life_clock), Arc::clone(&self.wall_clock));
+        let world = Mutex::new(World::new(self, &credentials, now));
+        let handle = Handle { shared: Arc::new(Shared { world, life_clock, wall_clock, journal }) };
         let listener =
             tokio::net::TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
         let addr = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
-        let control = config.control.unwrap_or(addr.ip().is_loopback());
+        let control = control.unwrap_or(addr.ip().is_loopback());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(http::serve(listener, Arc::clone(&shared), control, stop.clone()));
-        tracing::info!(%addr, devices = config.devices, seed = config.seed, "simulator listens");
-        Ok(Running { addr, credentials, handle: Handle { shared }, stop, task: Some(task) })
-    }
-
-    fn describe(&self, now: Now) -> Start {
-        let SimulatorConfig { seed, orgs, devices, rate_limit, .. } = &self.config;
-        Start {
-            at_wall: now.wall,
-            at: now.life,
-            seed: *seed,
-            orgs: orgs.clone(),
-            devices: *devices,
-            limit: rate_limit.map(|limit| limit.requests),
-            limit_seconds: rate_limit.map_or(60, |limit| limit.seconds),
-        }
+        let task = tokio::spawn(http::serve(listener, handle.clone(), control, stop.clone()));
+        tracing::info!(%addr, devices, seed, "simulator listens");
+        Ok(Running { addr, credentials, handle, stop, task: Some(task) })
     }
 }
 
@@ -159,9 +133,9 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Writes the truth into the journal and stops: answers in flight get a few seconds.
+    /// Writes the truth into the journal and stops: in-flight answers get a few seconds.
     pub async fn stop(mut self) {
-        if self.handle.shared.journal.keeps() {
+        if self.handle.shared.journal.keep != Keep::Nothing {
             self.handle.journal_truth();
         }
         self.stop.cancel();

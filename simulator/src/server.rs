@@ -7,9 +7,6 @@ use crate::catalogue::SERVERS;
 use crate::draw::{Draw, mix};
 use crate::portrait::{Attributes, fraction};
 
-/// The place of no server.
-pub(crate) const NO_SERVER: u16 = u16::MAX;
-
 /// A device management service.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {

@@ -1,6 +1,5 @@
 //! The simulator as a command: `windfall sim`.
 
-use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,60 +7,63 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 
 use crate::clock;
-use crate::config::SimulatorConfig;
+use crate::config::{DEFAULT_SEED, Simulator};
 use crate::fault::{FaultScript, ScriptError};
 use crate::journal::JournalMode;
 use crate::limiter::RateLimit;
-use crate::running::{Running, Simulator, StartError};
+use crate::running::{Running, StartError};
 
-/// What the command line of `windfall sim` says.
-#[derive(Clone, Debug, PartialEq)]
+/// The options of `windfall sim`; their comments are its help.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct SimOptions {
-    /// Devices at the start.
+    /// Devices at the start
+    #[arg(long, default_value_t = 200)]
     pub devices: u32,
-    /// Servers at the start.
+    /// Device management services at the start
+    #[arg(long, default_value_t = 3)]
     pub servers: u16,
-    /// Seed of fleet, life and key.
+    /// The same seed serves the same fleet with the same life and the same key
+    #[arg(long, default_value_t = DEFAULT_SEED)]
     pub seed: u64,
-    /// Alias of the organization: the name of the source in the printed lines.
+    /// Alias of the organization
+    #[arg(long, value_name = "ALIAS", default_value = "acme")]
     pub org: String,
-    /// Address to listen on.
+    /// Where to serve
+    #[arg(long, default_value = "127.0.0.1:9650", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// File for the journal.
-    pub journal: Option<PathBuf>,
-    /// How many times as fast as the wall the fleet lives; tokens, limits and `Retry-After` keep wall time.
-    pub time_scale: f64,
-    /// Reads admitted in a sliding minute; 0 for no limit.
-    pub rate_limit: u32,
-    /// Fault script: a file, or the rules themselves.
-    pub faults: Option<String>,
-    /// File that the private key is written to.
+    /// Where the private key is written, readable by this user alone
+    #[arg(long, value_name = "FILE", default_value = "secrets/sim.pem")]
     pub key_file: PathBuf,
-    /// Apple School Manager instead of Apple Business.
+    /// Write every true change and every answer into this file
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// How fast the fleet lives; tokens, limits and Retry-After keep wall time
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub time_scale: f64,
+    /// Reads admitted in a sliding minute; `off` for no limit
+    #[arg(long, default_value = "20", value_name = "N|off", value_parser = reads)]
+    pub rate_limit: u32,
+    /// What goes wrong: a file of rules, or the rules themselves
+    #[arg(long, value_name = "SCRIPT")]
+    pub faults: Option<String>,
+    /// Serve Apple School Manager instead of Apple Business
+    #[arg(long)]
     pub school: bool,
-    /// Keeps only digests of served attributes in the journal.
+    /// Keep only digests of what was served in the journal, for large fleets
+    #[arg(long)]
     pub digests_only: bool,
-    /// Serves `/_sim` on other than loopback addresses too.
+    /// Serve the control pages under /_sim on other than loopback addresses too
+    #[arg(long)]
     pub control: bool,
 }
 
-impl Default for SimOptions {
-    fn default() -> Self {
-        let config = SimulatorConfig::default();
-        Self {
-            devices: config.devices,
-            servers: config.servers,
-            seed: config.seed,
-            org: config.orgs[0].clone(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 9650)),
-            journal: None,
-            time_scale: 1.0,
-            rate_limit: RateLimit::OBSERVED.requests,
-            faults: None,
-            key_file: PathBuf::from("secrets/sim.pem"),
-            school: false,
-            digests_only: false,
-            control: false,
+/// Reads a number of reads a minute; 0 stands for `off`.
+fn reads(text: &str) -> Result<u32, &'static str> {
+    match text {
+        "off" => Ok(0),
+        number => {
+            let limit = number.parse().ok().filter(|limit| *limit > 0);
+            limit.ok_or("it is neither a number of reads a minute nor `off`")
         }
     }
 }
@@ -123,41 +125,24 @@ pub async fn start(options: &SimOptions) -> Result<Ready, SimError> {
         return Err(SimError::TimeScale { scale: options.time_scale });
     }
     let faults = options.faults.as_deref().map_or(Ok(FaultScript::default()), FaultScript::load)?;
-    let config = SimulatorConfig {
-        devices: options.devices,
-        servers: options.servers,
-        seed: options.seed,
-        orgs: vec![options.org.clone()],
-        school: options.school,
-        journal: options.journal.clone().map_or(JournalMode::Off, JournalMode::File),
-        digests_only: options.digests_only,
-        rate_limit: (options.rate_limit > 0).then_some(RateLimit { requests: options.rate_limit, seconds: 60 }),
-        faults,
-        control: options.control.then_some(true),
-        life_clock: clock::scaled(Utc::now(), options.time_scale),
-        ..SimulatorConfig::default()
-    };
-    let running = Simulator::new(config).start(options.listen).await?;
+    let running = Simulator::builder()
+        .devices(options.devices)
+        .servers(options.servers)
+        .seed(options.seed)
+        .orgs(vec![options.org.clone()])
+        .school(options.school)
+        .journal(options.journal.clone().map_or(JournalMode::Off, JournalMode::File))
+        .digests_only(options.digests_only)
+        .rate_limit((options.rate_limit > 0).then_some(RateLimit { requests: options.rate_limit, seconds: 60 }))
+        .faults(faults)
+        .control(options.control.then_some(true))
+        .life_clock(clock::scaled(Utc::now(), options.time_scale))
+        .start(options.listen)
+        .await?;
     let account = &running.credentials()[0];
     write_key(&options.key_file, &account.private_key_pem)?;
     let config_lines = config_lines(options, &running);
     Ok(Ready { running, config_lines })
-}
-
-/// Serves until `shutdown`, after telling `ready` how to connect.
-///
-/// # Errors
-/// As [`start`].
-pub async fn run(
-    options: &SimOptions,
-    ready: impl FnOnce(&Ready),
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), SimError> {
-    let started = start(options).await?;
-    ready(&started);
-    shutdown.await;
-    started.running.stop().await;
-    Ok(())
 }
 
 fn config_lines(options: &SimOptions, running: &Running) -> String {

@@ -47,7 +47,7 @@ async fn another_process_sets_and_lifts_faults() {
 
 #[tokio::test]
 async fn control_can_be_shut() {
-    let bench = Bench::start(quiet().control(false)).await;
+    let bench = Bench::start(quiet().control(Some(false))).await;
     let url = format!("{}/_sim/truth", bench.running.url());
     assert_eq!(bench.http.get(url).send().await.unwrap().status(), 404);
 }

@@ -153,7 +153,7 @@ async fn a_serial_number_that_the_fleet_gives_by_itself_cannot_be_asked_for() {
     let bench = Bench::start(quiet()).await;
     let add = Command::Add { device: Some("SIM0000999".into()), server: None };
     let error = bench.handle().command(add).unwrap_err();
-    let reserved = FleetError::Reserved { device: "SIM0000999".into() };
+    let reserved = FleetError::Reserved("SIM0000999".into());
     assert!(matches!(error, CommandError::Fleet(found) if found == reserved));
 }
 
@@ -193,7 +193,7 @@ async fn servers_come_change_and_go() {
 
 #[tokio::test]
 async fn organizations_see_their_own_devices_only() {
-    let bench = Bench::start(quiet().orgs(["acme", "globex"]).devices(5)).await;
+    let bench = Bench::start(quiet().orgs(["acme", "globex"].map(str::to_owned).to_vec()).devices(5)).await;
     let globex = &bench.running.credentials()[1];
     let token = bench.token_of(globex).await;
     let other = Bench { token, ..Bench::start(quiet()).await };

@@ -25,7 +25,8 @@ async fn the_twenty_first_read_in_a_minute_is_told_how_long_to_wait() {
 #[tokio::test]
 async fn refusals_and_token_requests_do_not_count_and_organizations_do_not_share() {
     let limit = RateLimit { requests: 2, seconds: 60 };
-    let mut bench = Bench::start(quiet().orgs(["acme", "globex"]).rate_limit(Some(limit))).await;
+    let mut bench =
+        Bench::start(quiet().orgs(["acme", "globex"].map(str::to_owned).to_vec()).rate_limit(Some(limit))).await;
     bench.renew().await;
     assert_eq!(bench.get("/v1/orgDevices?limit=0").await.0, 400);
     assert_eq!(bench.get("/v1/orgDevices").await.0, 200);

@@ -4,7 +4,7 @@ use base64::Engine;
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use windfall_simulator::{Builder, Credentials, Handle, JournalMode, ManualClock, Running, Simulator};
+use windfall_simulator::{Credentials, Handle, JournalMode, ManualClock, Running, Simulator};
 
 pub(crate) const AUDIENCE: &str = "https://account.apple.com/auth/oauth2/v2/token";
 
@@ -23,12 +23,12 @@ pub(crate) struct Bench {
 }
 
 /// A simulator whose journal lies in memory, without a limit, where nothing happens by itself.
-pub(crate) fn quiet() -> Builder {
+pub(crate) fn quiet() -> Simulator {
     Simulator::builder().devices(50).servers(3).still().rate_limit(None).journal(JournalMode::Memory)
 }
 
 impl Bench {
-    pub(crate) async fn start(builder: Builder) -> Self {
+    pub(crate) async fn start(builder: Simulator) -> Self {
         let (life, wall) = (ManualClock::new(begin()), ManualClock::new(begin()));
         let builder = builder.life_clock(life.source()).wall_clock(wall.source());
         let running = builder.start("127.0.0.1:0".parse().unwrap()).await.unwrap();

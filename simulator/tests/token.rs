@@ -2,7 +2,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use windfall_simulator::journal::Record;
-use windfall_simulator::{KeyForm, KeyIdRule, RateLimit, Simulator};
+use windfall_simulator::{KeyForm, KeyIdRule, RateLimit};
 
 use crate::support::{AUDIENCE, Bench, assertion, begin, claims, form, quiet, signed};
 
@@ -54,7 +54,7 @@ async fn every_flaw_of_an_assertion_is_refused_as_invalid_client() {
     let bench = Bench::start(quiet()).await;
     let account = bench.account();
     let now = begin().timestamp();
-    let other = Simulator::new(quiet().seed(8).config()).credentials().remove(0);
+    let other = quiet().seed(8).credentials().remove(0);
     let good = claims(account, begin());
     let with = |name: &str, value: Value| {
         let mut claims = good.clone();
@@ -207,7 +207,7 @@ async fn school_manager_has_its_own_client_ids_and_scope() {
 
 #[test]
 fn the_key_file_comes_in_every_form_that_was_seen() {
-    let account = Simulator::new(quiet().config()).credentials().remove(0);
+    let account = quiet().credentials().remove(0);
     let label = |form| account.private_key_as(form).lines().next().unwrap().to_owned();
     assert_eq!(label(KeyForm::Pkcs8), "-----BEGIN PRIVATE KEY-----");
     assert_eq!(label(KeyForm::Sec1), "-----BEGIN EC PRIVATE KEY-----");

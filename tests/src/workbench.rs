@@ -17,7 +17,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 use windfall_simulator::journal::{Line, TrueDevice};
-use windfall_simulator::{Builder, Handle, JournalMode, RateLimit, Running};
+use windfall_simulator::{Handle, JournalMode, RateLimit, Running, Simulator};
 
 use crate::checker::{Breach, StoreSnapshot};
 use crate::fold::rebuilt_equals;
@@ -70,7 +70,7 @@ impl Workbench {
     ///
     /// # Errors
     /// When a service cannot be had.
-    pub fn new(name: &str, program: &str, fleet: Builder) -> anyhow::Result<Self> {
+    pub fn new(name: &str, program: &str, fleet: Simulator) -> anyhow::Result<Self> {
         let kafka = windfall_services::kafka();
         Self::at(name, program, fleet, kafka, kafka)
     }
@@ -79,7 +79,7 @@ impl Workbench {
     ///
     /// # Errors
     /// When a service cannot be had.
-    pub fn at(name: &str, program: &str, fleet: Builder, bootstrap: &str, readers: &str) -> anyhow::Result<Self> {
+    pub fn at(name: &str, program: &str, fleet: Simulator, bootstrap: &str, readers: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let folder = tempfile::tempdir()?;
         let unique = format!("{name}_{}", uuid::Uuid::new_v4().simple());

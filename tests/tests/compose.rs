@@ -106,9 +106,8 @@ fn text<'a>(object: &'a Json, name: &str) -> &'a str {
 #[test]
 fn the_examples_are_valid_and_name_the_simulators_account() {
     let folder = tempfile::tempdir().expect("a folder");
-    let seed_of_the_command =
-        windfall_simulator::SimulatorConfig { seed: 7, ..windfall_simulator::SimulatorConfig::default() };
-    let credentials = windfall_simulator::Simulator::new(seed_of_the_command).credentials();
+    // The seed of the command.
+    let credentials = windfall_simulator::Simulator::builder().seed(7).credentials();
     for (file, key, keys) in [
         ("examples/compose/windfall.yaml", "abm.pem", "path: /keys"),
         ("examples/local.yaml", "sim.pem", "path: ../secrets"),

@@ -99,7 +99,7 @@ pub(crate) enum Verb {
     /// Run stages: producer, transformer, one sink, or all in one process
     Run(RunArgs),
     /// Serve a simulated organization with Apple's API
-    Sim(Box<SimArgs>),
+    Sim(Box<windfall_simulator::sim::SimOptions>),
     /// Probe everything that the configuration names: Apple, Kafka, the registry, each sink
     Check(StageArgs),
     /// Check the configuration, the collections and the mappings; no service has to answer
@@ -171,50 +171,6 @@ pub(crate) enum StageName {
     Sink,
     /// All of them in one process
     All,
-}
-
-/// `sim`
-#[derive(Debug, Clone, Args)]
-pub(crate) struct SimArgs {
-    /// Devices at the start
-    #[arg(long, default_value_t = 200)]
-    pub(crate) devices: u32,
-    /// Device management services at the start
-    #[arg(long, default_value_t = 3)]
-    pub(crate) servers: u16,
-    /// The same seed serves the same fleet with the same life and the same key
-    #[arg(long, default_value_t = 7)]
-    pub(crate) seed: u64,
-    /// Alias of the organization
-    #[arg(long, value_name = "ALIAS", default_value = "acme")]
-    pub(crate) org: String,
-    /// Where to serve
-    #[arg(long, default_value = "127.0.0.1:9650", value_name = "ADDR")]
-    pub(crate) listen: std::net::SocketAddr,
-    /// Where the private key is written, readable by this user alone
-    #[arg(long, value_name = "FILE", default_value = "secrets/sim.pem")]
-    pub(crate) key_file: PathBuf,
-    /// Write every true change and every answer into this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) journal: Option<PathBuf>,
-    /// How fast the fleet lives; tokens, limits and Retry-After keep wall time
-    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
-    pub(crate) time_scale: f64,
-    /// Reads admitted in a sliding minute; `off` for no limit
-    #[arg(long, default_value = "20", value_name = "N|off")]
-    pub(crate) rate_limit: String,
-    /// What goes wrong: a file of rules, or the rules themselves
-    #[arg(long, value_name = "SCRIPT")]
-    pub(crate) faults: Option<String>,
-    /// Serve Apple School Manager instead of Apple Business
-    #[arg(long)]
-    pub(crate) school: bool,
-    /// Keep only digests of what was served in the journal, for large fleets
-    #[arg(long)]
-    pub(crate) digests_only: bool,
-    /// Serve the control pages under /_sim on other than loopback addresses too
-    #[arg(long)]
-    pub(crate) control: bool,
 }
 
 /// `status`

@@ -8,8 +8,7 @@ const CANARY: &str = "canary-7f3a";
 
 /// A key as Apple's portal gives it; made for tests, it opens nothing.
 fn key() -> String {
-    let simulator = windfall_simulator::Simulator::builder().seed(7);
-    windfall_simulator::Simulator::new(simulator.config()).credentials()[0].private_key_pem.clone()
+    windfall_simulator::Simulator::builder().seed(7).credentials()[0].private_key_pem.clone()
 }
 
 fn source(extra: &str) -> String {

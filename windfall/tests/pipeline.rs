@@ -192,7 +192,7 @@ fn a_key_that_apple_does_not_know_is_authentication() {
     let desk = Desk::new();
     let (_simulator, source) = simulator(&desk);
     desk.write("windfall.yaml", &config(&source));
-    let other = windfall_simulator::Simulator::new(windfall_simulator::Simulator::builder().seed(8).config());
+    let other = windfall_simulator::Simulator::builder().seed(8);
     desk.write("secrets/sim.pem", &other.credentials()[0].private_key_pem);
     let said = desk.run(&["check"]).ended(3);
     assert!(said.out().contains("FAILED") && said.out().contains("help: compare `client_id`"), "{}", said.out());

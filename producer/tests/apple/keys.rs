@@ -40,8 +40,7 @@ fn every_form_that_was_seen_is_read() {
 
 #[test]
 fn every_form_that_the_simulator_writes_is_read() {
-    let simulator = Simulator::builder().seed(7);
-    let credentials = Simulator::new(simulator.config()).credentials().remove(0);
+    let credentials = Simulator::builder().seed(7).credentials().remove(0);
     for form in [KeyForm::Pkcs8, KeyForm::Sec1, KeyForm::Mislabelled, KeyForm::WithParameters, KeyForm::Crlf] {
         assert_eq!(load(&credentials.private_key_as(form)), Ok(()), "{form:?}");
     }

@@ -12,7 +12,7 @@ use windfall_runtime::diagnose::Diagnose as _;
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_simulator::journal::{Record, Response};
-use windfall_simulator::{Builder, Credentials, JournalMode, KeyForm, RateLimit, Running, Simulator, TimeSource};
+use windfall_simulator::{Credentials, JournalMode, KeyForm, RateLimit, Running, Simulator, TimeSource};
 
 use super::clock::PatientClock;
 use super::options;
@@ -28,7 +28,7 @@ fn wall(clock: &Arc<PatientClock>) -> TimeSource {
     Arc::new(move || clock.right())
 }
 
-async fn world(builder: Builder) -> World {
+async fn world(builder: Simulator) -> World {
     let clock = PatientClock::new();
     let builder = builder.still().wall_clock(wall(&clock)).life_clock(wall(&clock)).journal(JournalMode::Memory);
     let running = builder.start("127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -6,7 +6,7 @@ use super::{Fleet, FleetError, ReleaseAnswer, Unit};
 use crate::apple_time::{Millis, moment};
 use crate::draw::Draw;
 use crate::journal::{Change, ChangeKind};
-use crate::server::{NO_SERVER, Server};
+use crate::server::Server;
 
 /// Share of the changes of a device that move its `updatedDateTime`.
 const STAMPED: f64 = 0.5;
@@ -17,32 +17,31 @@ impl Fleet {
         let index = self.ever();
         if let Some(serial) = serial {
             if self.find(serial).is_some() {
-                return Err(FleetError::DeviceExists { device: serial.to_owned() });
+                return Err(FleetError::DeviceExists(serial.to_owned()));
             }
             if self.natural_index(serial).is_some() {
-                return Err(FleetError::Reserved { device: serial.to_owned() });
+                return Err(FleetError::Reserved(serial.to_owned()));
             }
             self.names.insert(index, serial.to_owned());
             self.named.insert(serial.to_owned(), index);
         }
-        self.push(Unit::new(at, at, NO_SERVER));
-        Ok(self.change(index, ChangeKind::Added, at, NO_SERVER))
+        self.push(Unit::new(at, at, None));
+        Ok(self.change(index, ChangeKind::Added, at, None))
     }
 
     /// Gives a device a server, or takes it away; nothing when it has that server already.
     pub(crate) fn assign(&mut self, index: u32, server: Option<u16>, at: Millis) -> Result<Option<Change>, FleetError> {
-        let server = server.unwrap_or(NO_SERVER);
-        let before = self.units[index as usize].server;
-        if self.units[index as usize].released.is_some() {
-            return Err(FleetError::Released { device: self.serial(index) });
+        let Unit { server: before, released, .. } = *self.unit(index);
+        if released.is_some() {
+            return Err(FleetError::Released(self.serial(index)));
         }
         if before == server {
             return Ok(None);
         }
         self.move_to(index, server, at);
         let kind = match (before, server) {
-            (NO_SERVER, _) => ChangeKind::Assigned,
-            (_, NO_SERVER) => ChangeKind::Unassigned,
+            (None, _) => ChangeKind::Assigned,
+            (_, None) => ChangeKind::Unassigned,
             _ => ChangeKind::Reassigned,
         };
         Ok(Some(self.change(index, kind, at, before)))
@@ -55,11 +54,11 @@ impl Fleet {
         answer: Option<ReleaseAnswer>,
         at: Millis,
     ) -> Result<Change, FleetError> {
-        if self.units[index as usize].released.is_some() {
-            return Err(FleetError::Released { device: self.serial(index) });
+        let Unit { server: before, released, .. } = *self.unit(index);
+        if released.is_some() {
+            return Err(FleetError::Released(self.serial(index)));
         }
-        let before = self.units[index as usize].server;
-        self.move_to(index, NO_SERVER, at);
+        self.move_to(index, None, at);
         let seeded = Draw::keyed(self.seed, &[self.number, 0x4E1, u64::from(index), at as u64]).chance(self.gone_share);
         let unit = &mut self.units[index as usize];
         unit.released = Some(at);
@@ -73,9 +72,9 @@ impl Fleet {
     pub(crate) fn readd(&mut self, index: u32, at: Millis) -> Result<Change, FleetError> {
         let unit = &mut self.units[index as usize];
         if unit.released.is_none() {
-            return Err(FleetError::NotReleased { device: self.serial(index) });
+            return Err(FleetError::NotReleased(self.serial(index)));
         }
-        *unit = Unit { first_added: unit.first_added, ..Unit::new(at, at, NO_SERVER) };
+        *unit = Unit { first_added: unit.first_added, ..Unit::new(at, at, None) };
         self.live += 1;
         self.unassigned += 1;
         let bought = self.corrections.entry(index).or_default();
@@ -83,33 +82,29 @@ impl Fleet {
             bought.insert(name.to_owned(), Value::Null);
         }
         bought.insert("purchaseSourceType".to_owned(), json!("MANUALLY_ADDED"));
-        Ok(self.change(index, ChangeKind::Readded, at, NO_SERVER))
+        Ok(self.change(index, ChangeKind::Readded, at, None))
     }
 
     /// Gives an attribute another value; null takes it away.
     pub(crate) fn correct(&mut self, index: u32, attribute: &str, value: Value, at: Millis) -> Change {
         self.corrections.entry(index).or_default().insert(attribute.to_owned(), value);
         self.touch(index, at);
-        let server = self.units[index as usize].server;
-        self.change(index, ChangeKind::Corrected, at, server)
+        self.change(index, ChangeKind::Corrected, at, self.unit(index).server)
     }
 
     /// Hides a device from the listing, or shows it again; single reads and linkages go on showing it.
     pub(crate) fn hide(&mut self, index: u32, hidden: bool, at: Millis) -> Option<Change> {
-        let unit = &mut self.units[index as usize];
-        if unit.hidden == hidden {
+        if std::mem::replace(&mut self.units[index as usize].unlisted, hidden) == hidden {
             return None;
         }
-        unit.hidden = hidden;
-        let server = unit.server;
         let kind = if hidden { ChangeKind::Hidden } else { ChangeKind::Shown };
-        Some(self.change(index, kind, at, server))
+        Some(self.change(index, kind, at, self.unit(index).server))
     }
 
     /// Makes a server.
     pub(crate) fn add_server(&mut self, name: &str, at: Millis) -> Result<Change, FleetError> {
         if self.find_server(name).is_some() {
-            return Err(FleetError::ServerExists { server: name.to_owned() });
+            return Err(FleetError::ServerExists(name.to_owned()));
         }
         let place = self.servers.len() as u16;
         self.servers.push(Server::named(self.seed, self.number, place, name, at));
@@ -132,32 +127,26 @@ impl Fleet {
 
     /// Removes a server after taking it from its devices.
     pub(crate) fn remove_server(&mut self, place: u16, at: Millis) -> Vec<Change> {
-        let assigned = (0..self.ever()).filter(|index| self.units[*index as usize].server == place);
+        let assigned = (0..self.ever()).filter(|index| self.unit(*index).server == Some(place));
         let mut changes = Vec::new();
         for index in assigned.collect::<Vec<_>>() {
-            self.move_to(index, NO_SERVER, at);
-            changes.push(self.change(index, ChangeKind::Unassigned, at, place));
+            self.move_to(index, None, at);
+            changes.push(self.change(index, ChangeKind::Unassigned, at, Some(place)));
         }
         self.servers[usize::from(place)].removed = true;
         changes.push(self.server_change(place, ChangeKind::ServerRemoved, at));
         changes
     }
 
-    fn move_to(&mut self, index: u32, server: u16, at: Millis) {
+    fn move_to(&mut self, index: u32, server: Option<u16>, at: Millis) {
         self.touch(index, at);
-        let unit = &mut self.units[index as usize];
-        unit.previous_server = std::mem::replace(&mut unit.server, server);
-        match unit.previous_server {
-            NO_SERVER => self.unassigned -= 1,
-            place => self.servers[usize::from(place)].devices -= 1,
-        }
-        match server {
-            NO_SERVER => self.unassigned += 1,
-            place => self.servers[usize::from(place)].devices += 1,
-        }
+        let before = std::mem::replace(&mut self.units[index as usize].server, server);
+        *self.count_of(before) -= 1;
+        *self.count_of(server) += 1;
     }
 
-    /// Moves `updatedDateTime`, or leaves it: which changes move it is not documented, and whoever lives by it is to be found out.
+    /// Moves `updatedDateTime`, or leaves it: Apple does not document which changes move it, and a reader that relies on
+    /// it is to be found out.
     fn touch(&mut self, index: u32, at: Millis) {
         let moves = Draw::keyed(self.seed, &[self.number, 0x57A, u64::from(index), at as u64]).chance(STAMPED);
         let unit = &mut self.units[index as usize];
@@ -168,7 +157,7 @@ impl Fleet {
         unit.previous_server = unit.server;
     }
 
-    fn change(&self, index: u32, kind: ChangeKind, at: Millis, before: u16) -> Change {
+    fn change(&self, index: u32, kind: ChangeKind, at: Millis, before: Option<u16>) -> Change {
         let device = self.truth(index);
         Change {
             at: moment(at),
@@ -176,7 +165,7 @@ impl Fleet {
             kind,
             device_id: Some(device.id.clone()),
             server_id: device.server_id.clone(),
-            previous_server_id: (before != NO_SERVER).then(|| self.servers[usize::from(before)].id.clone()),
+            previous_server_id: before.map(|place| self.servers[usize::from(place)].id.clone()),
             device: Some(device),
             server: None,
         }

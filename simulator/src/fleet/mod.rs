@@ -3,19 +3,17 @@
 //! A device costs some forty bytes: its looks are painted from the seed, only its state and corrections are kept.
 
 mod change;
-mod error;
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
 use crate::apple_time::{Millis, moment, written};
+use crate::config::{DEFAULT_SEED, Simulator};
 use crate::draw::{Draw, mix};
 use crate::journal::{TrueDevice, TrueServer};
 use crate::portrait::{self, Attributes, NAMES, Sitter, portrait};
-use crate::server::{NO_SERVER, Server};
-
-pub use error::FleetError;
+use crate::server::Server;
 
 /// What a single read of a released device answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,36 +25,87 @@ pub enum ReleaseAnswer {
     Gone,
 }
 
+/// Why a change could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// No organization with this alias is served.
+    #[error("there is no organization `{0}`")]
+    UnknownOrg(String),
+    /// No device with this serial number was ever in the fleet.
+    #[error("there is no device `{0}`")]
+    UnknownDevice(String),
+    /// A device with this serial number is or was there.
+    #[error("there is a device `{0}` already")]
+    DeviceExists(String),
+    /// The fleet will give this serial number to a device of its own.
+    #[error("`{0}` is a serial number that the fleet gives by itself; take one of another form")]
+    Reserved(String),
+    /// No server with this id or name exists.
+    #[error("there is no server `{0}`")]
+    UnknownServer(String),
+    /// A server of this name exists.
+    #[error("there is a server `{0}` already")]
+    ServerExists(String),
+    /// The device with this serial number has left the organization.
+    #[error("the device `{0}` was released")]
+    Released(String),
+    /// The device with this serial number never left the organization.
+    #[error("the device `{0}` was not released")]
+    NotReleased(String),
+}
+
 /// The state of one device.
 #[derive(Clone, Debug)]
-struct Unit {
+pub(crate) struct Unit {
     first_added: Millis,
     added: Millis,
     /// What Apple tells as `updatedDateTime`.
     updated: Millis,
     /// When it last changed.
     changed: Millis,
-    released: Option<Millis>,
-    server: u16,
-    previous_server: u16,
-    hidden: bool,
-    gone: bool,
-}
-
-/// What a caller may know of a device's state.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct State {
-    pub(crate) listed: bool,
-    pub(crate) released: bool,
+    pub(crate) released: Option<Millis>,
+    pub(crate) server: Option<u16>,
+    previous_server: Option<u16>,
+    /// Left out of the listing, although it belongs to the organization.
+    unlisted: bool,
     /// A released device that single reads answer with 404.
     pub(crate) gone: bool,
-    pub(crate) server: Option<u16>,
+}
+
+impl Unit {
+    fn new(added: Millis, updated: Millis, server: Option<u16>) -> Self {
+        Self {
+            first_added: added,
+            added,
+            updated,
+            changed: updated,
+            released: None,
+            server,
+            previous_server: server,
+            unlisted: false,
+            gone: false,
+        }
+    }
+
+    /// Tells whether a complete listing shows the device.
+    pub(crate) fn listed(&self) -> bool {
+        self.released.is_none() && !self.unlisted
+    }
+
+    fn status(&self) -> &'static str {
+        match (self.released, self.server) {
+            (Some(_), _) => "DEVICE_ASSIGNMENT_UNKNOWN",
+            (None, None) => "UNASSIGNED",
+            (None, Some(_)) => "ASSIGNED",
+        }
+    }
 }
 
 /// One organization's devices and servers.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     org: String,
+    /// Number of the organization among those served.
     number: u64,
     seed: u64,
     gone_share: f64,
@@ -70,43 +119,29 @@ pub(crate) struct Fleet {
     unassigned: u32,
 }
 
-/// How a fleet begins.
-#[derive(Clone, Debug)]
-pub(crate) struct Beginning {
-    pub(crate) org: String,
-    /// Number of the organization among those served.
-    pub(crate) number: u64,
-    pub(crate) seed: u64,
-    pub(crate) devices: u32,
-    pub(crate) servers: u16,
-    pub(crate) unassigned_share: f64,
-    pub(crate) gone_share: f64,
-    pub(crate) origin: Millis,
-}
-
 impl Fleet {
-    /// Makes the fleet that belongs to a seed.
-    pub(crate) fn new(beginning: &Beginning) -> Self {
-        let Beginning { org, number, seed, devices, servers, unassigned_share, gone_share, origin } = beginning;
+    /// Makes the fleet of the organization `number`, as it is at `origin`.
+    pub(crate) fn new(config: &Simulator, number: u64, origin: Millis) -> Self {
+        let Simulator { seed, devices, servers, unassigned_share, gone_share, .. } = *config;
         let mut fleet = Self {
-            org: org.clone(),
-            number: *number,
-            seed: *seed,
-            gone_share: *gone_share,
-            units: Vec::with_capacity(*devices as usize),
-            servers: (0..*servers).map(|place| Server::seeded(*seed, *number, place, *origin)).collect(),
+            org: config.orgs[number as usize].clone(),
+            number,
+            seed,
+            gone_share,
+            units: Vec::with_capacity(devices as usize),
+            servers: (0..servers).map(|place| Server::seeded(seed, number, place, origin)).collect(),
             names: HashMap::new(),
             named: HashMap::new(),
             corrections: HashMap::new(),
             live: 0,
             unassigned: 0,
         };
-        for index in 0..*devices {
-            let added = portrait::past_addition(*seed, *number, index, *origin);
-            let mut draw = Draw::keyed(*seed, &[*number, 0x57A7E, u64::from(index)]);
-            let server = if draw.chance(*unassigned_share) { NO_SERVER } else { fleet.usual_server(index) };
+        for index in 0..devices {
+            let added = portrait::past_addition(seed, number, index, origin);
+            let mut draw = Draw::keyed(seed, &[number, 0x57A7E, u64::from(index)]);
+            let server = if draw.chance(unassigned_share) { None } else { fleet.usual_server(index) };
             let assigned = added + draw.between(60_000, 8 * 86_400_000);
-            let updated = if server == NO_SERVER { added } else { assigned - assigned % 1000 };
+            let updated = if server.is_none() { added } else { assigned - assigned % 1000 };
             fleet.push(Unit::new(added, updated, server));
         }
         fleet
@@ -180,32 +215,26 @@ impl Fleet {
     }
 
     /// Returns the state of a device.
-    pub(crate) fn state(&self, index: u32) -> State {
-        let unit = &self.units[index as usize];
-        State {
-            listed: unit.released.is_none() && !unit.hidden,
-            released: unit.released.is_some(),
-            gone: unit.gone,
-            server: (unit.server != NO_SERVER).then_some(unit.server),
-        }
+    pub(crate) fn unit(&self, index: u32) -> &Unit {
+        &self.units[index as usize]
     }
 
     /// Returns the server that linkage lists show for a device when they lag by `lag`.
-    pub(crate) fn linked(&self, index: u32, now: Millis, lag: Millis) -> u16 {
-        let unit = &self.units[index as usize];
+    pub(crate) fn linked(&self, index: u32, now: Millis, lag: Millis) -> Option<u16> {
+        let unit = self.unit(index);
         if lag > 0 && unit.changed > now - lag { unit.previous_server } else { unit.server }
     }
 
     /// Returns the attributes of a device in Apple's order, null where it has none.
     pub(crate) fn attributes(&self, index: u32) -> Attributes {
-        let unit = &self.units[index as usize];
+        let unit = self.unit(index);
         let sitter = Sitter { seed: self.seed, org: self.number, index, first_added: unit.first_added };
         let mut attributes = portrait(sitter);
         attributes.push(("serialNumber".into(), json!(self.serial(index))));
         attributes.push(("addedToOrgDateTime".into(), json!(written(unit.added))));
         attributes.push(("releasedFromOrgDateTime".into(), json!(unit.released.map(written))));
         attributes.push(("updatedDateTime".into(), json!(written(unit.updated))));
-        attributes.push(("status".into(), json!(status(unit))));
+        attributes.push(("status".into(), json!(unit.status())));
         for (name, value) in self.corrections.get(&index).into_iter().flatten() {
             match attributes.iter_mut().find(|(known, _)| known == name) {
                 Some((_, present)) => *present = value.clone(),
@@ -217,35 +246,28 @@ impl Fleet {
     }
 
     /// Returns the server that devices like this one usually get.
-    pub(crate) fn usual_server(&self, index: u32) -> u16 {
+    pub(crate) fn usual_server(&self, index: u32) -> Option<u16> {
         let standing = self.standing();
-        if standing.is_empty() {
-            return NO_SERVER;
-        }
         // Two draws and the lower place: the first servers are the large ones.
         let draw = mix(self.seed, &[self.number, 0x5E4, u64::from(index)]);
-        let first = draw % standing.len() as u64;
+        let first = draw.checked_rem(standing.len() as u64)?;
         let second = (draw >> 32) % standing.len() as u64;
-        standing[first.min(second) as usize]
+        Some(standing[first.min(second) as usize])
     }
 
     /// Returns a device as it truly is.
     pub(crate) fn truth(&self, index: u32) -> TrueDevice {
-        let unit = &self.units[index as usize];
-        let server = (unit.server != NO_SERVER).then(|| &self.servers[usize::from(unit.server)]);
+        let unit = self.unit(index);
+        let server = unit.server.map(|place| &self.servers[usize::from(place)]);
+        let attributes = self.attributes(index).into_iter().filter(|(_, value)| !value.is_null());
         TrueDevice {
             org: self.org.clone(),
             id: self.serial(index),
-            listed: unit.released.is_none() && !unit.hidden,
+            listed: unit.listed(),
             server_id: server.map(|server| server.id.clone()),
             server_name: server.map(|server| server.name.clone()),
             released_at: unit.released.map(moment),
-            attributes: self
-                .attributes(index)
-                .into_iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(name, value)| (name.into_owned(), value))
-                .collect(),
+            attributes: attributes.map(|(name, value)| (name.into_owned(), value)).collect(),
         }
     }
 
@@ -255,41 +277,29 @@ impl Fleet {
         TrueServer { org: self.org.clone(), id: id.clone(), name: name.clone(), devices: *devices }
     }
 
+    /// What the serial numbers begin with: a letter for the organization, then the seed in letters, so that no two
+    /// organizations of one simulator and no two simulators of different seeds own the same serial number.
     fn prefix(&self) -> String {
-        // SIM, SIN, SIO …: no two organizations of one simulator own the same serial number.
-        format!("SI{}", char::from(b'M' + (self.number % 14) as u8))
+        let mut letters = String::new();
+        let mut left = (self.seed != DEFAULT_SEED).then_some(self.seed);
+        while let Some(seed) = left {
+            letters.insert(0, char::from(b'A' + (seed % 26) as u8));
+            left = (seed >= 26).then_some(seed / 26);
+        }
+        format!("SI{}{letters}", char::from(b'M' + (self.number % 14) as u8))
     }
 
     fn push(&mut self, unit: Unit) {
         self.live += 1;
-        match unit.server {
-            NO_SERVER => self.unassigned += 1,
-            place => self.servers[usize::from(place)].devices += 1,
-        }
+        *self.count_of(unit.server) += 1;
         self.units.push(unit);
     }
-}
 
-impl Unit {
-    fn new(added: Millis, updated: Millis, server: u16) -> Self {
-        Self {
-            first_added: added,
-            added,
-            updated,
-            changed: updated,
-            released: None,
-            server,
-            previous_server: server,
-            hidden: false,
-            gone: false,
+    /// Returns how many devices a server has, or how many have none.
+    fn count_of(&mut self, server: Option<u16>) -> &mut u32 {
+        match server {
+            None => &mut self.unassigned,
+            Some(place) => &mut self.servers[usize::from(place)].devices,
         }
-    }
-}
-
-fn status(unit: &Unit) -> &'static str {
-    match (unit.released, unit.server) {
-        (Some(_), _) => "DEVICE_ASSIGNMENT_UNKNOWN",
-        (None, NO_SERVER) => "UNASSIGNED",
-        (None, _) => "ASSIGNED",
     }
 }

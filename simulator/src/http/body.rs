@@ -1,7 +1,6 @@
 //! Bodies that note in the journal whether they left whole.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -9,7 +8,7 @@ use futures_util::stream::{self, Stream};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::Breaker;
-use crate::handle::Shared;
+use crate::handle::Handle;
 use crate::journal::{Record, Response};
 
 const CHUNK: usize = 32 * 1024;
@@ -20,13 +19,13 @@ const FLUSH: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Sending {
     record: Option<Box<Response>>,
-    shared: Arc<Shared>,
+    handle: Handle,
 }
 
 impl Sending {
     /// Begins to send.
-    pub(crate) fn new(record: Response, shared: Arc<Shared>) -> Self {
-        Self { record: Some(Box::new(record)), shared }
+    pub(crate) fn new(record: Response, handle: Handle) -> Self {
+        Self { record: Some(Box::new(record)), handle }
     }
 
     /// Notes that the last byte is about to leave: a client that has read it all finds its line in the journal.
@@ -37,7 +36,7 @@ impl Sending {
     fn note(&mut self, complete: bool) {
         if let Some(mut record) = self.record.take() {
             record.complete = complete;
-            self.shared.journal.write(Record::Response(record));
+            self.handle.shared.journal.write(Record::Response(record));
         }
     }
 }

@@ -7,10 +7,9 @@
 //! | `GET /_sim/faults` | each rule of the fault script with how often it has played |
 //! | `POST /_sim/faults` | adds rules: the script is the body |
 //! | `DELETE /_sim/faults` | lifts all faults |
-//! | `POST /_sim/command` | a [`crate::Command`] as JSON, `?org=alias` for another organization than the first; answers [`crate::Done`] |
+//! | `POST /_sim/command` | a [`crate::Command`] as JSON, `?org=alias` for another organization than the first; answers `{"changes": […]}`, the true changes that it made, of the type [`crate::journal::Change`] |
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Json, Query, State};
@@ -19,12 +18,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
-use crate::command::{Command, Done};
-use crate::handle::{Handle, Shared};
+use crate::command::Command;
+use crate::handle::Handle;
 use crate::journal::Truth;
 
 /// Returns the routes below `/_sim`.
-pub(crate) fn routes(shared: Arc<Shared>) -> Router {
+pub(crate) fn routes(handle: Handle) -> Router {
     Router::new()
         .route(
             "/health",
@@ -35,7 +34,7 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Router {
         .route("/truth", get(truth))
         .route("/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/command", post(command))
-        .with_state(Handle { shared })
+        .with_state(handle)
 }
 
 async fn truth(State(handle): State<Handle>, Query(query): Query<HashMap<String, String>>) -> Json<Truth> {
@@ -66,7 +65,7 @@ async fn command(
     Json(command): Json<Command>,
 ) -> Response {
     match handle.command_in(query.get("org").map(String::as_str), command) {
-        Ok(changes) => Json(Done { changes }).into_response(),
+        Ok(changes) => Json(json!({ "changes": changes })).into_response(),
         Err(error) => refuse(&error),
     }
 }

@@ -4,8 +4,6 @@ mod body;
 mod control;
 mod socket;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
@@ -16,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Asked, Delivery};
-use crate::handle::Shared;
+use crate::handle::Handle;
 use body::Sending;
 use socket::{Breaker, Socket};
 
@@ -25,16 +23,16 @@ const LARGEST_FORM: usize = 64 * 1024;
 
 #[derive(Clone)]
 struct Api {
-    shared: Arc<Shared>,
+    handle: Handle,
     stop: CancellationToken,
 }
 
 /// Serves until `stop` is cancelled.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, control: bool, stop: CancellationToken) {
-    let api = Api { shared: Arc::clone(&shared), stop: stop.clone() };
+pub(crate) async fn serve(listener: TcpListener, handle: Handle, control: bool, stop: CancellationToken) {
+    let api = Api { handle: handle.clone(), stop: stop.clone() };
     let mut router = Router::new().fallback(any(answer)).with_state(api);
     if control {
-        router = router.nest("/_sim", control::routes(shared));
+        router = router.nest("/_sim", control::routes(handle));
     }
     let service = router.into_make_service_with_connect_info::<Breaker>();
     let served = axum::serve(Socket::listen(listener), service).with_graceful_shutdown(stop.cancelled_owned()).await;
@@ -50,7 +48,7 @@ async fn answer(State(api): State<Api>, ConnectInfo(breaker): ConnectInfo<Breake
         Err(_) => return plain(StatusCode::PAYLOAD_TOO_LARGE),
     };
     let asked = asked(&parts.method, &parts.uri, &parts.headers, &form);
-    let answer = api.shared.answer(&asked);
+    let answer = api.handle.answer(&asked);
     tracing::debug!(method = %parts.method, path = parts.uri.path(), status = ?answer.record.status, "answered");
     deliver(answer, &api, breaker).await
 }
@@ -78,7 +76,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 async fn deliver(answer: Answer, api: &Api, breaker: Breaker) -> Response {
     let Answer { status, headers, body, delivery, delay, date_error: _, record } = answer;
     // From here on the journal gets its line, whatever becomes of the client.
-    let sending = Sending::new(record, Arc::clone(&api.shared));
+    let sending = Sending::new(record, api.handle.clone());
     if let Some(delay) = delay {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}

@@ -19,11 +19,19 @@ pub enum JournalMode {
     File(PathBuf),
 }
 
+/// What the journal keeps of a served resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    Digests,
+    Attributes,
+}
+
 /// The journal of a running simulator.
 #[derive(Debug)]
 pub(crate) struct Journal {
     inner: Mutex<Inner>,
-    digests_only: bool,
+    pub(crate) keep: Keep,
 }
 
 #[derive(Debug)]
@@ -40,24 +48,19 @@ enum Target {
 }
 
 impl Journal {
-    /// Opens the journal; a file is begun anew.
+    /// Opens the journal; a file that exists is emptied.
     pub(crate) fn open(mode: &JournalMode, digests_only: bool) -> std::io::Result<Self> {
         let target = match mode {
             JournalMode::Off => Target::Off,
             JournalMode::Memory => Target::Memory(Vec::new()),
             JournalMode::File(path) => Target::File(File::create(path)?),
         };
-        Ok(Self { inner: Mutex::new(Inner { seq: 0, target }), digests_only })
-    }
-
-    /// Tells whether anyone keeps what is written.
-    pub(crate) fn keeps(&self) -> bool {
-        !matches!(self.lock().target, Target::Off)
-    }
-
-    /// Tells whether served attributes are kept as digests only.
-    pub(crate) fn digests_only(&self) -> bool {
-        self.digests_only
+        let keep = match target {
+            Target::Off => Keep::Nothing,
+            _ if digests_only => Keep::Digests,
+            _ => Keep::Attributes,
+        };
+        Ok(Self { inner: Mutex::new(Inner { seq: 0, target }), keep })
     }
 
     /// Writes one record. A file that refuses it is reported in the log; serving goes on.

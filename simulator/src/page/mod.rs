@@ -3,22 +3,25 @@
 mod note;
 mod paging;
 
+pub(crate) use note::note;
+
 use serde_json::json;
 
 use crate::answer::Asked;
+use crate::apple_time::Millis;
 use crate::cursor::Cursor;
-use crate::document::{Data, Document, Kind, Paging, Resource};
+use crate::document::{Data, Document, Identifier, Kind, Links, Meta, Paging, Resource};
 use crate::draw::mix;
 use crate::fault::{Action, spoil};
 use crate::fleet::Fleet;
 use crate::portrait::Attributes;
 use crate::problem::Problem;
 use crate::query::{Parameters, Route};
-use crate::server::{NO_SERVER, Server};
-use crate::shape::{Setting, spell};
+use crate::server::Server;
+use crate::shape::spell;
 use crate::world::{Now, World};
 
-/// What an answer is made from.
+/// What the document of an answer is made from.
 pub(crate) struct View<'a> {
     pub(crate) world: &'a World,
     pub(crate) org: usize,
@@ -30,22 +33,9 @@ pub(crate) struct View<'a> {
     pub(crate) actions: &'a [(Action, String)],
 }
 
-/// A document and what it is about.
-pub(crate) struct Page {
-    pub(crate) document: Document,
-    about: About,
-}
-
-enum About {
-    Devices,
-    Servers,
-    Linkage(String),
-    Assigned(String),
-}
-
 impl View<'_> {
     /// Makes the document.
-    pub(crate) fn page(&self) -> Result<Page, Problem> {
+    pub(crate) fn page(&self) -> Result<Document, Problem> {
         match self.route {
             Route::Devices => Ok(self.devices()),
             Route::Device(id) => self.device(id),
@@ -62,114 +52,97 @@ impl View<'_> {
         &self.world.orgs[self.org].fleet
     }
 
-    fn devices(&self) -> Page {
+    fn devices(&self) -> Document {
         let fleet = self.fleet();
-        let window = self.window(fleet.ever(), |index| fleet.state(index).listed);
-        let items = window.places.iter().copied().map(|index| self.device_resource(index, Setting::List)).collect();
-        let document = self.list(Data::List(items), &window, None);
-        Page { document, about: About::Devices }
+        let window = self.window(fleet.ever(), |index| fleet.unit(index).listed());
+        let items = window.places.iter().map(|index| self.device_resource(*index)).collect();
+        self.list(Data::List(items), &window, None)
     }
 
-    fn device(&self, id: &str) -> Result<Page, Problem> {
-        let index = self.readable(id)?;
-        let mut items = vec![self.device_resource(index, Setting::Single)];
+    fn device(&self, id: &str) -> Result<Document, Problem> {
+        let mut items = vec![self.device_resource(self.readable(id)?)];
         self.spoil_items(&mut items);
         let data = items.pop().map_or(Data::ToOne(None), Data::One);
-        Ok(Page { document: self.document(data, None), about: About::Devices })
+        Ok(self.document(data, None, None))
     }
 
-    fn assigned_server_id(&self, id: &str) -> Result<Page, Problem> {
+    fn assigned_server_id(&self, id: &str) -> Result<Document, Problem> {
         let index = self.readable(id)?;
-        let server = self.linked(index);
-        // The empty forms that clients of the live service have met; which one is the device's, not the moment's.
-        let data = match (server, mix(self.world.manner.seed, &[0xE397, u64::from(index)]) % 3) {
-            (Some(server), _) => Data::ToOne(Some(server.id.clone())),
-            (None, 0) => Data::ToOne(Some(String::new())),
+        let server = |id: String| Data::ToOne(Some(Identifier { kind: Kind::Server, id }));
+        // The empty forms that clients of the live service have met; the form follows from the device, not from the time.
+        let data = match (self.linked(index), mix(self.world.config.seed, &[0xE397, u64::from(index)]) % 3) {
+            (Some(found), _) => server(found.id.clone()),
+            (None, 0) => server(String::new()),
             (None, 1) => Data::ToOne(None),
             (None, _) => return Err(Problem::missing("mdmServers", "")),
         };
         let related = format!("{}/v1/orgDevices/{id}/assignedServer", self.asked.base);
-        let document = Document { related: Some(related), ..self.document(data, None) };
-        Ok(Page { document, about: About::Assigned(id.to_owned()) })
+        Ok(self.document(data, None, Some(related)))
     }
 
-    fn assigned_server(&self, id: &str) -> Result<Page, Problem> {
-        let index = self.readable(id)?;
-        let server = self.linked(index).ok_or_else(|| Problem::missing("mdmServers", ""))?;
-        let data = Data::One(self.server_resource(server, server.brief()));
-        Ok(Page { document: self.document(data, None), about: About::Servers })
+    fn assigned_server(&self, id: &str) -> Result<Document, Problem> {
+        let server = self.linked(self.readable(id)?).ok_or_else(|| Problem::missing("mdmServers", ""))?;
+        Ok(self.document(Data::One(self.server_resource(server, server.brief())), None, None))
     }
 
-    fn servers(&self) -> Page {
-        let fleet = self.fleet();
-        let server = |place: u32| &fleet.servers()[place as usize];
-        let window = self.window(fleet.servers().len() as u32, |place| !server(place).removed);
-        let items =
-            window.places.iter().copied().map(|place| self.server_resource(server(place), server(place).listed()));
-        let data = Data::List(items.collect());
-        Page { document: self.list(data, &window, None), about: About::Servers }
+    fn servers(&self) -> Document {
+        let servers = self.fleet().servers();
+        let window = self.window(servers.len() as u32, |place| !servers[place as usize].removed);
+        let shown = window.places.iter().map(|place| &servers[*place as usize]);
+        let items = shown.map(|server| self.server_resource(server, server.listed())).collect();
+        self.list(Data::List(items), &window, None)
     }
 
-    fn server(&self, id: &str) -> Result<Page, Problem> {
-        let server = self.server_of(id)?;
-        let data = Data::One(self.server_resource(server, server.single()));
-        Ok(Page { document: self.document(data, None), about: About::Servers })
+    fn server(&self, id: &str) -> Result<Document, Problem> {
+        let (_, server) = self.server_of(id)?;
+        Ok(self.document(Data::One(self.server_resource(server, server.single())), None, None))
     }
 
-    fn linkage(&self, id: &str) -> Result<Page, Problem> {
-        let server = self.server_of(id)?;
+    fn linkage(&self, id: &str) -> Result<Document, Problem> {
+        let (place, _) = self.server_of(id)?;
         let fleet = self.fleet();
         let (now, lag) = (self.now.millis(), self.lag());
-        let place = fleet.server_by_id(&server.id).unwrap_or(NO_SERVER);
-        let linked = |index: u32| !fleet.state(index).released && fleet.linked(index, now, lag) == place;
+        let linked = |index: u32| fleet.unit(index).released.is_none() && fleet.linked(index, now, lag) == Some(place);
         let window = self.window(fleet.ever(), linked);
-        let mut ids: Vec<String> = window.places.iter().copied().map(|index| fleet.serial(index)).collect();
+        let mut indexes = window.places.clone();
         for (action, _) in self.actions {
             if let Action::DoubleLink(count) = action {
                 let others = (0..fleet.ever()).filter(|index| {
-                    let state = fleet.state(*index);
-                    state.listed && state.server.is_some_and(|server| server != place)
+                    let unit = fleet.unit(*index);
+                    unit.listed() && unit.server.is_some_and(|server| server != place)
                 });
-                ids.extend(others.take(*count).map(|index| fleet.serial(index)));
+                indexes.extend(others.take(*count));
             }
         }
+        let ids = indexes.into_iter().map(|index| Identifier { kind: Kind::Device, id: fleet.serial(index) });
         let related = format!("{}/v1/mdmServers/{id}/devices", self.asked.base);
-        let document = self.list(Data::Linkage(ids), &window, Some(related));
-        Ok(Page { document, about: About::Linkage(id.to_owned()) })
+        Ok(self.list(Data::Linkage(ids.collect()), &window, Some(related)))
     }
 
     /// Finds a device that single reads show.
     fn readable(&self, id: &str) -> Result<u32, Problem> {
         let fleet = self.fleet();
-        fleet
-            .find(id)
-            .filter(|index| !(fleet.state(*index).released && fleet.state(*index).gone))
-            .ok_or_else(|| Problem::missing("orgDevices", id))
+        let found = fleet.find(id).filter(|index| !fleet.unit(*index).gone);
+        found.ok_or_else(|| Problem::missing("orgDevices", id))
     }
 
-    fn server_of(&self, id: &str) -> Result<&Server, Problem> {
-        let fleet = self.fleet();
-        let place = fleet.server_by_id(id).ok_or_else(|| Problem::missing("mdmServers", id))?;
-        Ok(&fleet.servers()[usize::from(place)])
+    fn server_of(&self, id: &str) -> Result<(u16, &Server), Problem> {
+        let place = self.fleet().server_by_id(id).ok_or_else(|| Problem::missing("mdmServers", id))?;
+        Ok((place, &self.fleet().servers()[usize::from(place)]))
     }
 
     fn linked(&self, index: u32) -> Option<&Server> {
         let fleet = self.fleet();
-        if fleet.state(index).released {
-            return None;
-        }
-        match fleet.linked(index, self.now.millis(), self.lag()) {
-            NO_SERVER => None,
-            place => Some(&fleet.servers()[usize::from(place)]),
-        }
+        let place = fleet.linked(index, self.now.millis(), self.lag()).filter(|_| fleet.unit(index).released.is_none());
+        place.map(|place| &fleet.servers()[usize::from(place)])
     }
 
-    fn lag(&self) -> i64 {
+    fn lag(&self) -> Millis {
         let by_fault = self.actions.iter().find_map(|(action, _)| match action {
-            Action::Lag(lag) => i64::try_from(lag.as_millis()).ok(),
+            Action::Lag(lag) => Some(*lag),
             _ => None,
         });
-        by_fault.unwrap_or(self.world.manner.linkage_lag)
+        by_fault.unwrap_or(self.world.config.linkage_lag).as_millis().try_into().unwrap_or(Millis::MAX)
     }
 
     fn spoil_items(&self, items: &mut Vec<Resource>) {
@@ -180,15 +153,11 @@ impl View<'_> {
         }
     }
 
-    fn document(&self, data: Data, paging: Option<Paging>) -> Document {
+    fn document(&self, data: Data, paging: Option<Paging>, related: Option<String>) -> Document {
         let query = self.parameters.written(self.resource_name(), self.parameters.cursor.as_deref());
-        Document {
-            data,
-            base: self.asked.base.clone(),
-            itself: format!("{}{query}", self.asked.path),
-            related: None,
-            paging,
-        }
+        let itself = format!("{}{}{query}", self.asked.base, self.asked.path);
+        let next = paging.as_ref().and_then(|paging| paging.next.clone());
+        Document { data, links: Links { itself, next, related }, meta: paging.map(|paging| Meta { paging }) }
     }
 
     fn resource_name(&self) -> &'static str {
@@ -198,13 +167,10 @@ impl View<'_> {
         }
     }
 
-    fn device_resource(&self, index: u32, setting: Setting) -> Resource {
-        let fleet = self.fleet();
-        let manner = self.world.manner;
-        let salt = mix(manner.seed, &[u64::from(index), self.world.answers]);
-        let name = fleet.serial(index);
-        let attributes = spell(fleet.attributes(index), manner.shapes, setting, salt);
-        self.resource(Kind::Device, name, attributes, &["assignedServer", "appleCareCoverage"])
+    fn device_resource(&self, index: u32) -> Resource {
+        let salt = mix(self.world.config.seed, &[u64::from(index), self.world.answers]);
+        let attributes = spell(self.fleet().attributes(index), salt);
+        self.resource(Kind::Device, self.fleet().serial(index), attributes, &["assignedServer", "appleCareCoverage"])
     }
 
     fn server_resource(&self, server: &Server, attributes: Attributes) -> Resource {
@@ -220,6 +186,7 @@ impl View<'_> {
         Resource {
             kind,
             id: Some(json!(name)),
+            url: format!("{}/v1/{}/{name}", self.asked.base, kind.name()),
             name,
             attributes: Some(attributes),
             relationships: fields.is_none_or(related),

@@ -2,37 +2,33 @@
 
 use serde_json::{Map, Value};
 
-use super::{About, Page};
-use crate::api::Keep;
-use crate::document::{Data, Resource};
-use crate::journal::{Response, Served, ServedAssignment, ServedLinkage, digest};
+use crate::document::{Data, Document, Resource};
+use crate::journal::{Keep, Response, Served, ServedAssignment, ServedLinkage, digest};
+use crate::query::Route;
 
-impl Page {
-    /// Notes what the document holds.
-    pub(crate) fn note(&self, mut record: Response, keep: Keep) -> Response {
-        if let Some(paging) = &self.document.paging {
-            record.last = Some(paging.next.is_none());
+/// Notes what the document that answers a request for `route` holds.
+pub(crate) fn note(document: &Document, route: &Route, record: &mut Response, keep: Keep) {
+    record.last = document.meta.as_ref().map(|meta| meta.paging.next.is_none());
+    if keep == Keep::Nothing {
+        return;
+    }
+    let resources = match &document.data {
+        Data::List(items) => items.as_slice(),
+        Data::One(item) => std::slice::from_ref(item),
+        Data::Linkage(_) | Data::ToOne(_) => &[],
+    };
+    let served = resources.iter().map(|item| serve(item, keep)).collect();
+    match (route, &document.data) {
+        (Route::Linkage(server_id), Data::Linkage(devices)) => {
+            let device_ids = devices.iter().map(|device| device.id.clone()).collect();
+            record.linkage = Some(ServedLinkage { server_id: server_id.clone(), device_ids });
         }
-        if keep == Keep::Nothing {
-            return record;
+        (Route::AssignedServerId(device_id), Data::ToOne(server)) => {
+            let server_id = server.as_ref().map(|server| server.id.clone()).filter(|id| !id.is_empty());
+            record.assigned = Some(ServedAssignment { device_id: device_id.clone(), server_id });
         }
-        match (&self.document.data, &self.about) {
-            (Data::List(items), About::Servers) => {
-                record.servers = items.iter().map(|item| serve(item, keep)).collect()
-            }
-            (Data::One(item), About::Servers) => record.servers = vec![serve(item, keep)],
-            (Data::List(items), _) => record.devices = items.iter().map(|item| serve(item, keep)).collect(),
-            (Data::One(item), _) => record.devices = vec![serve(item, keep)],
-            (Data::Linkage(ids), About::Linkage(server)) => {
-                record.linkage = Some(ServedLinkage { server_id: server.clone(), device_ids: ids.clone() });
-            }
-            (Data::ToOne(id), About::Assigned(device)) => {
-                let server_id = id.clone().filter(|id| !id.is_empty());
-                record.assigned = Some(ServedAssignment { device_id: device.clone(), server_id });
-            }
-            (Data::Linkage(_) | Data::ToOne(_), _) => {}
-        }
-        record
+        (Route::Devices | Route::Device(_), _) => record.devices = served,
+        _ => record.servers = served,
     }
 }
 

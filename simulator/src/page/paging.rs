@@ -17,7 +17,7 @@ impl View<'_> {
     pub(super) fn window(&self, count: u32, fits: impl Fn(u32) -> bool) -> Window {
         let limit = self.page_size() as usize;
         let from = self.cursor.as_ref().map_or(0, |cursor| cursor.position);
-        let style = self.world.manner.paging;
+        let style = self.world.config.paging;
         let (first, skip) = match style {
             PagingStyle::Keyset => (from, 0),
             PagingStyle::Offset => (0, from as usize),
@@ -95,7 +95,7 @@ impl View<'_> {
         if let Data::List(items) = &mut data {
             self.spoil_items(items);
         }
-        Document { related, ..self.document(data, Some(paging)) }
+        self.document(data, Some(paging), related)
     }
 
     /// Leads to the page that begins at `position`.

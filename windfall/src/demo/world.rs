@@ -126,7 +126,7 @@ async fn simulator(args: &DemoArgs, clock: &SharedClock, journal: &Path) -> crat
         .seed(args.seed)
         .faults(FAULTS.parse().map_err(Failure::of)?)
         .journal(JournalMode::File(journal.to_owned()));
-    builder = builder.life_clock(Arc::clone(&source)).wall_clock(source).orgs([ORG]).digests_only(true);
+    builder = builder.life_clock(Arc::clone(&source)).wall_clock(source).orgs(vec![ORG.to_owned()]).digests_only(true);
     Ok(builder.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.map_err(Failure::of)?)
 }
 
