@@ -4,6 +4,7 @@ mod compose;
 mod end_to_end;
 mod isolation;
 mod lost_topics;
+mod pages;
 mod shutdown;
 mod standby;
 mod tidy;

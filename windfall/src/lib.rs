@@ -30,7 +30,7 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use windfall_runtime::diagnose::Diagnosed;
 use windfall_runtime::lines::Lines;
 use windfall_runtime::telemetry::{self, LogFormat, LogOptions};
@@ -50,6 +50,12 @@ pub fn main() -> ExitCode {
         lines.finish();
     }
     ended.into()
+}
+
+/// Returns the declared command line: verbs, options and their help.
+#[must_use]
+pub fn command_line() -> clap::Command {
+    Cli::command()
 }
 
 fn begin(cli: &Cli) -> Result<Exit> {
