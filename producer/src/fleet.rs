@@ -74,11 +74,20 @@ pub struct Device {
     packed: Box<[u8]>,
 }
 
-/// The groups of fields in the order in which they are packed.
-const SECTIONS: [fn(Group) -> bool; 3] = [LISTED, SERVER, |group| !LISTED(group) && !SERVER(group)];
-/// What a list shows.
-const LISTED: fn(Group) -> bool = |group| matches!(group, Group::Attributes | Group::Release);
-const SERVER: fn(Group) -> bool = |group| group == Group::Server;
+/// What a list shows; packed first.
+fn listed(group: Group) -> bool {
+    matches!(group, Group::Attributes | Group::Release)
+}
+
+/// What the linkage shows; packed second.
+fn linked(group: Group) -> bool {
+    group == Group::Server
+}
+
+/// Everything else; packed last.
+fn rest(group: Group) -> bool {
+    !listed(group) && !linked(group)
+}
 
 /// Room for a packed device.
 const USUAL_BYTES: usize = 512;
@@ -88,7 +97,9 @@ impl Device {
     #[must_use]
     pub fn value(&self) -> DeviceValue {
         let (mut value, mut packed) = (DeviceValue::default(), &*self.packed);
-        SECTIONS.iter().for_each(|section| value.unpack(section, &mut packed));
+        value.unpack(listed, &mut packed);
+        value.unpack(linked, &mut packed);
+        value.unpack(rest, &mut packed);
         value
     }
 
@@ -142,7 +153,9 @@ impl Fleet {
         self.live = self.live + usize::from(!released) - usize::from(was_released == Some(false));
         self.gone.remove(device_id);
         let mut packed = Vec::with_capacity(USUAL_BYTES);
-        SECTIONS.iter().for_each(|section| after.pack(section, &mut packed));
+        after.pack(listed, &mut packed);
+        after.pack(linked, &mut packed);
+        after.pack(rest, &mut packed);
         let device = Device {
             number: event.number,
             observed_at: event.made_at,
@@ -189,9 +202,9 @@ impl Fleet {
             return false;
         }
         let mut comparison = Comparison(Some(&device.packed));
-        value.pack(LISTED, &mut comparison);
+        value.pack(listed, &mut comparison);
         if newer(Group::Server) {
-            value.pack(SERVER, &mut comparison);
+            value.pack(linked, &mut comparison);
         }
         comparison.0.is_some()
     }

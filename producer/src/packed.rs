@@ -41,15 +41,15 @@ impl Pack for usize {
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
-        let mut value = 0;
-        for shift in (0..).step_by(7) {
+        let (mut value, mut shift) = (0, 0);
+        loop {
             let [byte] = take(bytes);
             value |= usize::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                break;
+                return value;
             }
+            shift += 7;
         }
-        value
     }
 }
 

@@ -14,10 +14,16 @@ use crate::timestamp;
 /// field's name and in one form.
 #[derive(Debug, Default)]
 pub struct Attributes {
-    /// Each name with the place of its value in `values`: a page has 1,000 devices of 30 attributes.
-    pairs: Vec<(Cow<'static, str>, Range<usize>)>,
-    values: Vec<u8>,
+    /// Each name with the place of its entry in `bytes`.
+    entries: Vec<Entry>,
+    /// The entries as they are hashed: the name and the value, each behind its length.
+    bytes: Vec<u8>,
 }
+
+type Entry = (Cow<'static, str>, Range<usize>);
+
+/// The bytes of a length.
+const LENGTH: usize = size_of::<u64>();
 
 /// Tags keep values of different types apart: the text `true` is not the boolean.
 const TEXT: u8 = b's';
@@ -30,7 +36,8 @@ const OBJECT: u8 = b'o';
 impl Attributes {
     /// Makes an empty collection with room for so many attributes.
     pub fn with_capacity(attributes: usize) -> Self {
-        Self { pairs: Vec::with_capacity(attributes), values: Vec::with_capacity(attributes * 24) }
+        // A name and a value of some sixteen bytes each, and their lengths.
+        Self { entries: Vec::with_capacity(attributes), bytes: Vec::with_capacity(attributes * 48) }
     }
 
     /// Adds a text, unless it is absent or empty.
@@ -43,12 +50,7 @@ impl Attributes {
     /// Adds a list of texts, unless it is absent or empty.
     pub fn list(&mut self, name: impl Into<Cow<'static, str>>, value: Option<&[String]>) {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            let start = self.values.len();
-            self.values.push(LIST);
-            for item in value {
-                append(&mut self.values, item.as_bytes());
-            }
-            self.pairs.push((name.into(), start..self.values.len()));
+            self.entry(name, LIST, |bytes| value.iter().for_each(|item| append(bytes, item.as_bytes())));
         }
     }
 
@@ -111,22 +113,32 @@ impl Attributes {
     }
 
     fn push(&mut self, name: impl Into<Cow<'static, str>>, tag: u8, value: &[u8]) {
-        let start = self.values.len();
-        self.values.push(tag);
-        self.values.extend_from_slice(value);
-        self.pairs.push((name.into(), start..self.values.len()));
+        self.entry(name, tag, |bytes| bytes.extend_from_slice(value));
+    }
+
+    fn entry(&mut self, name: impl Into<Cow<'static, str>>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let (name, bytes) = (name.into(), &mut self.bytes);
+        let start = bytes.len();
+        append(bytes, name.as_bytes());
+        let length = bytes.len();
+        bytes.extend_from_slice(&[0; LENGTH]);
+        bytes.push(tag);
+        write(bytes);
+        let value = (bytes.len() - length - LENGTH) as u64;
+        bytes[length..length + LENGTH].copy_from_slice(&value.to_be_bytes());
+        self.entries.push((name, start..self.bytes.len()));
     }
 
     /// Hashes what was added; the order of adding does not matter, and that of the names is the quickest.
-    pub fn fingerprint(mut self) -> String {
-        let values = self.values;
-        self.pairs.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| values[x.clone()].cmp(&values[y.clone()])));
-        let mut bytes = Vec::with_capacity(values.len() + self.pairs.len() * 40);
-        for (name, place) in &self.pairs {
-            append(&mut bytes, name.as_bytes());
-            append(&mut bytes, &values[place.clone()]);
+    pub fn fingerprint(self) -> String {
+        let Self { mut entries, bytes } = self;
+        let value = |(name, entry): &Entry| &bytes[entry.start + 2 * LENGTH + name.len()..entry.end];
+        let order = |a: &Entry, b: &Entry| a.0.cmp(&b.0).then_with(|| value(a).cmp(value(b)));
+        if entries.is_sorted_by(|a, b| order(a, b).is_le()) {
+            return hex(&bytes);
         }
-        hex(&bytes)
+        entries.sort_by(order);
+        hex(&entries.iter().flat_map(|(_, entry)| &bytes[entry.clone()]).copied().collect::<Vec<_>>())
     }
 }
 
