@@ -41,7 +41,7 @@ pub mod link;
 pub mod notification;
 pub mod partition;
 pub mod reject;
-mod row;
+pub mod row;
 pub mod scan;
 pub mod server;
 pub mod signal;

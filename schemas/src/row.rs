@@ -11,10 +11,7 @@ use serde::{
 
 use crate::{
     asset::{Collection, FieldType, FieldValue},
-    wire::{
-        Codec, WireError,
-        plain::{AnyName, Plain},
-    },
+    wire::{Codec, WireError, plain::AnyName},
 };
 
 /// A record to be written: names and cells in the schema's order.
@@ -99,25 +96,50 @@ impl Serialize for Cell<'_> {
     }
 }
 
-/// A record as it was read: scalars in the writer's order, whose names the schema has.
-pub(crate) struct RawRow(Vec<Raw>);
+/// A record as it was read: values in the writer's order, whose names the schema has.
+pub(crate) struct RawRow(Vec<RawValue>);
 
-/// A scalar before a collection says what it means.
+/// A value as it was read, before a collection or a mapping gives it the meaning of its field.
 #[derive(Debug, Default)]
-enum Raw {
+pub enum RawValue {
+    /// Nothing.
     #[default]
     Null,
+    /// A text.
     Text(String),
+    /// A whole number, or an instant.
     Number(i64),
+    /// A number with a fraction; may be infinite or not-a-number.
     Decimal(f64),
+    /// True or false.
     Boolean(bool),
-    /// Something that no field of ours holds.
+    /// The texts of a list; its other items are left out.
+    List(Vec<String>),
+    /// A record, a map, bytes or a number beyond 64 bits: no field of ours holds these.
     Foreign,
 }
+
+/// A value of any type that is read past without keeping it.
+///
+/// serde's `IgnoredAny` cannot read past a record: it asks for the names of fields in a way that the Avro library refuses.
+#[derive(Debug, Default)]
+pub struct Skipped;
 
 impl<'de> Deserialize<'de> for RawRow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(RowVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor::<true>)
+    }
+}
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor::<false>).map(|_| Self)
     }
 }
 
@@ -131,72 +153,80 @@ impl<'de> Visitor<'de> for RowVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawRow, A::Error> {
-        let mut cells = Vec::with_capacity(entries.size_hint().unwrap_or(0).min(1024));
+        let mut values = Vec::with_capacity(entries.size_hint().unwrap_or(0).min(1024));
         while entries.next_key::<AnyName>()?.is_some() {
-            cells.push(entries.next_value()?);
+            values.push(entries.next_value()?);
         }
-        Ok(RawRow(cells))
+        Ok(RawRow(values))
     }
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
+/// Reads any value; one that is not to be kept takes no memory, and what is returned for it says nothing.
+struct ValueVisitor<const KEEP: bool>;
 
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+impl<'de, const KEEP: bool> Visitor<'de> for ValueVisitor<KEEP> {
+    type Value = RawValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field")
+        f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
+    fn visit_unit<E>(self) -> Result<RawValue, E> {
+        Ok(RawValue::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Boolean(value))
+    fn visit_bool<E>(self, value: bool) -> Result<RawValue, E> {
+        Ok(RawValue::Boolean(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Number(value))
+    fn visit_i64<E>(self, value: i64) -> Result<RawValue, E> {
+        Ok(RawValue::Number(value))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Decimal(value))
+    fn visit_u64<E>(self, value: u64) -> Result<RawValue, E> {
+        Ok(i64::try_from(value).map_or(RawValue::Foreign, RawValue::Number))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(value.to_owned()))
+    fn visit_f64<E>(self, value: f64) -> Result<RawValue, E> {
+        Ok(RawValue::Decimal(value))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
-        Ok(Raw::Text(value))
+    fn visit_str<E>(self, value: &str) -> Result<RawValue, E> {
+        Ok(if KEEP { RawValue::Text(value.to_owned()) } else { RawValue::Foreign })
     }
 
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Raw, E> {
-        Ok(Raw::Foreign)
+    fn visit_string<E>(self, value: String) -> Result<RawValue, E> {
+        Ok(RawValue::Text(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
-        while items.next_element::<Plain>()?.is_some() {}
-        Ok(Raw::Foreign)
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<RawValue, E> {
+        Ok(RawValue::Foreign)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
-        while entries.next_entry::<AnyName, Plain>()?.is_some() {}
-        Ok(Raw::Foreign)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawValue, A::Error> {
+        let mut texts = Vec::new();
+        if KEEP {
+            while let Some(item) = items.next_element()? {
+                if let RawValue::Text(text) = item {
+                    texts.push(text);
+                }
+            }
+        } else {
+            while items.next_element::<Skipped>()?.is_some() {}
+        }
+        Ok(RawValue::List(texts))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawValue, A::Error> {
+        while entries.next_entry::<AnyName, Skipped>()?.is_some() {}
+        Ok(RawValue::Foreign)
     }
 }
 
 /// Takes a read record apart by name. Asked in the writer's order, each answer is the next cell.
 pub(crate) struct RowReader<'c> {
     fields: &'c [RecordField],
-    cells: Vec<Raw>,
+    cells: Vec<RawValue>,
     next: usize,
     codec: &'c Codec,
 }
@@ -216,16 +246,16 @@ impl<'c> RowReader<'c> {
 
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, WireError> {
         match self.take(name) {
-            Raw::Null => Ok(None),
-            Raw::Text(text) => Ok(Some(text)),
+            RawValue::Null => Ok(None),
+            RawValue::Text(text) => Ok(Some(text)),
             _ => Err(self.misfit(name, "text")),
         }
     }
 
     pub(crate) fn long(&mut self, name: &str) -> Result<Option<i64>, WireError> {
         match self.take(name) {
-            Raw::Null => Ok(None),
-            Raw::Number(number) => Ok(Some(number)),
+            RawValue::Null => Ok(None),
+            RawValue::Number(number) => Ok(Some(number)),
             _ => Err(self.misfit(name, "a whole number")),
         }
     }
@@ -239,8 +269,8 @@ impl<'c> RowReader<'c> {
 
     pub(crate) fn boolean(&mut self, name: &str) -> Result<Option<bool>, WireError> {
         match self.take(name) {
-            Raw::Null => Ok(None),
-            Raw::Boolean(value) => Ok(Some(value)),
+            RawValue::Null => Ok(None),
+            RawValue::Boolean(value) => Ok(Some(value)),
             _ => Err(self.misfit(name, "true or false")),
         }
     }
@@ -252,23 +282,23 @@ impl<'c> RowReader<'c> {
     ) -> Result<Vec<FieldValue>, WireError> {
         fields
             .map(|(name, kind)| match (self.take(name), kind) {
-                (Raw::Null, _) => Ok(FieldValue::Null),
-                (Raw::Text(text), FieldType::String) => Ok(FieldValue::String(text)),
-                (Raw::Number(number), FieldType::Integer) => Ok(FieldValue::Integer(number)),
-                (Raw::Number(number), FieldType::Timestamp) => Ok(FieldValue::Timestamp(number)),
-                (Raw::Decimal(number), FieldType::Decimal) => Ok(FieldValue::Decimal(number)),
-                (Raw::Boolean(value), FieldType::Boolean) => Ok(FieldValue::Boolean(value)),
+                (RawValue::Null, _) => Ok(FieldValue::Null),
+                (RawValue::Text(text), FieldType::String) => Ok(FieldValue::String(text)),
+                (RawValue::Number(number), FieldType::Integer) => Ok(FieldValue::Integer(number)),
+                (RawValue::Number(number), FieldType::Timestamp) => Ok(FieldValue::Timestamp(number)),
+                (RawValue::Decimal(number), FieldType::Decimal) => Ok(FieldValue::Decimal(number)),
+                (RawValue::Boolean(value), FieldType::Boolean) => Ok(FieldValue::Boolean(value)),
                 (_, kind) => Err(self.misfit(name, kind.as_str())),
             })
             .collect()
     }
 
     /// Takes the cell of that name; null when the writer had none.
-    fn take(&mut self, name: &str) -> Raw {
+    fn take(&mut self, name: &str) -> RawValue {
         let named = |field: &RecordField| field.name == name;
         let expected = self.fields.get(self.next).is_some_and(named).then_some(self.next);
         let Some(place) = expected.or_else(|| self.fields.iter().position(named)) else {
-            return Raw::Null;
+            return RawValue::Null;
         };
         self.next = place + 1;
         self.cells.get_mut(place).map(std::mem::take).unwrap_or_default()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use windfall_schemas::topic::{
     CollectionTopics, Names, Table, TopicSpec, client_id, key_subject, min_insync_replicas, source_member,
-    value_subject,
+    transactional_id, value_subject,
 };
 
 use crate::samples;
@@ -66,8 +66,8 @@ fn groups_and_ids_are_those_of_the_contract() {
     assert_eq!(names.merge_group("devices"), "apple.windfall-merge-devices");
     assert_eq!(names.sink_group("assets"), "apple.windfall-sink-assets");
     assert_eq!(names.producer_group("acme"), "apple.windfall-producer-acme");
-    assert_eq!(names.map_transactional_id("devices", "i1"), "apple.windfall-map-devices-i1");
-    assert_eq!(names.merge_transactional_id("devices", "i1"), "apple.windfall-merge-devices-i1");
+    assert_eq!(transactional_id(&names.map_group("devices"), "i1"), "apple.windfall-map-devices-i1");
+    assert_eq!(transactional_id(&names.merge_group("devices"), "i1"), "apple.windfall-merge-devices-i1");
     assert_eq!(client_id("map", "i1"), "windfall-map-i1");
     assert_eq!(
         names.dead_letters(&names.assets("devices"), &names.sink_group("assets")),

@@ -10,9 +10,8 @@ use windfall_schemas::envelope::{Envelope, Op, Source};
 use windfall_schemas::wire::Codec;
 use windfall_transformer::asset::Asset;
 use windfall_transformer::contribution::{SourceRecord, map};
-use windfall_transformer::event::SourceEvent;
+use windfall_transformer::event::{DecodedRow, SourceEvent};
 use windfall_transformer::links::Position;
-use windfall_transformer::mapping::source::DecodedRow;
 use windfall_transformer::{LoadedCollection, Value, load_collections};
 
 /// A device with every field filled.

@@ -34,19 +34,18 @@ use windfall_runtime::kafka::publisher;
 use windfall_runtime::kafka::{Outgoing, Record, TopicPartition};
 use windfall_runtime::log_identity::ACCEPTED;
 use windfall_runtime::metrics::{self as names, label};
-use windfall_runtime::reader::Unreadable;
 use windfall_runtime::worker::{Stage, Starts, Taken, Work};
 use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::wire::WireError;
 
 use crate::asset::{Applied, Asset, Conclusion};
-use crate::codecs::asset_headers;
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
-use crate::parts::Parts;
+use crate::own::{OwnTopics, asset_headers};
+use crate::parts::{Parts, contribution};
 use crate::remembered::Unpacked;
-use memory::{Memory, contribution};
+use memory::Memory;
 
 /// The merge of one collection.
 pub(crate) struct MergeStage {
@@ -64,9 +63,6 @@ pub(crate) struct MergeEffects {
     /// Contributions read, by partition: one past the last.
     consumed: BTreeMap<i32, i64>,
 }
-
-/// What an asset's conclusion writes: derived records and those that follow up.
-type Written = (Vec<Outgoing>, Vec<Outgoing>);
 
 /// What came of merging an asset again.
 enum Concluded {
@@ -86,42 +82,31 @@ const SHOWN: usize = 20;
 
 impl MergeStage {
     pub(crate) fn new(parts: Parts) -> Self {
-        let memory = Memory::new(&parts);
+        let memory = Memory::new(&parts.own);
         Self { parts, memory, pending: VecDeque::new(), moving: Vec::new() }
     }
 
     /// Shows what an operator should know.
     fn show(&self) {
-        let topic = &self.memory.topics.contributions;
-        let (mut assets, mut records) = (0_u64, Vec::new());
-        for (partition, offsets) in self.memory.held() {
-            assets += 1;
-            records.extend(offsets.map(|offset| (partition, offset)));
+        let Memory { contributions, lasts, conflicts } = &self.memory;
+        let (mut assets, mut records, mut too_large) = (0, Vec::new(), Vec::new());
+        for (partition, cached) in &contributions.partitions {
+            assets += cached.state.unreadable.len() + cached.state.too_large.len();
+            let offsets = cached.state.unreadable.values().flat_map(BTreeMap::values);
+            records.extend(offsets.map(|offset| (*partition, *offset)));
+            too_large.extend(&cached.state.too_large);
         }
         records.sort_unstable();
-        records.truncate(SHOWN);
+        let records = records.iter().take(SHOWN);
         let records: Vec<_> =
-            records.iter().map(|(partition, offset)| json!({ "partition": partition, "offset": offset })).collect();
+            records.map(|(partition, offset)| json!({ "partition": partition, "offset": offset })).collect();
+        let topic = &*self.parts.own.contributions.name;
         let mut held = json!({ "assets": assets, "topic": topic, "unreadable": records });
-        let too_large: Vec<&str> = self.memory.too_large().collect();
         if !too_large.is_empty() {
-            assets += too_large.len() as u64;
-            held["assets"] = assets.into();
-            held["too_large"] = too_large.into_iter().take(SHOWN).collect();
+            held["too_large"] = too_large.into_iter().take(SHOWN).map(String::as_str).collect();
         }
-        let passed_over: serde_json::Map<_, _> = self
-            .memory
-            .passed_over()
-            .into_iter()
-            .filter(|(_, records)| *records > 0)
-            .map(|(topic, records)| (topic.to_owned(), records.into()))
-            .collect();
         self.parts.part.detail_if("held", (assets > 0).then_some(held));
-        self.parts.part.detail_if("passed_over", (!passed_over.is_empty()).then(|| passed_over.into()));
-    }
-
-    fn refused(&self, record: &Record, stage: RefusedAt, why: &Unreadable) -> Outgoing {
-        self.parts.refused(&self.memory.topics.dead_letters, record, stage, why)
+        self.parts.show_passed_over([contributions.passed_over(), lasts.passed_over(), conflicts.passed_over()]);
     }
 
     /// Merges an asset again and adds what follows; one that is too large stays as it was, and the reason is given back.
@@ -132,51 +117,48 @@ impl MergeStage {
         cause: i64,
         work: &mut Work<MergeEffects>,
     ) -> Result<Concluded, TransformerError> {
-        let (partition, asset_id) = place;
         let published = asset.published();
         let conclusion =
-            asset.conclude(&self.memory.collection, asset_id, cause, self.parts.clock.now().timestamp_millis());
+            asset.conclude(self.parts.collection(), &place.1, cause, self.parts.clock.now().timestamp_millis());
         asset.too_large = false;
-        let (derived, follow_up) = match self.write(*partition, asset_id, &conclusion) {
+        let (derived, follow_up) = match self.write(place, &conclusion) {
             Ok(written) => written,
-            Err((_, why @ WireError::TooLarge { .. })) => {
+            Err(TransformerError::Encode { source: why @ WireError::TooLarge { .. }, .. }) => {
                 asset.keep(published);
                 return Ok(Concluded::TooLarge(why));
             }
-            Err((topic, source)) => return Err(TransformerError::Encode { topic: topic.to_owned(), source }),
+            Err(error) => return Err(error),
         };
         work.derived.extend(derived);
         work.follow_up.extend(follow_up);
         Ok(if conclusion.is_empty() { Concluded::Same } else { Concluded::Written })
     }
 
-    /// Makes what a conclusion writes, the record and its tombstone, and the conflicts, or names the topic that cannot have it.
-    fn write(&self, partition: i32, asset_id: &str, conclusion: &Conclusion) -> Result<Written, (&str, WireError)> {
+    /// Makes what a conclusion writes: the record and its tombstone, and the conflicts.
+    fn write(
+        &self,
+        (partition, asset_id): &(i32, String),
+        Conclusion { record, tombstone, conflicts: ended }: &Conclusion,
+    ) -> Result<(Vec<Outgoing>, Vec<Outgoing>), TransformerError> {
         let (mut derived, mut follow_up) = (Vec::new(), Vec::new());
-        let Conclusion { record, tombstone, conflicts } = conclusion;
-        if record.is_some() || *tombstone {
-            let assets = self.memory.topics.assets.as_str();
-            let refused = |source| (assets, source);
-            let key = AssetKey { asset_id: asset_id.to_owned() };
-            let key = self.memory.own.assets.key.encode(&key).map_err(refused)?;
-            let CompiledCollection { name, schema, .. } = &*self.memory.collection;
-            if let Some(record) = record {
-                let value = schema.encode_asset(&self.memory.own.assets.value, record).map_err(refused)?;
-                let outgoing = Outgoing::new(assets, key.clone(), value).to_partition(partition);
-                derived.push(outgoing.with_headers(asset_headers(name, record, false)));
-            }
-            if *tombstone {
-                let outgoing = Outgoing::tombstone(assets, key).to_partition(partition);
-                let headers = record.as_ref().map(|record| asset_headers(name, record, true));
-                derived.push(outgoing.with_headers(headers.unwrap_or_default()));
-            }
+        let OwnTopics { assets, conflicts, .. } = &self.parts.own;
+        let CompiledCollection { name, schema, .. } = &**self.parts.collection();
+        let key = AssetKey { asset_id: asset_id.clone() };
+        if let Some(record) = record {
+            let value = schema.encode_asset(&assets.value, record);
+            let outgoing = value.and_then(|value| assets.record(&key, value, *partition));
+            let outgoing = outgoing.map_err(|source| assets.failed(source))?;
+            derived.push(outgoing.with_headers(asset_headers(name, record, false)));
         }
-        for conflict in conflicts {
-            let topic = self.memory.topics.conflicts.as_str();
-            let refused = |source| (topic, source);
-            let key = self.memory.own.conflicts.key.encode(&conflict.key()).map_err(refused)?;
-            let value = self.memory.own.conflicts.value.encode(conflict).map_err(refused)?;
-            follow_up.push(Outgoing::new(topic, key, value).to_partition(partition));
+        if *tombstone {
+            let outgoing = assets.tombstone(&key, *partition).map_err(|source| assets.failed(source))?;
+            let headers = record.as_ref().map(|record| asset_headers(name, record, true));
+            derived.push(outgoing.with_headers(headers.unwrap_or_default()));
+        }
+        for conflict in ended {
+            let value = conflicts.value.encode(conflict);
+            let outgoing = value.and_then(|value| conflicts.record(&conflict.key(), value, *partition));
+            follow_up.push(outgoing.map_err(|source| conflicts.failed(source))?);
         }
         Ok((derived, follow_up))
     }
@@ -191,26 +173,29 @@ impl MergeStage {
                 self.parts.count("stale");
                 continue;
             }
-            let ContributionKey { asset_id, source, source_key } = match self.memory.decoder.key(record) {
+            let ContributionKey { asset_id, source, source_key } = match self.parts.decoder.key(record) {
                 Ok(key) => key,
                 Err(why) => {
-                    work.refuse(self.refused(record, RefusedAt::Key, &why));
+                    work.refuse(self.parts.refused(record, RefusedAt::Key, &why));
                     continue;
                 }
             };
             let place = (partition, asset_id);
-            let mut asset =
-                work.effects.assets.remove(&place).unwrap_or_else(|| self.memory.asset(partition, &place.1));
+            let mut asset = work
+                .effects
+                .assets
+                .remove(&place)
+                .unwrap_or_else(|| self.memory.asset(&self.parts, partition, &place.1));
             let (key, value) = ((source, source_key), record.value.as_deref());
-            let read = |value| contribution(&self.memory.decoder, &self.memory.collection, value);
+            let read = |value| contribution(&self.parts.decoder, self.parts.collection(), value);
             match asset.hear(key, record.offset, value, value.map(read).transpose()) {
-                Err(why) => work.refuse(self.refused(record, RefusedAt::Value, &why)),
+                Err(why) => work.refuse(self.parts.refused(record, RefusedAt::Value, &why)),
                 Ok(Applied::Stale) => self.parts.count("stale"),
                 Ok(Applied::Changed) => match self.conclude(&place, &mut asset.asset, record.offset, &mut work)? {
                     Concluded::Same => self.parts.count("noop"),
                     Concluded::Written => self.parts.count("ok"),
                     Concluded::TooLarge(why) => {
-                        work.refuse(self.refused(record, RefusedAt::Transformation, &why.into()));
+                        work.refuse(self.parts.refused(record, RefusedAt::Transformation, &why.into()));
                     }
                 },
             }
@@ -223,7 +208,7 @@ impl MergeStage {
     fn show_conflicts(&self) {
         #[allow(clippy::cast_precision_loss)] // A gauge is a float.
         let open = self.memory.open_conflicts() as f64;
-        let collection = self.memory.collection.name.clone();
+        let collection = self.parts.collection().name.clone();
         metrics::gauge!(names::CONFLICTS_OPEN, label::COLLECTION => collection).set(open);
     }
 }
@@ -243,18 +228,18 @@ impl Stage for MergeStage {
         _: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        self.memory.fold_assets(numbers.clone()).await?;
-        self.memory.fold_conflicts(numbers.clone()).await?;
+        self.memory.fold_assets(&self.parts, &numbers).await?;
+        self.memory.fold_conflicts(&self.parts, &numbers).await?;
         let upto = partitions.iter().map(|at| (at.partition, self.memory.input_offset(at, committed))).collect();
-        self.memory.fold_contributions(upto).await?;
+        self.memory.fold_contributions(&self.parts, upto).await?;
         let accepted = |at: &TopicPartition| {
             committed.get(at).and_then(Option::as_ref).and_then(|known| known.program.as_deref()) == Some(ACCEPTED)
         };
         let doubted = partitions.iter().filter(|at| !accepted(at)).map(|at| at.partition).collect();
         let missing = self.memory.missing(&doubted);
         if missing.is_too_much() {
-            let Memory { topics, collection, .. } = &self.memory;
-            return Ok(Taken::Held(missing.reason(&topics.contributions, &collection.name)));
+            let reason = missing.reason(&self.parts.own.contributions.name, &self.parts.collection().name);
+            return Ok(Taken::Held(reason));
         }
         self.pending = self.memory.assets(&numbers).into();
         self.show_conflicts();
@@ -277,7 +262,7 @@ impl Stage for MergeStage {
         let mut work: Work<MergeEffects> = Work::default();
         let later = self.pending.split_off(self.pending.len().min(RECONCILED_AT_ONCE));
         for place in std::mem::replace(&mut self.pending, later) {
-            let mut asset = self.memory.asset(place.0, &place.1);
+            let mut asset = self.memory.asset(&self.parts, place.0, &place.1);
             // No record caused this; the position that the fold has reached is past all that could have.
             let cause = self.memory.next_offset(place.0) - 1;
             match self.conclude(&place, &mut asset.asset, cause, &mut work)? {
@@ -303,7 +288,7 @@ impl Stage for MergeStage {
     }
 
     async fn compute(&mut self, records: Vec<Record>) -> Result<Work<MergeEffects>, TransformerError> {
-        self.memory.decoder.learn(&records).await?;
+        self.parts.decoder.learn(&records).await?;
         self.merge_all(&records)
     }
 
@@ -312,7 +297,11 @@ impl Stage for MergeStage {
         for ((partition, asset_id), asset) in assets {
             self.memory.remember(partition, asset_id, asset);
         }
-        self.memory.advance(consumed, committed);
+        for (partition, next_offset) in consumed {
+            self.memory.contributions.advance(partition, next_offset);
+        }
+        self.memory.lasts.delivered(&committed.derived);
+        self.memory.conflicts.delivered(&committed.follow_up);
         if !committed.follow_up.is_empty() {
             self.show_conflicts();
         }

@@ -1,11 +1,14 @@
-//! What the map reads of a change event: any table's envelope, without its before-image.
+//! What the map reads of a change event: any table's envelope, without its image before the change.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use windfall_schemas::row::{RawValue, Skipped};
 
-use crate::mapping::decoded::{DecodedRow, Skipped};
+use crate::value::Value;
 
 /// A change event of any source table.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,98 +29,105 @@ pub struct SourceEvent {
     pub fingerprint: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for SourceEvent {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EventVisitor)
-    }
-}
-
-/// The fields of an envelope that are read.
+/// An envelope as it is on the wire. The fields that hold records are named so that they are read past.
 #[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum EventPart {
-    After,
-    Source,
-    Op,
-    Kind,
-    EventId,
-    Fingerprint,
-    #[serde(other)]
-    Other,
+struct Envelope {
+    #[serde(default, rename = "before")]
+    _before: Skipped,
+    after: Option<DecodedRow>,
+    source: Source,
+    op: String,
+    #[serde(default, rename = "transaction")]
+    _transaction: Skipped,
+    kind: Option<String>,
+    event_id: Option<String>,
+    fingerprint: Option<String>,
 }
 
-struct EventVisitor;
-
-impl<'de> Visitor<'de> for EventVisitor {
-    type Value = SourceEvent;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an envelope")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SourceEvent, A::Error> {
-        let (mut after, mut source, mut op) = (None, None, None);
-        let (mut kind, mut event_id, mut fingerprint) = (None, None, None);
-        while let Some(part) = map.next_key()? {
-            match part {
-                EventPart::After => after = map.next_value()?,
-                EventPart::Source => source = Some(map.next_value::<Origin>()?),
-                EventPart::Op => op = Some(map.next_value()?),
-                EventPart::Kind => kind = map.next_value()?,
-                EventPart::EventId => event_id = map.next_value()?,
-                EventPart::Fingerprint => fingerprint = map.next_value()?,
-                EventPart::Other => {
-                    map.next_value::<Skipped>()?;
-                }
-            }
-        }
-        let Origin { ts_ms, org } = source.ok_or_else(|| A::Error::missing_field("source"))?;
-        let op = op.ok_or_else(|| A::Error::missing_field("op"))?;
-        Ok(SourceEvent { after, ts_ms, org, op, kind, event_id, fingerprint })
-    }
-}
-
-/// What the map reads of an event's `source`.
-struct Origin {
+#[derive(Deserialize)]
+struct Source {
     ts_ms: i64,
-    org: String,
+    db: String,
 }
 
-/// The fields of it that are read.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum OriginPart {
-    TsMs,
-    Db,
-    #[serde(other)]
-    Other,
+impl<'de> Deserialize<'de> for SourceEvent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Envelope { after, source: Source { ts_ms, db: org }, op, kind, event_id, fingerprint, .. } =
+            Envelope::deserialize(deserializer)?;
+        Ok(Self { after, ts_ms, org, op, kind, event_id, fingerprint })
+    }
 }
 
-impl<'de> Deserialize<'de> for Origin {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OriginVisitor;
-        impl<'de> Visitor<'de> for OriginVisitor {
-            type Value = Origin;
+/// A record as its writer's schema had it: names and values, whatever they are.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DecodedRow(pub Vec<(Arc<str>, Value)>);
+
+thread_local! {
+    /// The names that the last record of this thread had, by place: the next one's are nearly always the same.
+    static NAMES: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns the name of the field at `place`; it is allocated only where the last record had another one there.
+fn kept(place: usize, name: &str) -> Arc<str> {
+    NAMES.with_borrow_mut(|names| {
+        if let Some(known) = names.get(place).filter(|known| ***known == *name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        let known = names.len();
+        if place < known {
+            names[place] = Arc::clone(&name);
+        } else if place == known && place < MAX_NAMES {
+            names.push(Arc::clone(&name));
+        }
+        name
+    })
+}
+
+/// Names that are kept of a record; our widest tables have some fifty fields.
+const MAX_NAMES: usize = 256;
+
+impl<'de> Deserialize<'de> for DecodedRow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RowVisitor;
+        impl<'de> Visitor<'de> for RowVisitor {
+            type Value = DecodedRow;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the source of an envelope")
+                f.write_str("a record")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Origin, A::Error> {
-                let (mut ts_ms, mut org) = (None, None);
-                while let Some(part) = map.next_key()? {
-                    match part {
-                        OriginPart::TsMs => ts_ms = Some(map.next_value()?),
-                        OriginPart::Db => org = Some(map.next_value()?),
-                        OriginPart::Other => {
-                            map.next_value::<Skipped>()?;
-                        }
-                    }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DecodedRow, A::Error> {
+                let mut fields = Vec::with_capacity(map.size_hint().unwrap_or(40).min(MAX_NAMES));
+                while let Some(name) = map.next_key_seed(NameAt(fields.len()))? {
+                    fields.push((name, map.next_value::<RawValue>()?.into()));
                 }
-                let ts_ms = ts_ms.ok_or_else(|| A::Error::missing_field("ts_ms"))?;
-                Ok(Origin { ts_ms, org: org.ok_or_else(|| A::Error::missing_field("db"))? })
+                Ok(DecodedRow(fields))
             }
         }
-        deserializer.deserialize_any(OriginVisitor)
+        deserializer.deserialize_any(RowVisitor)
+    }
+}
+
+/// Reads the name of the field at this place; the Avro library gives names only to those who ask for an identifier.
+struct NameAt(usize);
+
+impl<'de> DeserializeSeed<'de> for NameAt {
+    type Value = Arc<str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Arc<str>, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for NameAt {
+    type Value = Arc<str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Arc<str>, E> {
+        Ok(kept(self.0, name))
     }
 }

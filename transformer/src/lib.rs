@@ -10,7 +10,6 @@
 
 pub mod asset;
 pub mod catalog;
-mod codecs;
 mod collect;
 pub mod collection;
 pub mod config;
@@ -24,6 +23,7 @@ pub mod links;
 mod map;
 pub mod mapping;
 pub mod merge;
+mod own;
 mod packed;
 mod parts;
 pub mod remembered;

@@ -11,7 +11,6 @@ mod remap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use serde_json::json;
 use tracing::{debug, info};
 use windfall_runtime::failpoint;
 use windfall_runtime::kafka::consumer::Start;
@@ -26,18 +25,17 @@ use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey};
 use windfall_schemas::partition;
-use windfall_schemas::topic::{CHANGE_PARTITIONS, Names};
+use windfall_schemas::topic::CHANGE_PARTITIONS;
 use windfall_schemas::wire::WireError;
 
 use crate::contribution::{MapStep, SourceRecord, map};
 use crate::error::TransformerError;
-use crate::event::SourceEvent;
-use crate::fold::{Folding, Own};
+use crate::event::{DecodedRow, SourceEvent};
+use crate::fold::TopicState;
 use crate::links::Position;
 use crate::mapping::Program;
-use crate::mapping::source::DecodedRow;
 use crate::parts::Parts;
-use memory::Memory;
+use memory::PartitionLinks;
 use remap::Remap;
 
 /// Links written again in one transaction.
@@ -53,11 +51,9 @@ const GENERATION: i64 = 1 << 40;
 /// The map of one collection.
 pub(crate) struct MapStage {
     parts: Parts,
-    names: Names,
-    topics: Topics,
     /// What reads a topic: the table's name and its mapping.
     programs: HashMap<String, (Arc<str>, Arc<Program>)>,
-    links: Memory,
+    links: TopicState<PartitionLinks>,
     /// Links that are still to be written, each with the assets that are withdrawn.
     pending: VecDeque<(i32, Link, Vec<String>)>,
     /// The identity of what maps.
@@ -68,17 +64,10 @@ pub(crate) struct MapStage {
     generations: HashMap<(i32, String), i64>,
 }
 
-/// Full names of the topics that are written.
-#[derive(Debug, Clone)]
-struct Topics {
-    links: Arc<str>,
-    contributions: Arc<str>,
-}
-
 /// What moves the map's memory.
 #[derive(Debug, Default)]
 pub(crate) struct MapEffects {
-    /// The links written, in the order of the follow-up records.
+    /// The links written.
     links: Vec<(i32, Link)>,
     /// Records that were mapped again.
     again: Vec<(TopicPartition, u128)>,
@@ -92,37 +81,19 @@ struct Refused {
 
 impl MapStage {
     pub(crate) fn new(parts: Parts) -> Self {
-        let loaded = &parts.loaded;
-        let program = loaded.program();
-        let names = Names::new(parts.connection.config().topic_prefix.clone());
-        let name = &loaded.collection.name;
-        let topics = Topics { links: names.links(name).into(), contributions: names.contributions(name).into() };
-        let programs = loaded.mappings.iter().map(|mapping| {
+        let programs = parts.loaded.mappings.iter().map(|mapping| {
             let table = mapping.program.table().name.as_str();
-            (names.topic(table), (table.into(), Arc::clone(&mapping.program)))
+            (parts.names.topic(table), (table.into(), Arc::clone(&mapping.program)))
         });
-        let (programs, links, pending) = (programs.collect(), Memory::default(), VecDeque::new());
         Self {
-            parts,
-            names,
-            topics,
-            programs,
-            links,
-            pending,
-            program,
+            programs: programs.collect(),
+            links: TopicState::new(&parts.own.links),
+            pending: VecDeque::new(),
+            program: parts.loaded.program(),
             remap: Remap::default(),
             generations: HashMap::new(),
+            parts,
         }
-    }
-
-    /// Shows what an operator should know.
-    fn show(&self) {
-        let records = self.links.passed_over();
-        self.parts.part.detail_if("passed_over", (records > 0).then(|| json!({ (&*self.topics.links): records })));
-    }
-
-    fn collection(&self) -> &str {
-        &self.parts.loaded.collection.name
     }
 
     fn decode(&self, source: Arc<str>, record: &Record) -> Result<SourceRecord, Refused> {
@@ -135,11 +106,6 @@ impl MapStage {
         Ok(SourceRecord { source, source_key, at, event })
     }
 
-    fn refused(&self, record: &Record, Refused { stage, why }: &Refused) -> Outgoing {
-        let topic = self.names.dead_letters(&record.topic, &self.names.map_group(self.collection()));
-        self.parts.refused(&topic, record, *stage, why)
-    }
-
     /// Where contributions to an asset lie: in the partition that the asset has in the flat topic.
     fn partition_of(&self, asset_id: &str) -> Result<i32, WireError> {
         let key = self.parts.own.assets.key.encode(&AssetKey { asset_id: asset_id.to_owned() })?;
@@ -147,30 +113,19 @@ impl MapStage {
     }
 
     fn withdrawal(&self, key: &ContributionKey) -> Result<Outgoing, WireError> {
-        let topic = Arc::clone(&self.topics.contributions);
-        let partition = self.partition_of(&key.asset_id)?;
-        Ok(Outgoing::tombstone(topic, self.parts.own.contributions.key.encode(key)?).to_partition(partition))
+        self.parts.own.contributions.tombstone(key, self.partition_of(&key.asset_id)?)
     }
 
     fn contribution(&self, contribution: &Contribution) -> Result<Outgoing, WireError> {
-        let topic = Arc::clone(&self.topics.contributions);
-        let partition = self.partition_of(&contribution.asset_id)?;
-        let key = self.parts.own.contributions.key.encode(&contribution.key())?;
-        let value = self
-            .parts
-            .loaded
-            .collection
-            .schema
-            .encode_contribution(&self.parts.own.contributions.value, contribution)?;
-        Ok(Outgoing::new(topic, key, value).to_partition(partition))
+        let own = &self.parts.own.contributions;
+        let value = self.parts.collection().schema.encode_contribution(&own.value, contribution)?;
+        own.record(&contribution.key(), value, self.partition_of(&contribution.asset_id)?)
     }
 
     fn link(&self, partition: i32, link: &Link) -> Result<Outgoing, TransformerError> {
-        let topic = Arc::clone(&self.topics.links);
-        let encode = |source| TransformerError::Encode { topic: self.topics.links.to_string(), source };
-        let key = self.parts.own.links.key.encode(&link.key()).map_err(encode)?;
-        let value = self.parts.own.links.value.encode(link).map_err(encode)?;
-        Ok(Outgoing::new(topic, key, value).to_partition(partition))
+        let own = &self.parts.own.links;
+        let outgoing = own.value.encode(link).and_then(|value| own.record(&link.key(), value, partition));
+        outgoing.map_err(|source| own.failed(source))
     }
 
     /// What a step derives; a record that is too large to be written is the record's own fault.
@@ -200,7 +155,7 @@ impl MapStage {
                 Err(refused) => Some(refused),
                 Ok(decoded) => {
                     let key = (record.partition, decoded.link_key());
-                    let folded = || self.links.get(key.0, &key.1);
+                    let folded = || self.links.get(key.0)?.known.get(&key.1);
                     let step = map(program, links.get(&key).cloned().or_else(folded).as_ref(), decoded);
                     match self.derived(&step) {
                         Ok(written) => {
@@ -214,7 +169,7 @@ impl MapStage {
                 }
             };
             if let Some(refused) = refused {
-                letters.push(self.refused(record, &refused));
+                letters.push(self.parts.refused(record, refused.stage, &refused.why));
             }
         }
         let dead_letters = u64::try_from(letters.len()).unwrap_or(u64::MAX);
@@ -231,7 +186,7 @@ impl MapStage {
     /// Finds out where offsets are counted from; a topic that an operator has accepted as it is begins anew.
     fn count_generations(&mut self, committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>) {
         self.generations.clear();
-        for link in self.links.all() {
+        for link in memory::all(&self.links) {
             let generation = link.source_offset.max(0) / GENERATION * GENERATION;
             let known = self.generations.entry((link.source_partition, link.source.clone())).or_default();
             *known = generation.max(*known);
@@ -263,7 +218,8 @@ impl MapStage {
         let mut by_topic: BTreeMap<Arc<str>, BTreeMap<i32, log_identity::Position>> = BTreeMap::new();
         for (at, committed) in committed {
             let Some((source, _)) = self.programs.get(&*at.topic) else { continue };
-            let Some(newest) = self.links.newest(at.partition, source) else { continue };
+            let links = self.links.get(at.partition);
+            let Some(newest) = links.and_then(|links| links.newest.get(&**source)) else { continue };
             let generation = self.generations.get(&(at.partition, source.to_string())).copied().unwrap_or(0);
             let log_time = newest.log_time.filter(|_| committed.is_none()).map(|time| time + CLOCKS_MS);
             let next_offset = (newest.next_offset - generation).max(0);
@@ -284,10 +240,10 @@ impl MapStage {
     ) -> Result<(), TransformerError> {
         let ours =
             |known: &CommittedOffset| known.program.as_ref() == Some(&self.program) && known.position.next_offset > 0;
-        if self.links.all().next().is_some() || !committed.values().flatten().any(ours) {
+        if memory::all(&self.links).next().is_some() || !committed.values().flatten().any(ours) {
             return Ok(());
         }
-        let Topics { links, contributions } = &self.topics;
+        let (links, contributions) = (&*self.parts.own.links.name, &*self.parts.own.contributions.name);
         let written = |ends: BTreeMap<i32, table::Extent>| ends.values().any(|extent| extent.end > 0);
         if written(table::ends(&self.parts.connection, links, 0..CHANGE_PARTITIONS).await?)
             || !written(table::ends(&self.parts.connection, contributions, 0..CHANGE_PARTITIONS).await?)
@@ -295,7 +251,7 @@ impl MapStage {
             return Ok(());
         }
         let (links, contributions) = (links.to_string(), contributions.to_string());
-        Err(TransformerError::LostLinks { links, contributions, collection: self.collection().to_owned() })
+        Err(TransformerError::LostLinks { links, contributions, collection: self.parts.collection().name.clone() })
     }
 
     /// Says where reading begins: at the start for what another program has mapped, or nobody.
@@ -316,7 +272,7 @@ impl MapStage {
         }
         if others > 0 {
             info!(
-                collection = self.collection(),
+                collection = self.parts.collection().name,
                 partitions = others,
                 "mapping again from the start: the program is another one"
             );
@@ -330,7 +286,8 @@ impl MapStage {
     /// Withdraws what sources say that no mapping names any more.
     fn withdraw_unmapped(&mut self) {
         let mapped: BTreeSet<&str> = self.programs.values().map(|(source, _)| &**source).collect();
-        let unmapped = self.links.all().filter(|link| !link.assets.is_empty() && !mapped.contains(&*link.source));
+        let unmapped =
+            memory::all(&self.links).filter(|link| !link.assets.is_empty() && !mapped.contains(&*link.source));
         let withdrawn = unmapped.map(|link| {
             let assets = link.assets.iter().map(|linked| linked.asset_id.clone()).collect();
             (link.source_partition, Link { assets: Vec::new(), ..link.clone() }, assets)
@@ -358,19 +315,14 @@ impl Stage for MapStage {
         read_once: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Taken, TransformerError> {
         let numbers: BTreeSet<i32> = partitions.iter().map(|at| at.partition).collect();
-        let folding =
-            Folding { connection: &self.parts.connection, decoder: &self.parts.decoder, report: &self.parts.folding };
-        let own = Own { topic: &self.topics.links, key_schema: self.parts.own.links.key.id() };
-        self.links.fold(folding, own, numbers.clone()).await?;
-        let contributions =
-            Own { topic: &self.topics.contributions, key_schema: self.parts.own.contributions.key.id() };
-        let rebuilt = self.links.rebuild(folding, contributions, &self.parts.loaded.collection, &numbers).await?;
+        memory::fold(&mut self.links, &self.parts, &numbers).await?;
+        let rebuilt = memory::rebuild(&self.links, &self.parts, &numbers).await?;
         self.pending = rebuilt.into_iter().map(|(partition, link)| (partition, link, Vec::new())).collect();
         self.count_generations(committed);
         self.check_links(committed).await?;
         self.refuse_lost_links(committed).await?;
         let starts = self.begin(committed, read_once).await?;
-        self.show();
+        self.parts.show_passed_over([self.links.passed_over()]);
         Ok(Taken::From(starts))
     }
 
@@ -385,8 +337,7 @@ impl Stage for MapStage {
             for asset_id in withdrawn {
                 let (source, source_key) = (link.source.clone(), link.source_key.clone());
                 let withdrawal = self.withdrawal(&ContributionKey { asset_id, source, source_key });
-                let encode = |source| TransformerError::Encode { topic: self.topics.contributions.to_string(), source };
-                work.derived.push(withdrawal.map_err(encode)?);
+                work.derived.push(withdrawal.map_err(|source| self.parts.own.contributions.failed(source))?);
             }
             work.follow_up.push(self.link(partition, &link)?);
             work.effects.links.push((partition, link));
@@ -408,10 +359,13 @@ impl Stage for MapStage {
             self.remap.done(effects.again.into_iter());
             self.parts.part.at(self.remap.progress());
         }
-        for ((partition, link), delivered) in effects.links.into_iter().zip(&committed.follow_up) {
-            self.links.remember(partition, &link, delivered.offset);
+        for (partition, link) in effects.links {
+            let links = self.links.entry(partition);
+            links.unreadable.remove(&link.key());
+            links.known.insert(&link);
         }
-        self.show();
+        self.links.delivered(&committed.follow_up);
+        self.parts.show_passed_over([self.links.passed_over()]);
     }
 
     fn before_commit(&self) {

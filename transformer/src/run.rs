@@ -24,14 +24,14 @@ use windfall_runtime::registry::RegistryClient;
 use windfall_runtime::telemetry::chain;
 use windfall_runtime::worker::{Report, SILENCE, Stage, Transactional, Worker, WorkerOptions};
 use windfall_schemas::contribution::ContributionKey;
-use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, value_subject};
+use windfall_schemas::topic::{CHANGE_PARTITIONS, CollectionTopics, Names, transactional_id, value_subject};
 
 use crate::catalog::LoadedCollection;
-use crate::codecs::CollectionCodecs;
 use crate::collect::MergeStage;
 use crate::error::TransformerError;
-use crate::fold::{FoldReport, Own};
+use crate::fold::FoldReport;
 use crate::map::MapStage;
+use crate::own::OwnTopics;
 use crate::parts::Parts;
 
 /// What the transformer runs with, beside its collections.
@@ -61,6 +61,15 @@ impl Setup {
     fn connection(&self, stage: &str) -> Connection {
         Connection::new(&self.kafka, stage, &self.instance)
     }
+
+    fn part(&self, stage: &str, collection: &str) -> StatusPart {
+        self.status.part(format!("{stage} {collection}"), SILENCE)
+    }
+
+    /// Makes a decoder for a collection's loops; the collection's own schemas stand in the registry by then.
+    fn decoder(&self, own: &OwnTopics) -> Decoder {
+        Decoder::new(self.registry.clone(), value_subject(&own.assets.name))
+    }
 }
 
 /// Runs all loops until the token is cancelled. One that only an operator can help ends alone.
@@ -88,8 +97,7 @@ pub async fn run(
 /// Runs the loops of one collection side by side, as soon as what they need can be had.
 async fn serve(setup: &Setup, loaded: &LoadedCollection, shutdown: CancellationToken) -> Result<(), TransformerError> {
     let collection = &loaded.collection.name;
-    let (map, merge) = (Loop::new(setup, loaded, false, "map"), Loop::new(setup, loaded, false, "merge"));
-    let parts = [map.part.clone(), merge.part.clone()];
+    let parts = ["map", "merge"].map(|stage| setup.part(stage, collection));
     let prepare = || prepare(setup, loaded);
     let prepared = until_it_passes("collection", &parts, &shutdown, Diagnose::diagnosis, prepare).await;
     let Some(own) = prepared.inspect_err(|error| {
@@ -99,7 +107,9 @@ async fn serve(setup: &Setup, loaded: &LoadedCollection, shutdown: CancellationT
     else {
         return Ok(());
     };
-    let (mut map, mut merge) = (map.map(&own, shutdown.clone()), merge.merge(&own, shutdown));
+    let [map, merge] = parts;
+    let running = Running { setup, loaded, own: &own, once: false, stop: &shutdown };
+    let (mut map, mut merge) = (running.map(map), running.merge(merge));
     let (mapped, merged) = tokio::join!(map.run(), merge.run());
     mapped.and(merged).map(drop)
 }
@@ -137,8 +147,9 @@ async fn one_once(
     shutdown: &CancellationToken,
 ) -> Result<Report, TransformerError> {
     let own = prepare(setup, loaded).await?;
-    let mapped = Loop::new(setup, loaded, true, "map").map(&own, shutdown.clone()).run().await?;
-    let merged = Loop::new(setup, loaded, true, "merge").merge(&own, shutdown.clone()).run().await?;
+    let running = Running { setup, loaded, own: &own, once: true, stop: shutdown };
+    let mapped = running.map(setup.part("map", &loaded.collection.name)).run().await?;
+    let merged = running.merge(setup.part("merge", &loaded.collection.name)).run().await?;
     let (records, dead_letters) = (mapped.records + merged.records, mapped.dead_letters + merged.dead_letters);
     Ok(Report { records, dead_letters })
 }
@@ -155,90 +166,76 @@ pub fn topics(names: &Names, loaded: &LoadedCollection) -> Vec<TopicSpec> {
 }
 
 /// Creates or verifies the topics, registers the schemas, and checks that keys go where they went before.
-async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<CollectionCodecs, TransformerError> {
+async fn prepare(setup: &Setup, loaded: &LoadedCollection) -> Result<OwnTopics, TransformerError> {
     let (names, connection) = (setup.names(), setup.connection("transformer"));
     topics::ensure(&connection, &topics(&names, loaded), setup.kafka.manage_topics).await?;
-    let own = CollectionCodecs::register(&setup.registry, &names, &loaded.collection.schema).await?;
-    let name = &loaded.collection.name;
+    let own = OwnTopics::register(&setup.registry, &names, &loaded.collection.schema).await?;
     // The map writes contributions without ever folding them; the keys of the other topics are looked at where they are folded.
-    let contributions = Own { topic: &names.contributions(name), key_schema: own.contributions.key.id() };
-    let decoder = decoder(setup, loaded);
-    contributions.guard::<ContributionKey>(&connection, &decoder, 0..CHANGE_PARTITIONS).await?;
-    let sources: Vec<&str> = loaded.sources();
-    info!(collection = %name, ?sources, fields = loaded.collection.schema.fields().len(), "collection prepared");
+    let decoder = setup.decoder(&own);
+    own.contributions.keys().guard::<ContributionKey>(&connection, &decoder, 0..CHANGE_PARTITIONS).await?;
+    let (collection, sources) = (&loaded.collection.name, loaded.sources());
+    info!(%collection, ?sources, fields = loaded.collection.schema.fields().len(), "collection prepared");
     Ok(own)
 }
 
-/// Makes a decoder of a collection's loops; the collection's own schemas stand in the registry by then.
-fn decoder(setup: &Setup, loaded: &LoadedCollection) -> Decoder {
-    Decoder::new(setup.registry.clone(), value_subject(&setup.names().assets(&loaded.collection.name)))
-}
-
-/// Makes a worker out of a stage's parts.
-struct Loop<'a> {
+/// What the loops of one collection are started with.
+struct Running<'a> {
     setup: &'a Setup,
     loaded: &'a LoadedCollection,
+    own: &'a OwnTopics,
     once: bool,
-    /// `map` or `merge`.
-    stage: &'static str,
-    connection: Connection,
-    part: StatusPart,
+    stop: &'a CancellationToken,
 }
 
-impl<'a> Loop<'a> {
-    fn new(setup: &'a Setup, loaded: &'a LoadedCollection, once: bool, stage: &'static str) -> Self {
-        let name = format!("{stage}-{}", loaded.collection.name);
-        let part = setup.status.part(format!("{stage} {}", loaded.collection.name), SILENCE);
-        Self { setup, loaded, once, stage, connection: setup.connection(&name), part }
-    }
-
-    fn parts(&self, own: &CollectionCodecs) -> Parts {
-        Parts {
-            stage: self.stage,
-            connection: self.connection.clone(),
-            decoder: decoder(self.setup, self.loaded),
-            own: own.clone(),
-            loaded: self.loaded.clone(),
-            clock: Arc::clone(&self.setup.clock),
-            instance: self.setup.instance.clone(),
-            part: self.part.clone(),
-            folding: shown(&self.part),
-        }
-    }
-
-    fn map(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MapStage>> {
-        let stage = MapStage::new(self.parts(own));
-        let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
+impl Running<'_> {
+    fn map(&self, part: StatusPart) -> Worker<Transactional<MapStage>> {
+        let names = self.setup.names();
         let topics = self.loaded.sources().iter().map(|source| names.topic(source)).collect();
-        let transactional_id = names.map_transactional_id(name, &self.setup.instance);
-        self.worker(stage, names.map_group(name), topics, transactional_id, stop)
+        self.worker("map", names.map_group(&self.loaded.collection.name), topics, part, MapStage::new)
     }
 
-    fn merge(self, own: &CollectionCodecs, stop: CancellationToken) -> Worker<Transactional<MergeStage>> {
-        let stage = MergeStage::new(self.parts(own));
-        let (names, name) = (self.setup.names(), self.loaded.collection.name.as_str());
-        let transactional_id = names.merge_transactional_id(name, &self.setup.instance);
-        self.worker(stage, names.merge_group(name), vec![names.contributions(name)], transactional_id, stop)
+    fn merge(&self, part: StatusPart) -> Worker<Transactional<MergeStage>> {
+        let topics = vec![self.own.contributions.name.to_string()];
+        let group = self.setup.names().merge_group(&self.loaded.collection.name);
+        self.worker("merge", group, topics, part, MergeStage::new)
     }
 
     fn worker<S: Stage>(
-        self,
-        stage: S,
+        &self,
+        name: &'static str,
         group: String,
         topics: Vec<String>,
-        transactional_id: String,
-        stop: CancellationToken,
+        part: StatusPart,
+        stage: impl FnOnce(Parts) -> S,
     ) -> Worker<Transactional<S>> {
-        let Self { setup, loaded: _, once, stage: label, connection, part } = self;
+        let Self { setup, loaded, own, once, stop } = *self;
+        let connection = setup.connection(&format!("{name}-{}", loaded.collection.name));
+        let stage = stage(Parts {
+            stage: name,
+            group: group.clone(),
+            names: setup.names(),
+            connection: connection.clone(),
+            decoder: setup.decoder(own),
+            own: own.clone(),
+            loaded: loaded.clone(),
+            clock: Arc::clone(&setup.clock),
+            instance: setup.instance.clone(),
+            part: part.clone(),
+            folding: shown(&part),
+        });
         let membership = if once || setup.dynamic {
             Membership::Dynamic
         } else {
             Membership::Static { instance: setup.instance.clone() }
         };
-        let transactional_id = if once { format!("{transactional_id}-once") } else { transactional_id };
+        let mut transactional_id = transactional_id(&group, &setup.instance);
+        if once {
+            transactional_id.push_str("-once");
+        }
         let group = GroupOptions { group, topics, membership, limits: setup.limits };
-        let options = WorkerOptions { group, labels: vec![Label::new(label::STAGE, label)], once };
-        Worker::new(Transactional::new(stage, connection.clone(), transactional_id), connection, options, part, stop)
+        let options = WorkerOptions { group, labels: vec![Label::new(label::STAGE, name)], once };
+        let stage = Transactional::new(stage, connection.clone(), transactional_id);
+        Worker::new(stage, connection, options, part, stop.clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values of source records, on their way into a collection's fields.
 
 use windfall_schemas::asset::FieldValue;
+use windfall_schemas::row::RawValue;
 
 /// One value of a source record, or of an expression over it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -58,6 +59,19 @@ impl Value {
             Self::Decimal(number) => FieldValue::Decimal(number),
             Self::Boolean(flag) => FieldValue::Boolean(flag),
             Self::Timestamp(millis) => FieldValue::Timestamp(millis),
+        }
+    }
+}
+
+impl From<RawValue> for Value {
+    fn from(value: RawValue) -> Self {
+        match value {
+            RawValue::Text(text) => Self::Text(text),
+            RawValue::Number(number) => Self::Integer(number),
+            RawValue::Decimal(number) if number.is_finite() => Self::Decimal(number),
+            RawValue::Boolean(flag) => Self::Boolean(flag),
+            RawValue::List(items) => Self::List(items),
+            RawValue::Null | RawValue::Decimal(_) | RawValue::Foreign => Self::Null,
         }
     }
 }

@@ -27,6 +27,11 @@ pub fn client_id(stage: &str, instance: &str) -> String {
     format!("windfall-{stage}-{instance}")
 }
 
+/// Transactional id of an instance of one of a collection's loops, of which `group` is the consumer group.
+pub fn transactional_id(group: &str, instance: &str) -> String {
+    format!("{group}-{instance}")
+}
+
 /// `group.instance.id` of a process in the group of a source.
 ///
 /// The first member in the order of these ids holds the source. The hash in front makes that order another one for each

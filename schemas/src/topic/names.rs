@@ -140,16 +140,6 @@ impl Names {
         format!("{}windfall-producer-{source}", self.prefix)
     }
 
-    /// Transactional id of a map loop.
-    pub fn map_transactional_id(&self, collection: &str, instance: &str) -> String {
-        format!("{}windfall-map-{collection}-{instance}", self.prefix)
-    }
-
-    /// Transactional id of a merge loop.
-    pub fn merge_transactional_id(&self, collection: &str, instance: &str) -> String {
-        format!("{}windfall-merge-{collection}-{instance}", self.prefix)
-    }
-
     /// The topics that Apple's side needs, whatever collections there are.
     pub fn base_topics(&self) -> Vec<TopicSpec> {
         let mut specs: Vec<TopicSpec> = Table::ALL

@@ -16,7 +16,6 @@
 //! for whatever is empty then. A type never changes in silence: text is read as a number or a time by `format: parse` alone.
 
 mod compile;
-pub(crate) mod decoded;
 mod examples;
 mod format;
 mod literal;

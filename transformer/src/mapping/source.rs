@@ -2,7 +2,7 @@
 
 use windfall_schemas::asset::FieldType;
 
-pub use super::decoded::DecodedRow;
+use crate::event::DecodedRow;
 use crate::value::Value;
 
 /// One field of a source table.

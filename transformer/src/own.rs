@@ -1,28 +1,58 @@
-//! The schemas that a collection's loops write, with the ids that the registry gave them.
+//! The topics that a collection's loops write, with the schemas that the registry has for them.
 
-use windfall_runtime::kafka::Headers;
+use std::sync::Arc;
+
+use serde::Serialize;
+use windfall_runtime::kafka::table::Own;
+use windfall_runtime::kafka::{Headers, Outgoing};
 use windfall_runtime::registry::{RegistryClient, RegistryError};
 use windfall_schemas::asset::{AssetRecord, Collection};
 use windfall_schemas::topic::{Names, key_subject, value_subject};
-use windfall_schemas::wire::Codec;
+use windfall_schemas::wire::{Codec, WireError};
 
-/// Key and value of a topic that we write.
+use crate::error::TransformerError;
+
+/// A topic that we write.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
+pub(crate) struct OwnTopic {
+    /// Its full name.
+    pub(crate) name: Arc<str>,
     pub(crate) key: Codec,
     pub(crate) value: Codec,
 }
 
-/// The codecs of all topics of a collection.
-#[derive(Debug, Clone)]
-pub(crate) struct CollectionCodecs {
-    pub(crate) assets: Pair,
-    pub(crate) links: Pair,
-    pub(crate) contributions: Pair,
-    pub(crate) conflicts: Pair,
+impl OwnTopic {
+    /// The topic and the schema id of its keys, which a fold checks.
+    pub(crate) fn keys(&self) -> Own<'_> {
+        Own { topic: &self.name, key_schema: self.key.id() }
+    }
+
+    /// Makes a record of an encoded value.
+    pub(crate) fn record<K: Serialize>(&self, key: &K, value: Vec<u8>, partition: i32) -> Result<Outgoing, WireError> {
+        Ok(Outgoing::new(Arc::clone(&self.name), self.key.encode(key)?, value).to_partition(partition))
+    }
+
+    /// Makes a tombstone.
+    pub(crate) fn tombstone<K: Serialize>(&self, key: &K, partition: i32) -> Result<Outgoing, WireError> {
+        Ok(Outgoing::tombstone(Arc::clone(&self.name), self.key.encode(key)?).to_partition(partition))
+    }
+
+    /// Says that a record for this topic could not be made.
+    pub(crate) fn failed(&self, source: WireError) -> TransformerError {
+        TransformerError::Encode { topic: self.name.to_string(), source }
+    }
 }
 
-impl CollectionCodecs {
+/// All topics that a collection's loops write.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnTopics {
+    pub(crate) assets: OwnTopic,
+    pub(crate) links: OwnTopic,
+    pub(crate) contributions: OwnTopic,
+    pub(crate) conflicts: OwnTopic,
+}
+
+impl OwnTopics {
     /// Registers the collection's schemas, or looks them up, as the registry's settings say.
     pub(crate) async fn register(
         registry: &RegistryClient,
@@ -30,21 +60,21 @@ impl CollectionCodecs {
         collection: &Collection,
     ) -> Result<Self, RegistryError> {
         let name = collection.name();
-        let pair = async |topic: String, key: String, value: String| -> Result<Pair, RegistryError> {
+        let topic = async |topic: String, key: String, value: String| -> Result<OwnTopic, RegistryError> {
             let key = registry.codec(&key_subject(&topic), &key).await?;
             let value = registry.codec(&value_subject(&topic), &value).await?;
-            Ok(Pair { key, value })
+            Ok(OwnTopic { name: topic.into(), key, value })
         };
         Ok(Self {
-            assets: pair(names.assets(name), collection.key_schema(), collection.value_schema()).await?,
-            links: pair(names.links(name), collection.links_key_schema(), collection.links_value_schema()).await?,
-            contributions: pair(
+            assets: topic(names.assets(name), collection.key_schema(), collection.value_schema()).await?,
+            links: topic(names.links(name), collection.links_key_schema(), collection.links_value_schema()).await?,
+            contributions: topic(
                 names.contributions(name),
                 collection.contributions_key_schema(),
                 collection.contributions_value_schema(),
             )
             .await?,
-            conflicts: pair(
+            conflicts: topic(
                 names.conflicts(name),
                 collection.conflicts_key_schema(),
                 collection.conflicts_value_schema(),
