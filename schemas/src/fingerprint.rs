@@ -68,13 +68,6 @@ impl Attributes {
         }
     }
 
-    /// Adds a whole number, unless it is absent.
-    pub fn integer(&mut self, name: impl Into<Cow<'static, str>>, value: Option<i64>) {
-        if let Some(value) = value {
-            self.push(name, NUMBER, value.to_string().as_bytes());
-        }
-    }
-
     /// Adds each entry of a JSON object by itself, under the name that its field would have.
     ///
     /// Text that is no JSON object is added whole, under `unmapped`.

@@ -48,20 +48,6 @@ macro_rules! identifier {
                 f.write_str(&self.0)
             }
         }
-
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = IdentifierError;
-
-            fn from_str(text: &str) -> Result<Self, IdentifierError> {
-                Self::parse(text)
-            }
-        }
     };
 }
 

@@ -79,9 +79,9 @@ pub fn source_tables() -> Result<Vec<Arc<SourceTable>>, Violations> {
     let mut problems = Violations::default();
     let mut tables = Vec::new();
     for table in Table::ALL {
-        match SourceTable::from_schema(table.topic(), table.value_schema()) {
+        match SourceTable::from_schema(table.topic, table.value_schema) {
             Ok(table) => tables.push(Arc::new(table)),
-            Err(error) => problems.at(table.topic(), None, error.to_string()),
+            Err(error) => problems.at(table.topic, None, error.to_string()),
         }
     }
     problems.or(tables)
@@ -181,7 +181,7 @@ fn check_together(mappings: &[Mapping], problems: &mut Violations) {
                 format!("`{table}` already feeds this collection through {}: one source has one mapping", first.file);
             problems.at(&mapping.file, mapping.from_at, message);
         }
-        let partitions = Table::from_topic(table).map_or(CHANGE_PARTITIONS, Table::partitions);
+        let partitions = Table::from_topic(table).map_or(CHANGE_PARTITIONS, |table| table.partitions);
         if partitions != CHANGE_PARTITIONS {
             let message = format!(
                 "`{table}` has {partitions} partition(s) and cannot feed a collection, whose links have {CHANGE_PARTITIONS}"

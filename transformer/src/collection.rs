@@ -251,7 +251,7 @@ impl Reader<'_> {
     /// Names of sources, or of families of them: `abm` is every table of Apple's.
     fn sources(&mut self, node: At<Node>) -> Option<Vec<String>> {
         let mut known = vec!["abm", "jamf"];
-        known.extend(Table::ALL.map(Table::topic));
+        known.extend(Table::ALL.map(|table| table.topic));
         let names = self.names(node, "`prefer`")?;
         for name in names.iter().filter(|name| !known.contains(&name.value.as_str())) {
             let hint = did_you_mean(&name.value, known.iter().copied());

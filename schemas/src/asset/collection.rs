@@ -131,17 +131,6 @@ impl CollectionError {
             Self::Name { .. } | Self::Empty { .. } | Self::Foreign { .. } => None,
         }
     }
-
-    /// Returns what an operator can do about it.
-    pub fn help(&self) -> &'static str {
-        match self {
-            Self::Name { .. } | Self::FieldName { .. } => "choose a name of lower-case letters, digits and underscores",
-            Self::Reserved { .. } => "choose another name; those that begin with two underscores are kept for Windfall",
-            Self::Twice { .. } => "rename or remove one of them",
-            Self::Empty { .. } => "give the collection at least the field that names an asset",
-            Self::Foreign { .. } => "check that the topic is that of a collection",
-        }
-    }
 }
 
 /// Names of fields that every flat record or contribution has without `__` in front.

@@ -38,14 +38,6 @@ impl FieldValue {
         }
     }
 
-    /// The text, if it is one.
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::String(text) => Some(text),
-            _ => None,
-        }
-    }
-
     /// JSON form: times as numbers, what no number can say as null.
     pub fn to_json(&self) -> serde_json::Value {
         match self {

@@ -50,19 +50,14 @@ impl Names {
         topic.strip_prefix(&self.prefix)
     }
 
-    /// Change topic of a table.
-    pub fn table(&self, table: Table) -> String {
-        self.topic(table.topic())
-    }
-
     /// `abm.devices`.
     pub fn devices(&self) -> String {
-        self.table(Table::Devices)
+        self.topic("abm.devices")
     }
 
     /// `abm.servers`.
     pub fn servers(&self) -> String {
-        self.table(Table::Servers)
+        self.topic("abm.servers")
     }
 
     /// `abm.scans`.
@@ -144,7 +139,7 @@ impl Names {
     pub fn base_topics(&self) -> Vec<TopicSpec> {
         let mut specs: Vec<TopicSpec> = Table::ALL
             .into_iter()
-            .map(|table| TopicSpec::new(self.table(table), table.partitions(), Cleanup::Compacted))
+            .map(|table| TopicSpec::new(self.topic(table.topic), table.partitions, Cleanup::Compacted))
             .collect();
         let deleted = |retention_ms| Cleanup::Deleted { retention_ms };
         specs.extend([
@@ -194,7 +189,7 @@ impl Names {
     pub fn base_schemas(&self) -> Vec<SubjectSchema> {
         let mut schemas: Vec<SubjectSchema> = Table::ALL
             .into_iter()
-            .flat_map(|table| pair(&self.table(table), table.key_schema(), table.value_schema()))
+            .flat_map(|table| pair(&self.topic(table.topic), table.key_schema, table.value_schema))
             .collect();
         schemas.extend(pair(&self.scans(), crate::scan::KEY_SCHEMA, crate::scan::VALUE_SCHEMA));
         schemas.push(SubjectSchema {
