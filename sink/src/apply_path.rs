@@ -65,7 +65,6 @@ fn said(halt: Halt) -> Source {
     match halt {
         Halt::Store(error) => error.into(),
         Halt::DeadLetters(source) => source,
-        Halt::Refused(refusal) => refusal.into(),
         halt @ (Halt::Behind { .. } | Halt::TooManyDeadLetters { .. }) => format!("{halt:?}").into(),
     }
 }

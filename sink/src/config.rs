@@ -156,15 +156,6 @@ impl From<SinkConfig> for SinkSettings {
     }
 }
 
-/// What the kind-specific fields come to.
-#[derive(Debug, Clone)]
-pub enum Target {
-    /// A PostgreSQL server.
-    Postgres(Box<Address>),
-    /// A SQLite file.
-    Sqlite(PathBuf),
-}
-
 impl SinkConfig {
     /// Checks everything that can be checked without a network, paths relative to this sink.
     #[must_use]
@@ -223,22 +214,6 @@ impl SinkConfig {
     pub fn resolve_paths(&mut self, folder: &Path) {
         if let Some(path) = &mut self.path {
             *path = folder.join(&path);
-        }
-    }
-
-    /// Converts the kind-specific fields.
-    ///
-    /// # Errors
-    /// When they are missing or wrong, which [`SinkConfig::violations`] says better.
-    pub fn target(&self) -> Result<Target, crate::store::Refusal> {
-        let missing =
-            |help: &str| crate::store::Refusal::Address { reason: "it is missing".to_owned(), help: help.to_owned() };
-        match self.kind {
-            SinkKind::Postgres => {
-                let url = self.url.as_ref().ok_or_else(|| missing("give the sink a `url`"))?;
-                Address::parse(url.expose()).map(|address| Target::Postgres(Box::new(address)))
-            }
-            SinkKind::Sqlite => self.path.clone().map(Target::Sqlite).ok_or_else(|| missing("give the sink a `path`")),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::lost::Lost;
 use crate::store::{Refusal, Source, StoreError};
 use crate::table::TableError;
 
-/// Why a sink ends. What heals by itself (store or broker away, locks, full disks) is no reason: the sink pauses.
+/// Why a sink ends. What passes by itself (store or broker away, locks, full disks) is no reason: the sink pauses.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The collection makes no table.
@@ -106,6 +106,16 @@ pub enum SinkError {
         #[source]
         source: Box<RegistryError>,
     },
+}
+
+impl SinkError {
+    /// Says of which sink an error of the store is.
+    pub(crate) fn of_store(sink: String, error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(source) => Self::Refused { sink, source },
+            source => Self::Store { sink, source },
+        }
+    }
 }
 
 impl From<WorkerError> for SinkError {

@@ -6,12 +6,12 @@ use windfall_schemas::asset::Collection;
 use windfall_schemas::topic::Names;
 
 use crate::asset::AssetChange;
-use crate::config::{SinkConfig, Target};
+use crate::config::{SinkConfig, SinkKind};
 use crate::error::SinkError;
 use crate::lost;
-use crate::store::postgres::PostgresStore;
+use crate::store::postgres::{Address, PostgresStore};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Applied, AssetStore, Claimed, Held, Identity, Span, StoreError};
+use crate::store::{Applied, AssetStore, Claimed, Held, Identity, Refusal, Span, StoreError};
 use crate::table::{Table, TableName};
 
 /// A store that a configuration names. Whoever has another one gives it to [`Sink::new`](crate::Sink::new) itself.
@@ -33,11 +33,20 @@ fn configured(config: &SinkConfig, collection: &Collection, names: &Names) -> Re
     let name = TableName::parse(&config.table).map_err(|source| SinkError::Table { sink: sink(), source })?;
     let table = Table::of_collection(name, collection).map_err(|source| SinkError::Table { sink: sink(), source })?;
     let identity = Identity { sink: sink(), topic: names.assets(collection.name()) };
-    Ok(match config.target().map_err(|source| SinkError::Refused { sink: sink(), source })? {
-        Target::Postgres(address) => {
-            Configured::Postgres(Box::new(PostgresStore::new(*address, identity, table, config.schema)))
+    let missing = |help: &str| {
+        let source = Refusal::Address { reason: "it is missing".to_owned(), help: help.to_owned() };
+        SinkError::Refused { sink: sink(), source }
+    };
+    Ok(match config.kind {
+        SinkKind::Postgres => {
+            let url = config.url.as_ref().ok_or_else(|| missing("give the sink a `url`"))?;
+            let address = Address::parse(url.expose()).map_err(|source| SinkError::Refused { sink: sink(), source })?;
+            Configured::Postgres(Box::new(PostgresStore::new(address, identity, table, config.schema)))
         }
-        Target::Sqlite(path) => Configured::Sqlite(SqliteStore::new(path, identity, table, config.schema)),
+        SinkKind::Sqlite => {
+            let path = config.path.clone().ok_or_else(|| missing("give the sink a `path`"))?;
+            Configured::Sqlite(SqliteStore::new(path, identity, table, config.schema))
+        }
     })
 }
 
@@ -50,15 +59,7 @@ pub async fn accept(config: &SinkConfig, collection: &Collection, names: &Names)
         Configured::Postgres(mut store) => store.accept().await,
         Configured::Sqlite(mut store) => store.accept().await,
     };
-    accepted.map_err(|error| failed(config, error))
-}
-
-fn failed(config: &SinkConfig, error: StoreError) -> SinkError {
-    let sink = config.name.clone();
-    match error {
-        StoreError::Refused(source) => SinkError::Refused { sink, source },
-        source => SinkError::Store { sink, source },
-    }
+    accepted.map_err(|error| SinkError::of_store(config.name.clone(), error))
 }
 
 /// Probes a sink's store and compares its rows with their positions; returns the statements that a start would run to make its
@@ -74,8 +75,8 @@ pub async fn check(
     connection: &Connection,
 ) -> Result<Vec<String>, SinkError> {
     let mut store = open(config, collection, names)?;
-    let ddl = store.check().await.map_err(|error| failed(config, error))?;
-    let held = store.held().await.map_err(|error| failed(config, error))?;
+    let ddl = store.check().await.map_err(|error| SinkError::of_store(config.name.clone(), error))?;
+    let held = store.held().await.map_err(|error| SinkError::of_store(config.name.clone(), error))?;
     let topic = names.assets(collection.name());
     // Without brokers, or without the topic, there is nothing to compare with: the check of Kafka tells it.
     if let Ok(Some(_)) = topics::partition_count(connection, &topic).await {

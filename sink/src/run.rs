@@ -30,7 +30,7 @@ use crate::freshness::{RENEWAL, as_of, away_too_long};
 use crate::letters::KafkaDeadLetters;
 use crate::lost;
 use crate::record::{AssetReader, Refused};
-use crate::store::{Applied, AssetStore, Claimed, StoreError};
+use crate::store::{Applied, AssetStore, Claimed};
 use crate::work::{Entry, Fate, Work};
 use crate::writer::{Halt, Step, Writer};
 
@@ -130,7 +130,7 @@ impl<S: AssetStore> Sink<S> {
             part: part.clone(),
             once,
             reached: BTreeMap::new(),
-            marks: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
             shown_at: None,
             compared_at: None,
             names,
@@ -162,7 +162,7 @@ struct Rows<S> {
     /// Partitions behind whose position nothing was found, with that position.
     reached: BTreeMap<i32, i64>,
     /// Up to when each partition's deletions are known in the store.
-    marks: BTreeMap<i32, DateTime<Utc>>,
+    watermarks: BTreeMap<i32, DateTime<Utc>>,
     shown_at: Option<Instant>,
     /// When the rows were compared with their positions; none since the last take-over.
     compared_at: Option<Instant>,
@@ -195,7 +195,7 @@ impl<S: AssetStore> Handler for Rows<S> {
             return Err(SinkError::AwayTooLong { sink, topic, partition: *partition, as_of: *as_of });
         }
         (self.compared_at, self.reached) = (None, BTreeMap::new());
-        self.marks = claimed.iter().filter_map(|claimed| Some((claimed.partition, claimed.as_of?))).collect();
+        self.watermarks = claimed.iter().filter_map(|claimed| Some((claimed.partition, claimed.as_of?))).collect();
         let start = |claimed: &Claimed| match claimed.next_offset {
             0 => Start::Beginning,
             next_offset => Start::At(next_offset),
@@ -243,7 +243,7 @@ impl<S: AssetStore> Handler for Rows<S> {
 
     fn revoke(&mut self) {
         self.reached.clear();
-        self.marks.clear();
+        self.watermarks.clear();
         self.writer.release();
     }
 }
@@ -256,8 +256,7 @@ impl<S: AssetStore> Rows<S> {
     fn failed(&self, halt: Halt) -> SinkError {
         let sink = self.sink.clone();
         match halt {
-            Halt::Store(StoreError::Refused(source)) | Halt::Refused(source) => SinkError::Refused { sink, source },
-            Halt::Store(source) => SinkError::Store { sink, source },
+            Halt::Store(error) => SinkError::of_store(sink, error),
             Halt::DeadLetters(source) => SinkError::DeadLetters { sink, source },
             Halt::Behind { partition, expected, found } => SinkError::Behind { sink, partition, expected, found },
             Halt::TooManyDeadLetters { refused, window, last } => {
@@ -291,7 +290,7 @@ impl<S: AssetStore> Rows<S> {
 
     /// Says for partitions without records that nothing was missed up to now; returns those that another has taken over.
     async fn renew(&mut self, now: DateTime<Utc>) -> Result<Vec<i32>, SinkError> {
-        let due = |partition: &i32| self.marks.get(partition).is_none_or(|mark| now - mark >= RENEWAL);
+        let due = |partition: &i32| self.watermarks.get(partition).is_none_or(|watermark| now - watermark >= RENEWAL);
         let reached: BTreeMap<i32, i64> =
             self.reached.iter().filter(|(partition, _)| due(partition)).map(|(at, offset)| (*at, *offset)).collect();
         if reached.is_empty() {
@@ -299,7 +298,7 @@ impl<S: AssetStore> Rows<S> {
         }
         let fenced = self.writer.renew(&reached, now).await.map_err(|halt| self.failed(halt))?;
         if fenced.is_empty() {
-            self.marks.extend(reached.keys().map(|partition| (*partition, now)));
+            self.watermarks.extend(reached.keys().map(|partition| (*partition, now)));
         }
         Ok(fenced)
     }
@@ -335,7 +334,7 @@ impl<S: AssetStore> Rows<S> {
     fn measure(&mut self, entry: &Entry, now: DateTime<Utc>) {
         let Entry { record, observed_ms, fate } = entry;
         let written = record.timestamp_ms.and_then(DateTime::from_timestamp_millis);
-        self.marks.insert(record.partition, as_of(now, written, false));
+        self.watermarks.insert(record.partition, as_of(now, written, false));
         if *fate != Fate::Store {
             return;
         }

@@ -28,13 +28,6 @@ pub(crate) enum Fate {
     Refuse { refused: Refused, delivered: bool },
 }
 
-/// Where a partition ends as far as was read, when nothing lay behind the batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
-    partition: i32,
-    next_offset: i64,
-}
-
 /// A batch with its records in the order they were read.
 ///
 /// A part that fails is halved until the record at fault stands alone:
@@ -49,7 +42,8 @@ struct End {
 pub(crate) struct Work {
     entries: Vec<Entry>,
     changes: Vec<AssetChange>,
-    ends: Vec<End>,
+    /// Where partitions end behind which nothing was found.
+    ends: BTreeMap<i32, i64>,
     received: DateTime<Utc>,
     /// How many changes from the front on are known to hold one that the store refuses.
     suspects: Option<usize>,
@@ -73,7 +67,7 @@ impl Work {
         let mut work = Self {
             entries: Vec::with_capacity(read.len()),
             changes: Vec::with_capacity(read.len()),
-            ends: reached.into_iter().map(|(partition, next_offset)| End { partition, next_offset }).collect(),
+            ends: reached.into_iter().collect(),
             received,
             suspects: None,
         };
@@ -195,7 +189,7 @@ impl Work {
         let span = |(partition, (position, written)): (i32, (Position, Option<i64>))| {
             let Position { next_offset: to, log_time } = position;
             let from = *positions.get(&partition)?;
-            let at_end = last && self.ends.iter().any(|end| end.partition == partition && end.next_offset >= to);
+            let at_end = last && self.ends.get(&partition).is_some_and(|end| *end >= to);
             let written = written.and_then(DateTime::from_timestamp_millis);
             Some(Span { partition, from, to, as_of: as_of(self.received, written, at_end), log_time })
         };

@@ -12,7 +12,7 @@ use windfall_runtime::telemetry::chain;
 use crate::config::DlqConfig;
 use crate::freshness::as_of;
 use crate::record::Refused;
-use crate::store::{Applied, AssetStore, Claimed, Held, Refusal, Source, Span, StoreError};
+use crate::store::{Applied, AssetStore, Claimed, Held, Source, Span, StoreError};
 use crate::work::{Entry, Fate, Work};
 
 /// Where refused records go.
@@ -24,14 +24,12 @@ pub(crate) trait DeadLetters: Send {
 /// Why a batch does not go on.
 #[derive(Debug)]
 pub(crate) enum Halt {
-    /// The store cannot work at present: pause, then try the rest again.
+    /// The store cannot work at present: pause, then try the rest again. Or it must not be written: end.
     Store(StoreError),
     /// Dead letters cannot be delivered at present: pause, then try the rest again.
     DeadLetters(Source),
     /// The store stands before what was read: read again from its position.
     Behind { partition: i32, expected: i64, found: i64 },
-    /// The store must not be written.
-    Refused(Refusal),
     /// Too many records are refused: it is not the records.
     TooManyDeadLetters { refused: usize, window: usize, last: Refused },
 }
@@ -152,8 +150,7 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
                 work.refused(Refused { stage: RefusedAt::Store, kind: code, message }, at);
                 Ok(Step::default())
             }
-            StoreError::Environment { .. } => Err(Halt::Store(error)),
-            StoreError::Refused(refusal) => Err(Halt::Refused(refusal)),
+            StoreError::Environment { .. } | StoreError::Refused(_) => Err(Halt::Store(error)),
         }
     }
 

@@ -22,7 +22,6 @@ const PURE: [&str; 24] = [
     "transformer/src/mapping",
     "transformer/src/collect/hold.rs",
     "transformer/src/contribution.rs",
-    "transformer/src/dedup.rs",
     "transformer/src/identity.rs",
     "transformer/src/links.rs",
     "transformer/src/merge.rs",

@@ -16,7 +16,7 @@ use windfall_transformer::{LoadedCollection, Value, load_collections};
 
 /// A device with every field filled.
 fn full(loaded: &LoadedCollection, offset: i64) -> SourceRecord {
-    let fields = loaded.mappings[0].program.table().fields.iter().map(|field| {
+    let fields = loaded.mappings[0].program.table.fields.iter().map(|field| {
         let value = match field.kind {
             _ if field.list => Value::List(vec!["352099001761481".into(), "352099001761499".into()]),
             FieldType::String if field.name == "serial_number" => Value::Text(format!("SIM{offset:07}")),

@@ -8,8 +8,7 @@ use windfall_schemas::conflict::Conflict;
 use windfall_schemas::contribution::Contribution;
 
 use crate::collection::CompiledCollection;
-use crate::dedup::{self, Step};
-use crate::merge::{self, Merged, OPEN};
+use crate::merge::{self, CLOSED, Merged, OPEN};
 
 /// Source and source key.
 pub type SourceKey = (String, String);
@@ -123,6 +122,15 @@ impl Asset {
 
     /// Decides what is to be published, and remembers it as published; nothing of an asset that is held.
     ///
+    /// | last record | what the contributions amount to | published |
+    /// | --- | --- | --- |
+    /// | equal | a record | nothing |
+    /// | any other, or none | a record | the record |
+    /// | live | nothing | its fields once more with `__deleted`, then a tombstone |
+    /// | deleted: its tombstone is missing | nothing | a tombstone |
+    /// | none | nothing | nothing |
+    ///
+    /// Records are equal when fields, `__deleted` and chosen sources are; times, offsets and the event's names are not compared.
     /// `cause` is the offset of the contribution that made us look. An equal record takes over the newest provenance, so that a
     /// later deletion names the same event, whether the record was kept or merged again.
     pub fn conclude(&mut self, collection: &CompiledCollection, asset_id: &str, cause: i64, now_ms: i64) -> Conclusion {
@@ -130,37 +138,33 @@ impl Asset {
             return Conclusion::default();
         }
         let merged = self.merge(collection);
-        let conflicts = dedup::conflicts(&self.conflicts, merged.as_ref());
+        let conflicts = changed_conflicts(&self.conflicts, merged.as_ref());
         for conflict in &conflicts {
             self.conflicts.retain(|known| known.subject != conflict.subject);
             self.conflicts.push(conflict.clone());
         }
-        let mut conclusion = Conclusion { record: None, tombstone: false, conflicts };
-        match dedup::step(asset_id, self.last.as_deref(), merged.as_ref(), cause, self.version, now_ms) {
-            Step::Unchanged => {
-                if let (Some(last), Some(merged)) = (&mut self.last, &merged) {
-                    Arc::make_mut(last).meta.clone_from(&merged.meta);
-                }
+        let version = cause.max(self.version.saturating_add(1));
+        let tombstone = merged.is_none() && self.last.is_some();
+        let record = match (&merged, self.last.as_deref()) {
+            (Some(merged), last) => {
+                Some(merged.record(asset_id, version)).filter(|record| !last.is_some_and(|last| same(last, record)))
             }
-            Step::Publish(record) => {
-                self.version = record.version;
-                let record = Arc::new(record);
-                self.last = Some(Arc::clone(&record));
-                conclusion.record = Some(record);
-            }
-            Step::Delete(record) => {
-                self.version = record.version;
-                self.last = None;
-                conclusion.record = Some(Arc::new(record));
-                conclusion.tombstone = true;
-            }
-            Step::Tombstone => {
-                self.last = None;
-                conclusion.tombstone = true;
-            }
+            (None, Some(last)) if !last.deleted => Some(AssetRecord { deleted: true, version, ..last.clone() }),
+            (None, _) => None,
+        };
+        let record = record.map(|mut record| {
+            record.meta.ts_ms = Some(now_ms);
+            self.version = version;
+            Arc::new(record)
+        });
+        match (merged, &record, &mut self.last) {
+            (None, _, last) => *last = None,
+            (Some(_), Some(record), last) => *last = Some(Arc::clone(record)),
+            (Some(merged), None, Some(last)) => Arc::make_mut(last).meta = merged.meta,
+            (Some(_), None, None) => {}
         }
         self.current = self.last.is_some();
-        conclusion
+        Conclusion { record, tombstone, conflicts }
     }
 
     /// Copies what was published of the asset, without what the sources say of it.
@@ -197,4 +201,27 @@ fn stale(new: &Contribution, known: &Contribution) -> bool {
     new.source_partition.is_some()
         && new.source_partition == known.source_partition
         && (new.source_offset < known.source_offset || (new.source_offset == known.source_offset && same_program))
+}
+
+fn same(a: &AssetRecord, b: &AssetRecord) -> bool {
+    fn sources(record: &AssetRecord) -> [&Option<String>; 3] {
+        [&record.meta.org, &record.meta.device_id, &record.meta.sources]
+    }
+    a.deleted == b.deleted && a.fields == b.fields && sources(a) == sources(b)
+}
+
+/// Returns the conflict records that are to be published: those that opened or changed, and those that ended.
+fn changed_conflicts(known: &[Conflict], merged: Option<&Merged>) -> Vec<Conflict> {
+    let now = merged.map_or(&[][..], |merged| &merged.conflicts);
+    let told = |conflict: &&Conflict| known.iter().any(|known| same_conflict(known, conflict));
+    let mut records: Vec<Conflict> = now.iter().filter(|conflict| !told(conflict)).cloned().collect();
+    let seen_at = merged.and_then(|merged| merged.meta.source_ts_ms);
+    let stands = |known: &Conflict| now.iter().any(|conflict| conflict.subject == known.subject);
+    let ended = known.iter().filter(|known| known.state != CLOSED && !stands(known));
+    records.extend(ended.map(|known| Conflict { state: CLOSED.to_owned(), seen_at, ..known.clone() }));
+    records
+}
+
+fn same_conflict(a: &Conflict, b: &Conflict) -> bool {
+    (&a.subject, &a.state, &a.held, &a.candidates) == (&b.subject, &b.state, &b.held, &b.candidates)
 }

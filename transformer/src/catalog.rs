@@ -32,13 +32,13 @@ impl LoadedCollection {
     /// The source tables that the mappings name, without prefix.
     #[must_use]
     pub fn sources(&self) -> Vec<&str> {
-        self.mappings.iter().map(|mapping| mapping.program.table().name.as_str()).collect()
+        self.mappings.iter().map(|mapping| mapping.program.table.name.as_str()).collect()
     }
 
     /// The identity of what maps and merges: a hash of the collection and its mappings, whatever their order.
     #[must_use]
     pub fn program(&self) -> String {
-        let mut versions: Vec<&str> = self.mappings.iter().map(|mapping| mapping.program.version()).collect();
+        let mut versions: Vec<&str> = self.mappings.iter().map(|mapping| &*mapping.program.version).collect();
         versions.sort_unstable();
         format!("{:032x}", xxhash_rust::xxh3::xxh3_128(versions.join("\n").as_bytes()))
     }
@@ -168,15 +168,15 @@ fn one(file: &str, message: impl Into<String>) -> Violations {
 /// Checks what a mapping alone cannot know: that names and sources are its own, and that its source can feed a collection.
 fn check_together(mappings: &[Mapping], problems: &mut Violations) {
     for (index, mapping) in mappings.iter().enumerate() {
-        let (name, table) = (mapping.program.name(), &mapping.program.table().name);
-        if let Some(first) = mappings[..index].iter().find(|other| other.program.name() == name) {
+        let (name, table) = (&mapping.program.name, &mapping.program.table.name);
+        if let Some(first) = mappings[..index].iter().find(|other| other.program.name == *name) {
             problems.at(
                 &mapping.file,
                 mapping.name_at,
                 format!("the mapping `{name}` is already described in {}", first.file),
             );
         }
-        if let Some(first) = mappings[..index].iter().find(|other| other.program.table().name == *table) {
+        if let Some(first) = mappings[..index].iter().find(|other| other.program.table.name == *table) {
             let message =
                 format!("`{table}` already feeds this collection through {}: one source has one mapping", first.file);
             problems.at(&mapping.file, mapping.from_at, message);

@@ -30,6 +30,17 @@ pub struct CompiledCollection {
 }
 
 impl CompiledCollection {
+    /// Finds the place of a field that a mapping names, or notes that there is none.
+    pub(crate) fn find(&self, file: &str, name: &At<String>, problems: &mut Violations) -> Option<usize> {
+        let found = self.schema.position(&name.value);
+        if found.is_none() {
+            let hint = did_you_mean(&name.value, self.schema.fields().iter().map(|field| field.name.as_str()));
+            let message = format!("`{}` is not a field of the collection `{}`{hint}", name.value, self.name);
+            problems.at(file, name.place, message);
+        }
+        found
+    }
+
     /// Compares the fields with the registered schema of the flat record: fields may come and go, and each keeps its type.
     #[must_use]
     pub fn changed_types(&self, registered: &str) -> Violations {

@@ -97,7 +97,7 @@ type Evaluated = Option<(Mapped, SourceEvent)>;
 fn evaluate(program: &Program, event: Option<SourceEvent>) -> (Evaluated, Outcome) {
     let Some(mut event) = event.filter(|event| event.op != "d") else { return (None, Outcome::Withdrawn) };
     let Some(after) = event.after.take() else { return (None, Outcome::Withdrawn) };
-    match program.evaluate(program.table().row(after)) {
+    match program.evaluate(program.table.row(after)) {
         None => (None, Outcome::Filtered),
         Some(mapped) if mapped.identity.is_none() => (None, Outcome::NoIdentifier),
         Some(mapped) => (Some((mapped, event)), Outcome::Mapped),
@@ -131,6 +131,6 @@ fn contribution(
         source_partition: Some(at.partition),
         source_offset: Some(at.offset),
         identifier: Some(identity.field),
-        mapping: Some(program.version().to_owned()),
+        mapping: Some(program.version.clone()),
     })
 }

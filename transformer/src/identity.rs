@@ -34,18 +34,9 @@ impl Shape {
     /// Chooses the shape by a field's name: `imei_2` is an IMEI, `wifi_mac_address` a MAC address.
     #[must_use]
     pub fn of_field(name: &str) -> Self {
-        let words = || name.split('_');
-        if words().any(|word| word == "imei") {
-            Self::Imei
-        } else if words().any(|word| word == "meid") {
-            Self::Meid
-        } else if words().any(|word| word == "eid") {
-            Self::Eid
-        } else if words().any(|word| word == "mac") {
-            Self::Mac
-        } else {
-            Self::Serial
-        }
+        let shapes = [("imei", Self::Imei), ("meid", Self::Meid), ("eid", Self::Eid), ("mac", Self::Mac)];
+        let named = shapes.into_iter().find(|(word, _)| name.split('_').any(|part| part == *word));
+        named.map_or(Self::Serial, |(_, shape)| shape)
     }
 
     /// Normalises a text; `None` when it is no identifier of this shape.

@@ -2,7 +2,7 @@
 //!
 //! What the pipeline *means* is read in the pure modules: a mapping makes a contribution out of a source record
 //! ([`mapping`], [`identity`]), [`links`] says what must be withdrawn, [`merge`] makes one record of all contributions to an
-//! asset, and [`dedup`] says whether it is worth publishing.
+//! asset, and [`asset`] says whether it differs from the last one and is to be published.
 //!
 //! What it *does* is two run loops: [`run`](crate::run::run) starts for each collection the map (source changes →
 //! contributions and links) and the merge (contributions → asset records and conflicts). Both consume, compute, produce and
@@ -14,7 +14,6 @@ mod collect;
 pub mod collection;
 pub mod config;
 pub mod contribution;
-pub mod dedup;
 pub mod error;
 pub mod event;
 mod fold;

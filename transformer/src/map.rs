@@ -82,7 +82,7 @@ struct Refused {
 impl MapStage {
     pub(crate) fn new(parts: Parts) -> Self {
         let programs = parts.loaded.mappings.iter().map(|mapping| {
-            let table = mapping.program.table().name.as_str();
+            let table = mapping.program.table.name.as_str();
             (parts.names.topic(table), (table.into(), Arc::clone(&mapping.program)))
         });
         Self {

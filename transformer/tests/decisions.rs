@@ -5,7 +5,6 @@ use windfall_schemas::contribution::Contribution;
 use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
 use windfall_transformer::asset::{Applied, Asset};
 use windfall_transformer::collection::{self, CompiledCollection};
-use windfall_transformer::dedup::{Step, step};
 use windfall_transformer::links::{Follow, Position, follow};
 
 fn link(offset: i64, assets: &[(&str, i64)]) -> Link {
@@ -182,7 +181,7 @@ fn a_version_is_the_offset_that_caused_it_and_never_goes_back() {
     };
     assert_eq!(version(said("acme", 1, 1, "ann"), 0), 0);
     assert_eq!(version(said("acme", 2, 1, "bob"), 40), 40);
-    assert_eq!(version(said("acme", 3, 1, "eve"), 12), 41, "healed with an offset that is no longer the newest");
+    assert_eq!(version(said("acme", 3, 1, "eve"), 12), 41, "reconciled with an offset that is no longer the newest");
 }
 
 #[test]
@@ -194,6 +193,8 @@ fn a_tombstone_that_a_crash_left_out_is_written_alone() {
     asset.conclude(&collection, "A", 1, 0);
     asset.apply(key(&only), None);
     let deleted = asset.conclude(&collection, "A", 2, 0).record.unwrap();
-    assert_eq!(step("A", Some(&deleted), None, 3, 2, 0), Step::Tombstone);
-    assert_eq!(step("A", None, None, 3, 2, 0), Step::Unchanged);
+    let mut asset = Asset { version: deleted.version, last: Some(deleted), ..Asset::default() };
+    let conclusion = asset.conclude(&collection, "A", 3, 0);
+    assert!(conclusion.tombstone && conclusion.record.is_none());
+    assert!(asset.conclude(&collection, "A", 4, 0).is_empty(), "nothing is left to delete");
 }

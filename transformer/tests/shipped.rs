@@ -102,10 +102,10 @@ fn files_are_found_beside_the_configuration_and_lookups_beside_their_mapping() {
     let loaded = load_collections(folder.path(), std::slice::from_ref(&config)).unwrap();
     assert_eq!(loaded[0].test(), []);
     assert_eq!(loaded[0].sources(), ["abm.devices"]);
-    let before = loaded[0].mappings[0].program.version().to_owned();
+    let before = loaded[0].mappings[0].program.version.clone();
     write("mappings/suppliers.csv", "id,name\n7,Insight\n");
     let loaded = load_collections(folder.path(), &[config]).unwrap();
-    assert_ne!(loaded[0].mappings[0].program.version(), before, "another lookup is another mapping");
+    assert_ne!(loaded[0].mappings[0].program.version, before, "another lookup is another mapping");
     let failures = loaded[0].test();
     assert_eq!(
         failures[0].to_string(),

@@ -10,7 +10,7 @@ use windfall_runtime::kafka::Outgoing;
 use windfall_runtime::kafka::consumer::BatchLimits;
 use windfall_runtime::kafka::table::TableError;
 use windfall_runtime::worker::WorkerError;
-use windfall_schemas::asset::{AssetKey, AssetRecord};
+use windfall_schemas::asset::{AssetKey, AssetRecord, FieldValue};
 use windfall_schemas::link::{Link, LinkKey};
 use windfall_schemas::topic::{key_subject, value_subject};
 use windfall_transformer::TransformerError;
@@ -148,7 +148,7 @@ async fn a_second_member_takes_its_share_and_gives_it_back() {
         .collect();
     bench.write(events).await;
     let status = bench.collection().position("status").unwrap();
-    let assigned = |record: &AssetRecord| record.fields[status].as_str() == Some("ASSIGNED");
+    let assigned = |record: &AssetRecord| record.fields[status] == FieldValue::String("ASSIGNED".into());
     bench.await_assets(|assets| assets.len() == 60 && assets.values().all(assigned)).await;
     second.stop().await;
     let events =

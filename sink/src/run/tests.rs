@@ -75,7 +75,7 @@ impl Idle {
     }
 
     /// Up to when each partition's deletions are known in the store.
-    fn marks(&self) -> Vec<Option<DateTime<Utc>>> {
+    fn watermarks(&self) -> Vec<Option<DateTime<Utc>>> {
         (0..CHANGE_PARTITIONS).map(|partition| self.memory.as_of(partition)).collect()
     }
 }
@@ -89,14 +89,14 @@ async fn an_idle_partition_renews_its_mark_by_the_hour_and_no_sooner() {
     let mut idle = Idle::new().await;
     let began = idle.clock.pass(TimeDelta::minutes(61));
     assert!(idle.renew().await.is_empty());
-    assert_eq!(idle.marks(), all(began), "those without any record, too");
+    assert_eq!(idle.watermarks(), all(began), "those without any record, too");
     let calls = idle.memory.calls();
     idle.clock.pass(TimeDelta::minutes(59));
     idle.renew().await;
-    assert_eq!((idle.marks(), idle.memory.calls()), (all(began), calls), "the store is left alone");
+    assert_eq!((idle.watermarks(), idle.memory.calls()), (all(began), calls), "the store is left alone");
     let later = idle.clock.pass(TimeDelta::minutes(2));
     idle.renew().await;
-    assert_eq!(idle.marks(), all(later));
+    assert_eq!(idle.watermarks(), all(later));
 }
 
 #[tokio::test]
@@ -113,5 +113,5 @@ async fn an_idle_partition_that_was_taken_over_in_the_store_is_given_up_and_the_
     assert!(idle.renew().await.is_empty());
     let mut expected = all(later);
     expected[3] = Some(began);
-    assert_eq!(idle.marks(), expected);
+    assert_eq!(idle.watermarks(), expected);
 }

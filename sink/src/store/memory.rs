@@ -28,11 +28,8 @@ pub struct Row {
 /// A position of the reference store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Position {
-    generation: i64,
     epoch: i64,
-    next_offset: i64,
-    as_of: Option<DateTime<Utc>>,
-    log_time: Option<i64>,
+    at: Claimed,
 }
 
 /// A fault to happen at the next call that would change something.
@@ -75,13 +72,13 @@ impl Memory {
     /// Returns the position of a partition that was claimed once.
     #[must_use]
     pub fn next_offset(&self, partition: i32) -> Option<i64> {
-        self.contents().positions.get(&partition).map(|position| position.next_offset)
+        self.contents().positions.get(&partition).map(|position| position.at.next_offset)
     }
 
     /// Returns up to when every deletion of a partition is known.
     #[must_use]
     pub fn as_of(&self, partition: i32) -> Option<DateTime<Utc>> {
-        self.contents().positions.get(&partition).and_then(|position| position.as_of)
+        self.contents().positions.get(&partition).and_then(|position| position.at.as_of)
     }
 
     /// Refuses from now on every record that holds `value`.
@@ -129,12 +126,11 @@ impl MemoryStore {
         self.take_table(&mut contents)?;
         let mut claimed = Vec::with_capacity(partitions.len());
         for &partition in partitions {
-            let fresh = Position { generation: 1, epoch: 0, next_offset: 0, as_of: None, log_time: None };
-            let position = contents.positions.entry(partition).or_insert(fresh);
+            let at = Claimed { partition, generation: 1, next_offset: 0, as_of: None, log_time: None };
+            let position = contents.positions.entry(partition).or_insert(Position { epoch: 0, at });
             position.epoch += 1;
-            let Position { generation, epoch, next_offset, as_of, log_time } = *position;
-            self.epochs.insert(partition, epoch);
-            claimed.push(Claimed { partition, generation, next_offset, as_of, log_time });
+            self.epochs.insert(partition, position.epoch);
+            claimed.push(position.at.clone());
         }
         after(lost, claimed)
     }
@@ -154,10 +150,10 @@ impl MemoryStore {
         }
         let applied = write(&mut contents, &folded);
         for span in spans {
-            if let Some(position) = contents.positions.get_mut(&span.partition) {
-                position.next_offset = span.to;
-                position.as_of = position.as_of.max(Some(span.as_of));
-                position.log_time = position.log_time.max(span.log_time);
+            if let Some(Position { at, .. }) = contents.positions.get_mut(&span.partition) {
+                at.next_offset = span.to;
+                at.as_of = at.as_of.max(Some(span.as_of));
+                at.log_time = at.log_time.max(span.log_time);
             }
         }
         after(lost, applied)
@@ -170,10 +166,10 @@ impl MemoryStore {
             .get(&partition)
             .filter(|position| self.epochs.get(&partition) == Some(&position.epoch))
             .ok_or(StoreError::Fenced { partition })?;
-        if ours.next_offset == from {
+        if ours.at.next_offset == from {
             Ok(())
         } else {
-            Err(StoreError::Advanced { partition, expected: from, found: ours.next_offset })
+            Err(StoreError::Advanced { partition, expected: from, found: ours.at.next_offset })
         }
     }
 }
@@ -194,7 +190,7 @@ fn after<T>(lost: Option<Cause>, answer: T) -> Result<T, StoreError> {
 fn write(contents: &mut Contents, folded: &Folded<'_>) -> Applied {
     let mut applied = Applied { folded: folded.overtaken, ..Applied::default() };
     let generations: BTreeMap<i32, i64> =
-        contents.positions.iter().map(|(partition, position)| (*partition, position.generation)).collect();
+        contents.positions.iter().map(|(partition, position)| (*partition, position.at.generation)).collect();
     let guard = |partition: i32, offset: i64| (generations.get(&partition).copied().unwrap_or(1), partition, offset);
     for upsert in &folded.upserts {
         let guard = guard(upsert.partition, upsert.offset);

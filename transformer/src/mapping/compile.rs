@@ -42,14 +42,7 @@ pub(crate) fn compile(
     let targets = collection.schema.fields();
     let mut fields = vec![Expr::Const(Value::Null); targets.len()];
     for (name, form) in &mapping.fields {
-        let Some(place) = collection.schema.position(&name.value) else {
-            let hint = did_you_mean(&name.value, targets.iter().map(|target| target.name.as_str()));
-            compiler.fault(
-                name.place,
-                format!("`{}` is not a field of the collection `{}`{hint}", name.value, collection.name),
-            );
-            continue;
-        };
+        let Some(place) = collection.find(file, name, &mut compiler.problems) else { continue };
         if let Some(expr) = compiler.target(&targets[place], form) {
             fields[place] = expr;
         }
@@ -115,12 +108,7 @@ impl Compiler<'_> {
     }
 
     fn field(&mut self, name: &str, place: Place) -> Option<usize> {
-        let found = self.table.position(name);
-        if found.is_none() {
-            let hint = did_you_mean(name, self.table.fields.iter().map(|field| field.name.as_str()));
-            self.fault(place, format!("`{name}` is not a field of `{}`{hint}", self.table.name));
-        }
-        found
+        self.table.find(self.file, name, place, &mut self.problems)
     }
 
     fn tests(&mut self, conditions: &[Condition]) -> Vec<Test> {

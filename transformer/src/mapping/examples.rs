@@ -1,6 +1,6 @@
 //! The tests that a mapping carries: an input record, and what it is to become.
 
-use windfall_runtime::config::{Fault, Place, Violations, did_you_mean};
+use windfall_runtime::config::{Fault, Place, Violations};
 use windfall_schemas::asset::FieldValue;
 
 use crate::collection::CompiledCollection;
@@ -47,11 +47,7 @@ fn example(
     let table = &program.table;
     let mut input = Row::empty(table);
     for (name, value) in &test.input {
-        let Some(position) = table.position(&name.value) else {
-            let hint = did_you_mean(&name.value, table.fields.iter().map(|field| field.name.as_str()));
-            problems.at(file, name.place, format!("`{}` is not a field of `{}`{hint}", name.value, table.name));
-            continue;
-        };
+        let Some(position) = table.find(file, &name.value, name.place, problems) else { continue };
         let field = &table.fields[position];
         let read = if value.value == Node::Null { Some(Value::Null) } else { source_literal(&value.value, field) };
         match read {
@@ -66,16 +62,7 @@ fn example(
     let expect = test.expect.as_ref().map(|entries| {
         let mut fields = Vec::new();
         for (name, value) in entries {
-            let Some(position) = collection.schema.position(&name.value) else {
-                let hint =
-                    did_you_mean(&name.value, collection.schema.fields().iter().map(|field| field.name.as_str()));
-                problems.at(
-                    file,
-                    name.place,
-                    format!("`{}` is not a field of the collection `{}`{hint}", name.value, collection.name),
-                );
-                continue;
-            };
+            let Some(position) = collection.find(file, name, problems) else { continue };
             let kind = collection.schema.fields()[position].kind;
             match test_value(&value.value, kind) {
                 Some(value) => fields.push((position, name.value.clone(), value.into_field())),

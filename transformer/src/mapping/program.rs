@@ -15,9 +15,12 @@ use crate::value::Value;
 /// A mapping, checked against its source and its collection, ready to run.
 #[derive(Debug, Clone)]
 pub struct Program {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) table: Arc<SourceTable>,
+    /// The mapping's name.
+    pub name: String,
+    /// Name of the mapping, and a hash of it and of its collection, as `__mapping` holds it.
+    pub version: String,
+    /// The source table that the mapping reads.
+    pub table: Arc<SourceTable>,
     pub(crate) conditions: Vec<Test>,
     pub(crate) fields: Fields,
     pub(crate) identity: Arc<Rules>,
@@ -73,24 +76,6 @@ pub struct Mapped {
 }
 
 impl Program {
-    /// The mapping's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Name of the mapping, and a hash of it and of its collection, as `__mapping` holds it.
-    #[must_use]
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// The source table that the mapping reads.
-    #[must_use]
-    pub fn table(&self) -> &SourceTable {
-        &self.table
-    }
-
     /// Maps a record; `None` when `where` leaves it out.
     #[must_use]
     pub fn evaluate(&self, row: Row) -> Option<Mapped> {

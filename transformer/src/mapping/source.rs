@@ -1,5 +1,6 @@
 //! A source table as its Avro schema has it: which fields a mapping may name, and of what type.
 
+use windfall_runtime::config::{Place, Violations, did_you_mean};
 use windfall_schemas::asset::FieldType;
 
 use crate::event::DecodedRow;
@@ -70,6 +71,16 @@ impl SourceTable {
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// Finds the place of a field that a mapping names, or notes that there is none.
+    pub(crate) fn find(&self, file: &str, name: &str, place: Place, problems: &mut Violations) -> Option<usize> {
+        let found = self.position(name);
+        if found.is_none() {
+            let hint = did_you_mean(name, self.fields.iter().map(|field| field.name.as_str()));
+            problems.at(file, place, format!("`{name}` is not a field of `{}`{hint}", self.name));
+        }
+        found
     }
 
     /// Says whether the record is of a device that its organization has released.

@@ -205,10 +205,9 @@ fn moment(millis: i64) -> Result<DateTime<Utc>, StoreError> {
 /// The parameters of [`Statements::upsert`].
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
-    asset_ids: Vec<&'a str>,
+    guarded: Guarded<'a>,
     columns: Vec<Array<'a>>,
     deleted: Vec<&'static str>,
-    guards: Guards,
 }
 
 impl<'a> Rows<'a> {
@@ -228,66 +227,49 @@ impl<'a> Rows<'a> {
                 array.push(field)?;
             }
         }
-        Ok(Self {
-            asset_ids: upserts.iter().map(|upsert| upsert.asset_id).collect(),
-            columns,
-            deleted: upserts.iter().map(|upsert| if upsert.deleted { "true" } else { "false" }).collect(),
-            guards: Guards::of(upserts.iter().map(|upsert| (upsert.partition, upsert.offset)), generation),
-        })
+        let records = upserts.iter().map(|upsert| (upsert.asset_id, upsert.partition, upsert.offset));
+        let deleted = upserts.iter().map(|upsert| if upsert.deleted { "true" } else { "false" }).collect();
+        Ok(Self { guarded: Guarded::of(records, generation), columns, deleted })
     }
 
     pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {
-        let mut parameters: Vec<Parameter<'_>> = vec![(&self.asset_ids, Type::TEXT_ARRAY)];
+        let [asset_ids, guards @ ..] = self.guarded.parameters();
+        let mut parameters = vec![asset_ids];
         parameters.extend(self.columns.iter().map(Array::parameter));
         parameters.push((&self.deleted, Type::TEXT_ARRAY));
-        parameters.extend(self.guards.parameters());
+        parameters.extend(guards);
         parameters
     }
 }
 
-/// The parameters of [`Statements::delete`] and [`vacate`].
-#[derive(Debug)]
+/// Assets with the guards of their records: the parameters of [`Statements::delete`] and [`vacate`].
+#[derive(Debug, Default)]
 pub(super) struct Guarded<'a> {
     asset_ids: Vec<&'a str>,
-    guards: Guards,
-}
-
-impl<'a> Guarded<'a> {
-    /// Takes assets with the places of their records.
-    pub(super) fn of(
-        records: impl Iterator<Item = (&'a str, i32, i64)> + Clone,
-        generation: impl Fn(i32) -> i64,
-    ) -> Self {
-        let asset_ids = records.clone().map(|(asset_id, ..)| asset_id).collect();
-        Self { asset_ids, guards: Guards::of(records.map(|(_, partition, offset)| (partition, offset)), generation) }
-    }
-
-    pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {
-        let mut parameters: Vec<Parameter<'_>> = vec![(&self.asset_ids, Type::TEXT_ARRAY)];
-        parameters.extend(self.guards.parameters());
-        parameters
-    }
-}
-
-#[derive(Debug, Default)]
-struct Guards {
     generations: Vec<i64>,
     partitions: Vec<i32>,
     offsets: Vec<i64>,
 }
 
-impl Guards {
-    fn of(origins: impl Iterator<Item = (i32, i64)>, generation: impl Fn(i32) -> i64) -> Self {
-        let mut guards = Self::default();
-        for (partition, offset) in origins {
-            guards.generations.push(generation(partition));
-            guards.partitions.push(partition);
-            guards.offsets.push(offset);
+impl<'a> Guarded<'a> {
+    /// Takes assets with the places of their records.
+    pub(super) fn of(records: impl Iterator<Item = (&'a str, i32, i64)>, generation: impl Fn(i32) -> i64) -> Self {
+        let mut guarded = Self::default();
+        for (asset_id, partition, offset) in records {
+            guarded.asset_ids.push(asset_id);
+            guarded.generations.push(generation(partition));
+            guarded.partitions.push(partition);
+            guarded.offsets.push(offset);
         }
-        guards
+        guarded
     }
 
-    fn parameters(&self) -> [Parameter<'_>; 3] {
-        [(&self.generations, Type::INT8_ARRAY), (&self.partitions, Type::INT4_ARRAY), (&self.offsets, Type::INT8_ARRAY)]
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 4] {
+        [
+            (&self.asset_ids, Type::TEXT_ARRAY),
+            (&self.generations, Type::INT8_ARRAY),
+            (&self.partitions, Type::INT4_ARRAY),
+            (&self.offsets, Type::INT8_ARRAY),
+        ]
     }
 }

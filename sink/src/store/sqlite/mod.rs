@@ -8,9 +8,7 @@ mod worker;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use self::worker::{Job, Worker};
+use self::worker::{Owner, Worker};
 use super::{Applied, AssetStore, Cause, Claimed, Held, Identity, Span, StoreError};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
@@ -60,24 +58,19 @@ impl SqliteStore {
 
     /// Takes every position back to the start under the next generation, so that all rows are older than what is read from then on.
     pub(crate) async fn accept(&mut self) -> Result<(), StoreError> {
-        self.ask(|answer| Job::Accept { answer }).await
+        self.ask(Owner::accept).await
     }
 
     /// Has the thread do one job, when it has ended the one before.
-    async fn ask<T>(
+    async fn ask<T: Send + 'static>(
         &mut self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+        work: impl FnOnce(&mut Owner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, outcome) = oneshot::channel();
         let worker = match &self.worker {
             Some(worker) => worker,
             None => self.worker.insert(Worker::start(self.file.clone())?),
         };
-        let done = async {
-            worker.hand_over(job(answer)).await.ok()?;
-            outcome.await.ok()
-        };
-        match tokio::time::timeout(self.patience, done).await {
+        match tokio::time::timeout(self.patience, worker.ask(work)).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => {
                 self.worker = None;
@@ -91,20 +84,20 @@ impl SqliteStore {
 impl AssetStore for SqliteStore {
     async fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
         let partitions = partitions.to_vec();
-        self.ask(|answer| Job::Claim { partitions, answer }).await
+        self.ask(move |owner| owner.claim(&partitions)).await
     }
 
     async fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
         let (batch, spans) = (batch.to_vec(), spans.to_vec());
-        self.ask(|answer| Job::Apply { batch, spans, answer }).await
+        self.ask(move |owner| owner.apply(&batch, &spans)).await
     }
 
     async fn check(&mut self) -> Result<Vec<String>, StoreError> {
-        self.ask(|answer| Job::Check { answer }).await
+        self.ask(|owner| owner.check()).await
     }
 
     async fn held(&mut self) -> Result<Held, StoreError> {
-        self.ask(|answer| Job::Held { answer }).await
+        self.ask(|owner| owner.held()).await
     }
 }
 

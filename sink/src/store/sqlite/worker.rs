@@ -19,26 +19,20 @@ use crate::table::Table;
 /// Code of a value that a unique index has already, of the user's own: the key's index is what the upsert turns on.
 const UNIQUE_VIOLATION: &str = "sqlite 2067";
 
-/// What the thread can be asked to do. An `answer` that is dropped half-way is no reason to stop, one that is dropped before is
-/// one not to begin: whoever asked has gone on, and may not own the partitions any more.
-pub(super) enum Job {
-    Claim { partitions: Vec<i32>, answer: oneshot::Sender<Result<Vec<Claimed>, StoreError>> },
-    Apply { batch: Vec<AssetChange>, spans: Vec<Span>, answer: oneshot::Sender<Result<Applied, StoreError>> },
-    Check { answer: oneshot::Sender<Result<Vec<String>, StoreError>> },
-    Held { answer: oneshot::Sender<Result<Held, StoreError>> },
-    Accept { answer: oneshot::Sender<Result<(), StoreError>> },
-}
+/// What the thread is asked to do.
+type Job = Box<dyn FnOnce(&mut Owner) + Send>;
 
-impl Job {
-    fn abandoned(&self) -> bool {
-        match self {
-            Self::Claim { answer, .. } => answer.is_closed(),
-            Self::Apply { answer, .. } => answer.is_closed(),
-            Self::Check { answer } => answer.is_closed(),
-            Self::Held { answer } => answer.is_closed(),
-            Self::Accept { answer } => answer.is_closed(),
+/// Makes a job that sends what `work` returns. A job whose answer nobody waits for any more is not begun: whoever asked for it
+/// has gone on, and may not own the partitions any more. One that has begun is ended.
+fn job<T: Send + 'static>(
+    answer: oneshot::Sender<Result<T, StoreError>>,
+    work: impl FnOnce(&mut Owner) -> Result<T, StoreError> + Send + 'static,
+) -> Job {
+    Box::new(move |owner| {
+        if !answer.is_closed() {
+            drop(answer.send(work(owner)));
         }
-    }
+    })
 }
 
 /// A job on its way to the thread, with the turn that it holds until it has ended.
@@ -63,14 +57,20 @@ impl Worker {
         Ok(Self { jobs, turns: Arc::new(Semaphore::new(1)) })
     }
 
-    /// Waits for the job before to end, and hands this one over; an error when the thread has ended.
-    pub(super) async fn hand_over(&self, job: Job) -> Result<(), ()> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(drop)?;
-        self.jobs.send((job, turn)).map_err(drop)
+    /// Waits for the job before to end, and has the thread do this one; `None` when the thread has ended.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Owner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<Result<T, StoreError>> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let (answer, outcome) = oneshot::channel();
+        self.jobs.send((job(answer, work), turn)).ok()?;
+        outcome.await.ok()
     }
 }
 
-struct Owner {
+/// What the thread owns.
+pub(super) struct Owner {
     file: SqliteFile,
     connection: Option<Connection>,
     claims: BTreeMap<i32, Claim>,
@@ -83,24 +83,20 @@ impl Owner {
 
     fn serve(mut self, inbox: &mpsc::Receiver<Order>) {
         while let Ok((job, turn)) = inbox.recv() {
-            if !job.abandoned() {
-                self.work(job);
-            }
+            job(&mut self);
             drop(turn);
         }
     }
 
-    fn work(&mut self, job: Job) {
-        match job {
-            Job::Claim { partitions, answer } => drop(answer.send(self.claim(&partitions))),
-            Job::Apply { batch, spans, answer } => drop(answer.send(self.apply(&batch, &spans))),
-            Job::Check { answer } => drop(answer.send(preview(&self.file))),
-            Job::Held { answer } => drop(answer.send(held(&self.file))),
-            Job::Accept { answer } => drop(answer.send(self.accept())),
-        }
+    pub(super) fn check(&self) -> Result<Vec<String>, StoreError> {
+        preview(&self.file)
     }
 
-    fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
+    pub(super) fn held(&self) -> Result<Held, StoreError> {
+        held(&self.file)
+    }
+
+    pub(super) fn claim(&mut self, partitions: &[i32]) -> Result<Vec<Claimed>, StoreError> {
         let rows = self.in_transaction(|transaction, file, _| {
             partitions
                 .iter()
@@ -113,7 +109,7 @@ impl Owner {
         Ok(rows.into_iter().map(|(claimed, _)| claimed).collect())
     }
 
-    fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
+    pub(super) fn apply(&mut self, batch: &[AssetChange], spans: &[Span]) -> Result<Applied, StoreError> {
         let folded = fold(batch);
         let mut write_all = |vacated: bool| {
             self.in_transaction(|transaction, file, claims| {
@@ -132,7 +128,7 @@ impl Owner {
         }
     }
 
-    fn accept(&mut self) -> Result<(), StoreError> {
+    pub(super) fn accept(&mut self) -> Result<(), StoreError> {
         self.in_transaction(|transaction, file, _| {
             transaction.execute_batch(&DIALECT.accept(&file.table, &file.identity)).map_err(classify)
         })
@@ -293,10 +289,10 @@ mod tests {
         };
         let (answer, gone) = oneshot::channel();
         drop(gone);
-        serve(Job::Claim { partitions: vec![0], answer });
+        serve(job(answer, |owner| owner.claim(&[0])));
         assert!(!path.exists());
         let (answer, mut waiting) = oneshot::channel();
-        serve(Job::Claim { partitions: vec![0], answer });
+        serve(job(answer, |owner| owner.claim(&[0])));
         assert_eq!(waiting.try_recv().unwrap().unwrap().len(), 1);
         assert!(path.exists());
     }
