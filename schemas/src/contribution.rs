@@ -1,10 +1,10 @@
 //! `assets.<collection>.contributions`: what one source record says of one asset, after mapping.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     asset::{Collection, FieldValue},
-    row::{Cell, Row, RowReader},
+    row::RowReader,
     wire::{Codec, WireError},
 };
 
@@ -68,9 +68,12 @@ impl Contribution {
     }
 }
 
-impl Collection {
-    /// Writes a contribution, framed. `codec` is that of this collection's contributions.
-    pub fn encode_contribution(&self, codec: &Codec, contribution: &Contribution) -> Result<Vec<u8>, WireError> {
+/// A contribution with the collection that names its fields.
+struct FlatContribution<'a>(&'a Collection, &'a Contribution);
+
+impl Serialize for FlatContribution<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(collection, contribution) = self;
         let Contribution {
             asset_id,
             source,
@@ -89,24 +92,32 @@ impl Collection {
             identifier,
             mapping,
         } = contribution;
-        let mut row = Row::with_capacity(fields.len() + 15);
-        row.push("asset_id", Cell::Text(asset_id));
-        row.push("source", Cell::Text(source));
-        row.push("source_key", Cell::Text(source_key));
-        row.push_fields(self, fields, codec)?;
-        row.push("__released", Cell::Boolean(*released));
-        row.push("__op", Cell::text(op));
-        row.push("__kind", Cell::text(kind));
-        row.push("__org", Cell::text(org));
-        row.push("__source_ts_ms", Cell::MaybeLong(*source_ts_ms));
-        row.push("__claimed_ms", Cell::MaybeLong(*claimed_ms));
-        row.push("__event_id", Cell::text(event_id));
-        row.push("__fingerprint", Cell::text(fingerprint));
-        row.push("__source_partition", Cell::MaybeInt(*source_partition));
-        row.push("__source_offset", Cell::MaybeLong(*source_offset));
-        row.push("__identifier", Cell::text(identifier));
-        row.push("__mapping", Cell::text(mapping));
-        codec.encode(&row)
+        let mut row = serializer.serialize_map(Some(fields.len() + 15))?;
+        row.serialize_entry("asset_id", asset_id)?;
+        row.serialize_entry("source", source)?;
+        row.serialize_entry("source_key", source_key)?;
+        collection.serialize_fields(&mut row, fields)?;
+        row.serialize_entry("__released", released)?;
+        row.serialize_entry("__op", op)?;
+        row.serialize_entry("__kind", kind)?;
+        row.serialize_entry("__org", org)?;
+        row.serialize_entry("__source_ts_ms", source_ts_ms)?;
+        row.serialize_entry("__claimed_ms", claimed_ms)?;
+        row.serialize_entry("__event_id", event_id)?;
+        row.serialize_entry("__fingerprint", fingerprint)?;
+        row.serialize_entry("__source_partition", source_partition)?;
+        row.serialize_entry("__source_offset", source_offset)?;
+        row.serialize_entry("__identifier", identifier)?;
+        row.serialize_entry("__mapping", mapping)?;
+        row.end()
+    }
+}
+
+impl Collection {
+    /// Writes a contribution, framed. `codec` is that of this collection's contributions.
+    pub fn encode_contribution(&self, codec: &Codec, contribution: &Contribution) -> Result<Vec<u8>, WireError> {
+        self.fits(&contribution.fields, codec)?;
+        codec.encode(&FlatContribution(self, contribution))
     }
 
     /// Reads a framed contribution that was written with the schema of `codec`, of this or another version.

@@ -14,42 +14,10 @@ use crate::{
     wire::{Codec, WireError, plain::AnyName},
 };
 
-/// A record to be written: names and cells in the schema's order.
-pub(crate) struct Row<'a>(Vec<(&'a str, Cell<'a>)>);
-
-/// What one field is written as.
-pub(crate) enum Cell<'a> {
-    Text(&'a str),
-    Boolean(bool),
-    MaybeText(Option<&'a str>),
-    MaybeInt(Option<i32>),
-    MaybeLong(Option<i64>),
-    Field(&'a FieldValue),
-}
-
-impl<'a> Cell<'a> {
-    pub(crate) fn text(text: &'a Option<String>) -> Self {
-        Self::MaybeText(text.as_deref())
-    }
-}
-
-impl<'a> Row<'a> {
-    pub(crate) fn with_capacity(fields: usize) -> Self {
-        Self(Vec::with_capacity(fields))
-    }
-
-    pub(crate) fn push(&mut self, name: &'a str, cell: Cell<'a>) {
-        self.0.push((name, cell));
-    }
-
-    /// Adds the collection's own fields; there must be one value for each, of its type.
-    pub(crate) fn push_fields(
-        &mut self,
-        collection: &'a Collection,
-        values: &'a [FieldValue],
-        codec: &Codec,
-    ) -> Result<(), WireError> {
-        let fields = collection.fields();
+impl Collection {
+    /// Refuses values that are not one for each field of the collection, of its type.
+    pub(crate) fn fits(&self, values: &[FieldValue], codec: &Codec) -> Result<(), WireError> {
+        let fields = self.fields();
         let misfit = |why: String| WireError::Encode { name: codec.name().to_owned(), why };
         if fields.len() != values.len() {
             return Err(misfit(format!("{} values for {} fields", values.len(), fields.len())));
@@ -61,37 +29,24 @@ impl<'a> Row<'a> {
                     field.name, field.kind
                 )));
             }
-            self.push(&field.name, Cell::Field(value));
         }
         Ok(())
     }
-}
 
-impl Serialize for Row<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, cell) in &self.0 {
-            map.serialize_entry(name, cell)?;
-        }
-        map.end()
+    /// Writes the collection's own fields into a record.
+    pub(crate) fn serialize_fields<M: SerializeMap>(&self, row: &mut M, values: &[FieldValue]) -> Result<(), M::Error> {
+        self.fields().iter().zip(values).try_for_each(|(field, value)| row.serialize_entry(&field.name, value))
     }
 }
 
-impl Serialize for Cell<'_> {
+impl Serialize for FieldValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::Boolean(value) => serializer.serialize_bool(*value),
-            Self::MaybeText(text) => text.serialize(serializer),
-            Self::MaybeInt(number) => number.serialize(serializer),
-            Self::MaybeLong(number) => number.serialize(serializer),
-            Self::Field(value) => match value {
-                FieldValue::Null => serializer.serialize_none(),
-                FieldValue::String(text) => serializer.serialize_some(text),
-                FieldValue::Integer(number) | FieldValue::Timestamp(number) => serializer.serialize_some(number),
-                FieldValue::Decimal(number) => serializer.serialize_some(number),
-                FieldValue::Boolean(value) => serializer.serialize_some(value),
-            },
+            Self::Null => serializer.serialize_none(),
+            Self::String(text) => serializer.serialize_some(text),
+            Self::Integer(number) | Self::Timestamp(number) => serializer.serialize_some(number),
+            Self::Decimal(number) => serializer.serialize_some(number),
+            Self::Boolean(value) => serializer.serialize_some(value),
         }
     }
 }

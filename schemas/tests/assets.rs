@@ -28,13 +28,17 @@ fn collection(fields: &[(&str, FieldType)]) -> Collection {
     Collection::new("laptops", fields.iter().map(|(name, kind)| Field::new(*name, *kind)).collect()).unwrap()
 }
 
+fn refused(made: Result<Collection, CollectionError>, why: &str) -> bool {
+    made.is_err_and(|error| error.to_string().contains(why))
+}
+
 #[test]
 fn names_that_no_schema_can_have_are_refused() {
     for name in ["", "Devices", "my-devices", "1st", "assets.devices", "gerät"] {
         let fields = vec![Field::new("serial_number", FieldType::String)];
-        assert!(matches!(Collection::new(name, fields), Err(CollectionError::Name { .. })), "{name}");
+        assert!(refused(Collection::new(name, fields), "the collection cannot be named"), "{name}");
         let named = Collection::new("devices", vec![Field::new(name, FieldType::String)]);
-        assert!(matches!(named, Err(CollectionError::FieldName { .. })), "{name}");
+        assert!(refused(named, "a name matches [a-z_][a-z0-9_]*"), "{name}");
     }
 }
 
@@ -42,22 +46,22 @@ fn names_that_no_schema_can_have_are_refused() {
 fn names_that_every_record_has_are_refused() {
     for name in ["collection", "asset_id", "source", "source_key", "__deleted", "__anything"] {
         let error = Collection::new("devices", vec![Field::new(name, FieldType::String)]).unwrap_err();
-        assert!(matches!(error, CollectionError::Reserved { .. }), "{name}");
-        assert_eq!(error.field(), Some(name));
+        assert_eq!(error.field.as_deref(), Some(name));
+        assert!(refused(Err(error), "every record has a field of its own by that name"), "{name}");
     }
 }
 
 #[test]
 fn two_fields_of_one_name_and_no_fields_are_refused() {
     let twice = vec![Field::new("imei", FieldType::String), Field::new("imei", FieldType::Integer)];
-    assert!(matches!(Collection::new("devices", twice), Err(CollectionError::Twice { .. })));
-    assert!(matches!(Collection::new("devices", vec![]), Err(CollectionError::Empty { .. })));
+    assert!(refused(Collection::new("devices", twice), "`devices` has two fields named `imei`"));
+    assert!(refused(Collection::new("devices", vec![]), "`devices` has no fields"));
 }
 
 #[test]
 fn a_schema_of_something_else_is_no_collection() {
     for text in ["", "{}", windfall_schemas::device::VALUE_SCHEMA, windfall_schemas::device::KEY_SCHEMA] {
-        assert!(matches!(Collection::from_value_schema(text), Err(CollectionError::Foreign { .. })), "{text:.40}");
+        assert!(refused(Collection::from_value_schema(text), "is not that of a collection"), "{text:.40}");
     }
 }
 

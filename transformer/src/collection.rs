@@ -103,7 +103,7 @@ pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Violations> {
             places,
         }),
         Err(error) => {
-            let field = names.iter().position(|field| Some(field.as_str()) == error.field());
+            let field = names.iter().position(|field| Some(field) == error.field.as_ref());
             let place = field.map_or(name.place, |field| places[field]);
             // A name that stands twice has been reported where it does.
             if reader.problems.is_empty() {

@@ -128,16 +128,24 @@ impl MapStage {
         outgoing.map_err(|source| own.failed(source))
     }
 
-    /// What a step derives; a record that is too large to be written is the record's own fault.
-    fn derived(&self, step: &MapStep) -> Result<Vec<Outgoing>, WireError> {
-        let mut derived = Vec::with_capacity(step.withdrawals.len() + 1);
-        for key in &step.withdrawals {
-            derived.push(self.withdrawal(key)?);
-        }
-        if let Some(contribution) = &step.contribution {
-            derived.push(self.contribution(contribution)?);
-        }
-        Ok(derived)
+    /// Maps a record, after the links that earlier records of the batch have changed; says what follows and what is to be derived.
+    /// A contribution that is too large to be written is the record's own fault.
+    fn step(
+        &self,
+        source: &Arc<str>,
+        program: &Program,
+        record: &Record,
+        changed: &BTreeMap<(i32, LinkKey), Link>,
+    ) -> Result<(MapStep, Vec<Outgoing>), Refused> {
+        let decoded = self.decode(Arc::clone(source), record)?;
+        let key = (record.partition, decoded.link_key());
+        let folded = || self.links.get(key.0)?.known.get(&key.1);
+        let step = map(program, changed.get(&key).cloned().or_else(folded).as_ref(), decoded);
+        let withdrawn = step.withdrawals.iter().map(|key| self.withdrawal(key));
+        let said = step.contribution.iter().map(|contribution| self.contribution(contribution));
+        let derived: Result<Vec<Outgoing>, WireError> = withdrawn.chain(said).collect();
+        let derived = derived.map_err(|error| Refused { stage: RefusedAt::Transformation, why: error.into() })?;
+        Ok((step, derived))
     }
 
     fn map_all(&self, records: Vec<Record>) -> Result<Work<MapEffects>, TransformerError> {
@@ -151,25 +159,13 @@ impl MapStage {
                 continue;
             }
             effects.again.extend(self.remap.is_under_way().then(|| (record.topic_partition(), remap::hash(record))));
-            let refused = match self.decode(Arc::clone(source), record) {
-                Err(refused) => Some(refused),
-                Ok(decoded) => {
-                    let key = (record.partition, decoded.link_key());
-                    let folded = || self.links.get(key.0)?.known.get(&key.1);
-                    let step = map(program, links.get(&key).cloned().or_else(folded).as_ref(), decoded);
-                    match self.derived(&step) {
-                        Ok(written) => {
-                            derived.extend(written);
-                            links.extend(step.link.map(|link| (key, link)));
-                            self.parts.count(step.outcome.as_str());
-                            None
-                        }
-                        Err(error) => Some(Refused { stage: RefusedAt::Transformation, why: error.into() }),
-                    }
+            match self.step(source, program, record, &links) {
+                Ok((step, written)) => {
+                    derived.extend(written);
+                    links.extend(step.link.map(|link| ((record.partition, link.key()), link)));
+                    self.parts.count(step.outcome.as_str());
                 }
-            };
-            if let Some(refused) = refused {
-                letters.push(self.parts.refused(record, refused.stage, &refused.why));
+                Err(Refused { stage, why }) => letters.push(self.parts.refused(record, stage, &why)),
             }
         }
         let dead_letters = u64::try_from(letters.len()).unwrap_or(u64::MAX);

@@ -43,7 +43,7 @@ fn the_shipped_mapping_reads_every_field_of_the_table() {
     let mapping = include_str!("../defaults/abm-devices.yaml");
     let unread: Vec<&str> = loaded[0].mappings[0]
         .program
-        .table()
+        .table
         .fields
         .iter()
         .map(|field| field.name.as_str())

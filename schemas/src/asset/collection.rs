@@ -78,58 +78,16 @@ impl fmt::Display for FieldType {
 
 /// Why a collection has no schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CollectionError {
-    /// The collection's name cannot stand in a schema.
-    #[error("the collection cannot be named `{name}`: a name matches [a-z_][a-z0-9_]*")]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// A field's name cannot stand in a schema.
-    #[error("a field of `{collection}` cannot be named `{field}`: a name matches [a-z_][a-z0-9_]*")]
-    FieldName {
-        /// The collection.
-        collection: String,
-        /// The name.
-        field: String,
-    },
-    /// A field has the name of one that every record has.
-    #[error("a field of `{collection}` cannot be named `{field}`: every record has a field of its own by that name")]
-    Reserved {
-        /// The collection.
-        collection: String,
-        /// The name.
-        field: String,
-    },
-    /// Two fields have one name.
-    #[error("`{collection}` has two fields named `{field}`")]
-    Twice {
-        /// The collection.
-        collection: String,
-        /// The name.
-        field: String,
-    },
-    /// There is nothing to hold.
-    #[error("`{collection}` has no fields")]
-    Empty {
-        /// The collection.
-        collection: String,
-    },
-    /// A schema's text is not that of a collection.
-    #[error("the schema is not that of a collection: {why}")]
-    Foreign {
-        /// What does not fit.
-        why: String,
-    },
+#[error("{message}")]
+pub struct CollectionError {
+    /// The field at fault, where there is one.
+    pub field: Option<String>,
+    message: String,
 }
 
 impl CollectionError {
-    /// The field at fault, where there is one.
-    pub fn field(&self) -> Option<&str> {
-        match self {
-            Self::FieldName { field, .. } | Self::Reserved { field, .. } | Self::Twice { field, .. } => Some(field),
-            Self::Name { .. } | Self::Empty { .. } | Self::Foreign { .. } => None,
-        }
+    pub(super) fn new(message: String) -> Self {
+        Self { field: None, message }
     }
 }
 
@@ -141,23 +99,27 @@ impl Collection {
     pub fn new(name: impl Into<String>, fields: Vec<Field>) -> Result<Self, CollectionError> {
         let name = name.into();
         if !legal(&name) {
-            return Err(CollectionError::Name { name });
+            let message = format!("the collection cannot be named `{name}`: a name matches [a-z_][a-z0-9_]*");
+            return Err(CollectionError::new(message));
         }
         if fields.is_empty() {
-            return Err(CollectionError::Empty { collection: name });
+            return Err(CollectionError::new(format!("`{name}` has no fields")));
         }
         let mut positions = HashMap::with_capacity(fields.len());
         for (position, field) in fields.iter().enumerate() {
-            let (collection, field) = (name.clone(), field.name.clone());
-            if !legal(&field) {
-                return Err(CollectionError::FieldName { collection, field });
-            }
-            if field.starts_with("__") || RESERVED.contains(&field.as_str()) {
-                return Err(CollectionError::Reserved { collection, field });
-            }
-            if positions.insert(field.clone(), position).is_some() {
-                return Err(CollectionError::Twice { collection, field });
-            }
+            let field = &field.name;
+            let fault = if !legal(field) {
+                format!("a field of `{name}` cannot be named `{field}`: a name matches [a-z_][a-z0-9_]*")
+            } else if field.starts_with("__") || RESERVED.contains(&field.as_str()) {
+                format!(
+                    "a field of `{name}` cannot be named `{field}`: every record has a field of its own by that name"
+                )
+            } else if positions.insert(field.clone(), position).is_some() {
+                format!("`{name}` has two fields named `{field}`")
+            } else {
+                continue;
+            };
+            return Err(CollectionError { field: Some(field.clone()), message: fault });
         }
         Ok(Self { name, fields, positions })
     }

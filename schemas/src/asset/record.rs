@@ -1,8 +1,8 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 use super::{Collection, FieldValue};
 use crate::{
-    row::{Cell, Row, RowReader},
+    row::RowReader,
     wire::{Codec, WireError},
 };
 
@@ -67,12 +67,12 @@ pub struct AssetRow {
     pub values: Vec<FieldValue>,
 }
 
-impl Collection {
-    /// Writes a flat record, framed. `codec` is that of this collection's value schema.
-    ///
-    /// A record has one value for each field of the collection, in its order.
-    pub fn encode_asset(&self, codec: &Codec, record: &AssetRecord) -> Result<Vec<u8>, WireError> {
-        let AssetRecord { asset_id, fields, deleted, version, meta } = record;
+/// A flat record with the collection that names its fields.
+struct FlatRecord<'a>(&'a Collection, &'a AssetRecord);
+
+impl Serialize for FlatRecord<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(collection, AssetRecord { asset_id, fields, deleted, version, meta }) = self;
         let AssetMeta {
             op,
             kind,
@@ -86,24 +86,34 @@ impl Collection {
             mapping,
             sources,
         } = meta;
-        let mut row = Row::with_capacity(fields.len() + 15);
-        row.push("collection", Cell::Text(self.name()));
-        row.push("asset_id", Cell::Text(asset_id));
-        row.push_fields(self, fields, codec)?;
-        row.push("__deleted", Cell::Text(if *deleted { "true" } else { "false" }));
-        row.push("__op", Cell::text(op));
-        row.push("__kind", Cell::text(kind));
-        row.push("__org", Cell::text(org));
-        row.push("__device_id", Cell::text(device_id));
-        row.push("__source_ts_ms", Cell::MaybeLong(*source_ts_ms));
-        row.push("__ts_ms", Cell::MaybeLong(*ts_ms));
-        row.push("__event_id", Cell::text(event_id));
-        row.push("__fingerprint", Cell::text(fingerprint));
-        row.push("__version", Cell::MaybeLong(Some(*version)));
-        row.push("__identifier", Cell::text(identifier));
-        row.push("__mapping", Cell::text(mapping));
-        row.push("__sources", Cell::text(sources));
-        codec.encode(&row)
+        let mut row = serializer.serialize_map(Some(fields.len() + 15))?;
+        row.serialize_entry("collection", collection.name())?;
+        row.serialize_entry("asset_id", asset_id)?;
+        collection.serialize_fields(&mut row, fields)?;
+        row.serialize_entry("__deleted", if *deleted { "true" } else { "false" })?;
+        row.serialize_entry("__op", op)?;
+        row.serialize_entry("__kind", kind)?;
+        row.serialize_entry("__org", org)?;
+        row.serialize_entry("__device_id", device_id)?;
+        row.serialize_entry("__source_ts_ms", source_ts_ms)?;
+        row.serialize_entry("__ts_ms", ts_ms)?;
+        row.serialize_entry("__event_id", event_id)?;
+        row.serialize_entry("__fingerprint", fingerprint)?;
+        row.serialize_entry("__version", &Some(version))?;
+        row.serialize_entry("__identifier", identifier)?;
+        row.serialize_entry("__mapping", mapping)?;
+        row.serialize_entry("__sources", sources)?;
+        row.end()
+    }
+}
+
+impl Collection {
+    /// Writes a flat record, framed. `codec` is that of this collection's value schema.
+    ///
+    /// A record has one value for each field of the collection, in its order.
+    pub fn encode_asset(&self, codec: &Codec, record: &AssetRecord) -> Result<Vec<u8>, WireError> {
+        self.fits(&record.fields, codec)?;
+        codec.encode(&FlatRecord(self, record))
     }
 
     /// Reads a framed flat record that was written with the schema of `codec`, of this or another version.

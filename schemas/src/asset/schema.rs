@@ -4,14 +4,14 @@ use serde_json::{Value as Json, json};
 
 use super::{Collection, CollectionError, Field, FieldType};
 
-const ASSET_ID: Column = required("asset_id", "\"string\"", "the unique identifier chosen for the collection");
-const SOURCE: Column = required("source", "\"string\"", "topic of the source record, without prefix");
-const SOURCE_KEY: Column = required("source_key", "\"string\"", "key of the source record, such as org/device_id");
-const SUBJECT: Column = required("subject", "\"string\"", "what is disagreed on: the name of a field");
+const ASSET_ID: Column = required("asset_id", STRING, "the unique identifier chosen for the collection");
+const SOURCE: Column = required("source", STRING, "topic of the source record, without prefix");
+const SOURCE_KEY: Column = required("source_key", STRING, "key of the source record, such as org/device_id");
+const SUBJECT: Column = required("subject", STRING, "what is disagreed on: the name of a field");
 
 /// What follows the collection's fields in the flat record, the mark of deletion first.
 const FLAT_TAIL: [Column; 13] = [
-    defaulted("__deleted", "\"string\"", "\"false\"", "true or false, as Debezium's flattening writes it"),
+    Column::new("__deleted", STRING, Some("\"false\""), "true or false, as Debezium's flattening writes it"),
     text("__op", "op of the source event"),
     text("__kind", "kind of the source event; open set"),
     text("__org", "organization of the source event"),
@@ -28,7 +28,7 @@ const FLAT_TAIL: [Column; 13] = [
 
 /// What follows the collection's fields in a contribution.
 const CONTRIBUTION_TAIL: [Column; 12] = [
-    defaulted("__released", "\"boolean\"", "false", "whether the source record is released"),
+    Column::new("__released", "\"boolean\"", Some("false"), "whether the source record is released"),
     text("__op", "op of the source event"),
     text("__kind", "kind of the source event; open set"),
     text("__org", "organization of the source event"),
@@ -36,7 +36,7 @@ const CONTRIBUTION_TAIL: [Column; 12] = [
     long("__claimed_ms", "source.ts_ms of the event that added the asset"),
     text("__event_id", "event_id of the source event"),
     text("__fingerprint", "fingerprint of the source event"),
-    nullable("__source_partition", "\"int\"", "partition of the source record"),
+    Column::new("__source_partition", r#"["null", "int"]"#, Some("null"), "partition of the source record"),
     long("__source_offset", "offset of the source record"),
     text("__identifier", "name of the field that asset_id was taken from"),
     text("__mapping", "name and hash of the mapping"),
@@ -45,58 +45,47 @@ const CONTRIBUTION_TAIL: [Column; 12] = [
 const CONFLICT: [Column; 6] = [
     ASSET_ID,
     SUBJECT,
-    required("state", "\"string\"", "open or closed; open set"),
+    required("state", STRING, "open or closed; open set"),
     text("held", "the value that was kept, as JSON"),
     text("candidates", "JSON: who says what"),
-    nullable("seen_at", TIMESTAMP, "source time of the claim that made or ended it"),
+    Column::new("seen_at", NULLABLE_TIMESTAMP, Some("null"), "source time of the claim that made or ended it"),
 ];
 
+const STRING: &str = r#""string""#;
+const LONG: &str = r#""long""#;
 const TIMESTAMP: &str = r#"{"type": "long", "logicalType": "timestamp-millis"}"#;
+const NULLABLE_STRING: &str = r#"["null", "string"]"#;
+const NULLABLE_LONG: &str = r#"["null", "long"]"#;
+const NULLABLE_TIMESTAMP: &str = r#"["null", {"type": "long", "logicalType": "timestamp-millis"}]"#;
 
-/// One field of a printed schema.
+/// One field of a printed schema: type and default are JSON texts.
 struct Column {
     name: &'static str,
-    /// The type as JSON text.
     kind: &'static str,
-    presence: Presence,
+    default: Option<&'static str>,
     doc: &'static str,
 }
 
-enum Presence {
-    Required,
-    /// Never null, with this default as JSON text.
-    Defaulted(&'static str),
-    Nullable,
-}
-
 const fn required(name: &'static str, kind: &'static str, doc: &'static str) -> Column {
-    Column { name, kind, presence: Presence::Required, doc }
-}
-
-const fn defaulted(name: &'static str, kind: &'static str, default: &'static str, doc: &'static str) -> Column {
-    Column { name, kind, presence: Presence::Defaulted(default), doc }
-}
-
-const fn nullable(name: &'static str, kind: &'static str, doc: &'static str) -> Column {
-    Column { name, kind, presence: Presence::Nullable, doc }
+    Column::new(name, kind, None, doc)
 }
 
 const fn text(name: &'static str, doc: &'static str) -> Column {
-    nullable(name, "\"string\"", doc)
+    Column::new(name, NULLABLE_STRING, Some("null"), doc)
 }
 
 const fn long(name: &'static str, doc: &'static str) -> Column {
-    nullable(name, "\"long\"", doc)
+    Column::new(name, NULLABLE_LONG, Some("null"), doc)
 }
 
 impl Column {
+    const fn new(name: &'static str, kind: &'static str, default: Option<&'static str>, doc: &'static str) -> Self {
+        Self { name, kind, default, doc }
+    }
+
     fn print(&self) -> String {
-        let Self { name, kind, presence, doc } = self;
-        let (kind, default) = match presence {
-            Presence::Required => ((*kind).to_owned(), String::new()),
-            Presence::Defaulted(default) => ((*kind).to_owned(), format!(r#", "default": {default}"#)),
-            Presence::Nullable => (format!(r#"["null", {kind}]"#), r#", "default": null"#.to_owned()),
-        };
+        let Self { name, kind, default, doc } = self;
+        let default = default.map_or_else(String::new, |default| format!(r#", "default": {default}"#));
         format!(r#"{{"name": "{name}", "type": {kind}{default}, "doc": {}}}"#, json!(doc))
     }
 }
@@ -104,8 +93,8 @@ impl Column {
 impl FieldType {
     fn avro(self) -> &'static str {
         match self {
-            Self::String => "\"string\"",
-            Self::Integer => "\"long\"",
+            Self::String => STRING,
+            Self::Integer => LONG,
             Self::Decimal => "\"double\"",
             Self::Boolean => "\"boolean\"",
             Self::Timestamp => TIMESTAMP,
@@ -129,7 +118,7 @@ impl Collection {
 
     /// Text of the flat record's schema: the collection's fields in order, then the fixed ones.
     pub fn value_schema(&self) -> String {
-        let collection = required("collection", "\"string\"", "name of the collection");
+        let collection = required("collection", STRING, "name of the collection");
         self.with_fields("", None, &[collection, ASSET_ID], &FLAT_TAIL)
     }
 
@@ -147,7 +136,11 @@ impl Collection {
     /// What every flat record says of its origin, by name and type.
     pub(super) fn origin() -> impl Iterator<Item = (&'static str, FieldType)> {
         FLAT_TAIL[1..].iter().filter_map(|column| {
-            let kind = FieldType::ALL.into_iter().find(|kind| kind.avro() == column.kind)?;
+            let kind = match column.kind {
+                NULLABLE_STRING => FieldType::String,
+                NULLABLE_LONG => FieldType::Integer,
+                _ => return None,
+            };
             Some((column.name, kind))
         })
     }
@@ -160,7 +153,7 @@ impl Collection {
     /// Text of the value schema of `links`.
     pub fn links_value_schema(&self) -> String {
         let namespace = self.namespace(".links");
-        let claimed = required("claimed_ms", "\"long\"", "source.ts_ms of the event that added the asset");
+        let claimed = required("claimed_ms", LONG, "source.ts_ms of the event that added the asset");
         let asset = format!(
             "{{\"type\": \"record\", \"name\": \"Asset\", \"connect.name\": \"{namespace}.Asset\", \"fields\": [\n   {},\n   {}]}}",
             ASSET_ID.print(),
@@ -207,7 +200,6 @@ impl Collection {
     ///
     /// What a schema does not say (required, unique) is false.
     pub fn from_value_schema(text: &str) -> Result<Self, CollectionError> {
-        let foreign = |why: &str| CollectionError::Foreign { why: why.to_owned() };
         let schema: Json = serde_json::from_str(text).map_err(|_| foreign("it is no JSON"))?;
         let name = schema["namespace"]
             .as_str()
@@ -230,6 +222,10 @@ impl Collection {
     }
 }
 
+fn foreign(why: &str) -> CollectionError {
+    CollectionError::new(format!("the schema is not that of a collection: {why}"))
+}
+
 /// Reads one field of the collection's own; `None` for those that every record has.
 fn own_field(column: &Json) -> Result<Option<Field>, CollectionError> {
     let name = column["name"].as_str().unwrap_or_default();
@@ -243,7 +239,7 @@ fn own_field(column: &Json) -> Result<Option<Field>, CollectionError> {
         (Some("double"), _) => FieldType::Decimal,
         (Some("boolean"), _) => FieldType::Boolean,
         (None, Some("timestamp-millis")) => FieldType::Timestamp,
-        _ => return Err(CollectionError::Foreign { why: format!("the type of `{name}` is none of a collection") }),
+        _ => return Err(foreign(&format!("the type of `{name}` is none of a collection"))),
     };
     let description = column["doc"].as_str().map(str::to_owned);
     Ok(Some(Field { description, ..Field::new(name, kind) }))

@@ -8,6 +8,7 @@ pub mod postgres;
 mod shape;
 pub mod sqlite;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
@@ -179,4 +180,9 @@ impl std::ops::AddAssign for Applied {
 struct Claim {
     generation: i64,
     epoch: i64,
+}
+
+/// The generation under which rows of a partition are written.
+fn generation(claims: &BTreeMap<i32, Claim>, partition: i32) -> i64 {
+    claims.get(&partition).map_or(1, |claim| claim.generation)
 }

@@ -86,24 +86,16 @@ pub fn load(
         problems.at(file, parsed.from.place, format!("there is no source table `{}`{hint}", parsed.from.value));
         return Err(problems);
     };
-    let program = match compile::compile(file, text, &parsed, table, collection, beside) {
-        Ok(program) => program,
-        Err(more) => {
-            problems.extend(more);
-            return Err(problems.or(()).err().unwrap_or_default());
-        }
-    };
-    match examples::compile(file, &parsed, &program, collection) {
-        Ok(examples) => problems.or(Mapping {
-            file: file.to_owned(),
-            name_at: parsed.name.place,
-            from_at: parsed.from.place,
-            program: Arc::new(program),
-            examples,
-        }),
-        Err(more) => {
-            problems.extend(more);
-            Err(problems)
-        }
-    }
+    let mut sound = |more| problems.extend(more);
+    let program = compile::compile(file, text, &parsed, table, collection, beside).map_err(&mut sound).ok();
+    let examples = program.as_ref().map(|program| examples::compile(file, &parsed, program, collection));
+    let examples = examples.and_then(|examples| examples.map_err(&mut sound).ok());
+    let mapping = program.zip(examples).map(|(program, examples)| Mapping {
+        file: file.to_owned(),
+        name_at: parsed.name.place,
+        from_at: parsed.from.place,
+        program: Arc::new(program),
+        examples,
+    });
+    Ok(problems.or(mapping)?.expect("where there is no mapping there is a fault"))
 }

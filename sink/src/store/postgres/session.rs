@@ -17,7 +17,7 @@ use super::address::Address;
 use super::sqlstate::classify;
 use super::statements::{Guarded, Parameter, Rows, Statements, vacate};
 use crate::store::fold::{Folded, Upsert};
-use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError};
+use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError, generation};
 use crate::table::Table;
 
 /// How long a cancellation may take; it only saves the server work.
@@ -168,7 +168,7 @@ impl Session {
 
     async fn rows(&self, target: &Target, batch: &Batch<'_>) -> Result<Applied, StoreError> {
         let Folded { upserts, tombstones, overtaken } = &batch.folded;
-        let generation = |partition: i32| target.claims.get(&partition).map_or(1, |claim| claim.generation);
+        let generation = |partition| generation(&target.claims, partition);
         let mut applied = Applied { folded: *overtaken, ..Applied::default() };
         let mut parts: Vec<&[Upsert<'_>]> = vec![upserts];
         if batch.one_by_one {
@@ -205,7 +205,7 @@ impl Session {
             return Ok(());
         }
         let records = upserts.iter().map(|upsert| (upsert.asset_id, upsert.partition, upsert.offset));
-        let generation = |partition: i32| target.claims.get(&partition).map_or(1, |claim| claim.generation);
+        let generation = |partition| generation(&target.claims, partition);
         let rows = Guarded::of(records, generation);
         self.execute(&vacate(&target.table, &columns), &rows.parameters()).await.map(drop)
     }

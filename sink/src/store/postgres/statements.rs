@@ -1,12 +1,13 @@
 //! The SQL of one table, and the arrays that fill it. Names come from [`Name`], values travel as parameters alone.
 
-use chrono::{DateTime, Utc};
-use tokio_postgres::types::{ToSql, Type};
+use bytes::BytesMut;
+use chrono::DateTime;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use crate::asset::FieldValue;
-use crate::store::StoreError;
 use crate::store::fold::Upsert;
-use crate::table::{FieldType, Name, Table, TableName};
+use crate::store::{Source, StoreError};
+use crate::table::{Column, FieldType, Name, Table, TableName};
 
 /// Names a table in full, quoted.
 pub(super) fn qualified(schema: &Name, table: &str) -> String {
@@ -145,68 +146,47 @@ pub(super) fn sql_type(kind: FieldType) -> &'static str {
 /// A value of a statement with its type, which is sent along: the server need not be asked for it.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// One column of a batch.
+/// A value as an item of its column's array.
 #[derive(Debug)]
-enum Array<'a> {
-    Text(Vec<Option<&'a str>>),
-    Long(Vec<Option<i64>>),
-    Double(Vec<Option<f64>>),
-    Boolean(Vec<Option<bool>>),
-    Timestamp(Vec<Option<DateTime<Utc>>>),
-}
+struct Cell<'a>(&'a FieldValue);
 
-impl<'a> Array<'a> {
-    fn of(kind: FieldType, rows: usize) -> Self {
-        match kind {
-            FieldType::String => Self::Text(Vec::with_capacity(rows)),
-            FieldType::Integer => Self::Long(Vec::with_capacity(rows)),
-            FieldType::Decimal => Self::Double(Vec::with_capacity(rows)),
-            FieldType::Boolean => Self::Boolean(Vec::with_capacity(rows)),
-            FieldType::Timestamp => Self::Timestamp(Vec::with_capacity(rows)),
-        }
-    }
-
-    fn push(&mut self, field: &'a FieldValue) -> Result<(), StoreError> {
-        match (self, field) {
-            (Self::Text(values), FieldValue::String(value)) => values.push(Some(value)),
-            (Self::Long(values), FieldValue::Integer(value)) => values.push(Some(*value)),
-            (Self::Double(values), FieldValue::Decimal(value)) => values.push(Some(*value)),
-            (Self::Boolean(values), FieldValue::Boolean(value)) => values.push(Some(*value)),
-            (Self::Timestamp(values), FieldValue::Timestamp(millis)) => values.push(Some(moment(*millis)?)),
-            (Self::Text(values), FieldValue::Null) => values.push(None),
-            (Self::Long(values), FieldValue::Null) => values.push(None),
-            (Self::Double(values), FieldValue::Null) => values.push(None),
-            (Self::Boolean(values), FieldValue::Null) => values.push(None),
-            (Self::Timestamp(values), FieldValue::Null) => values.push(None),
-            (_, value) => {
-                let kind = value.kind().map_or("null", FieldType::as_str);
-                return Err(StoreError::record("type", format!("a value does not have its column's type: {kind}")));
+impl ToSql for Cell<'_> {
+    fn to_sql(&self, item: &Type, out: &mut BytesMut) -> Result<IsNull, Source> {
+        match self.0 {
+            FieldValue::Null => Ok(IsNull::Yes),
+            FieldValue::String(text) => text.to_sql(item, out),
+            FieldValue::Integer(number) => number.to_sql(item, out),
+            FieldValue::Decimal(number) => number.to_sql(item, out),
+            FieldValue::Boolean(value) => value.to_sql(item, out),
+            FieldValue::Timestamp(millis) => {
+                let moment = DateTime::from_timestamp_millis(*millis);
+                moment.ok_or_else(|| format!("{millis} milliseconds is no moment"))?.to_sql(item, out)
             }
         }
-        Ok(())
     }
 
-    fn parameter(&self) -> Parameter<'_> {
-        match self {
-            Self::Text(values) => (values, Type::TEXT_ARRAY),
-            Self::Long(values) => (values, Type::INT8_ARRAY),
-            Self::Double(values) => (values, Type::FLOAT8_ARRAY),
-            Self::Boolean(values) => (values, Type::BOOL_ARRAY),
-            Self::Timestamp(values) => (values, Type::TIMESTAMPTZ_ARRAY),
-        }
+    fn accepts(item: &Type) -> bool {
+        [Type::TEXT, Type::INT8, Type::FLOAT8, Type::BOOL, Type::TIMESTAMPTZ].contains(item)
     }
+
+    to_sql_checked!();
 }
 
-fn moment(millis: i64) -> Result<DateTime<Utc>, StoreError> {
-    DateTime::from_timestamp_millis(millis)
-        .ok_or_else(|| StoreError::record("timestamp_range", format!("{millis} milliseconds is no moment")))
+fn array_type(kind: FieldType) -> Type {
+    match kind {
+        FieldType::String => Type::TEXT_ARRAY,
+        FieldType::Integer => Type::INT8_ARRAY,
+        FieldType::Decimal => Type::FLOAT8_ARRAY,
+        FieldType::Boolean => Type::BOOL_ARRAY,
+        FieldType::Timestamp => Type::TIMESTAMPTZ_ARRAY,
+    }
 }
 
 /// The parameters of [`Statements::upsert`].
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
     guarded: Guarded<'a>,
-    columns: Vec<Array<'a>>,
+    columns: Vec<(Vec<Cell<'a>>, Type)>,
     deleted: Vec<&'static str>,
 }
 
@@ -217,14 +197,20 @@ impl<'a> Rows<'a> {
         upserts: &[Upsert<'a>],
         generation: impl Fn(i32) -> i64,
     ) -> Result<Self, StoreError> {
-        let mut columns: Vec<Array<'a>> =
-            table.columns.iter().map(|column| Array::of(column.kind, upserts.len())).collect();
+        let column = |kind| (Vec::with_capacity(upserts.len()), array_type(kind));
+        let mut columns: Vec<(Vec<Cell<'a>>, Type)> =
+            table.columns.iter().map(|Column { kind, .. }| column(*kind)).collect();
         for upsert in upserts {
             if upsert.fields.len() != columns.len() {
                 return Err(StoreError::record("type", "the record has not as many values as the table has columns"));
             }
-            for (array, field) in columns.iter_mut().zip(upsert.fields) {
-                array.push(field)?;
+            for ((Column { kind, .. }, (cells, _)), value) in table.columns.iter().zip(&mut columns).zip(upsert.fields)
+            {
+                if let Some(other) = value.kind().filter(|other| other != kind) {
+                    let message = format!("a value does not have its column's type: {other}");
+                    return Err(StoreError::record("type", message));
+                }
+                cells.push(Cell(value));
             }
         }
         let records = upserts.iter().map(|upsert| (upsert.asset_id, upsert.partition, upsert.offset));
@@ -235,7 +221,7 @@ impl<'a> Rows<'a> {
     pub(super) fn parameters(&self) -> Vec<Parameter<'_>> {
         let [asset_ids, guards @ ..] = self.guarded.parameters();
         let mut parameters = vec![asset_ids];
-        parameters.extend(self.columns.iter().map(Array::parameter));
+        parameters.extend(self.columns.iter().map(|(cells, kind)| -> Parameter<'_> { (cells, kind.clone()) }));
         parameters.push((&self.deleted, Type::TEXT_ARRAY));
         parameters.extend(guards);
         parameters

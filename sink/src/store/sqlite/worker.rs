@@ -13,7 +13,7 @@ use super::classify::classify;
 use super::statements::{self, Bound, moment};
 use crate::asset::AssetChange;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
-use crate::store::{Applied, Cause, Claim, Claimed, Held, Identity, Span, StoreError};
+use crate::store::{Applied, Cause, Claim, Claimed, Held, Identity, Span, StoreError, generation};
 use crate::table::Table;
 
 /// Code of a value that a unique index has already, of the user's own: the key's index is what the upsert turns on.
@@ -209,8 +209,7 @@ fn vacate(
     }
     let mut vacate = transaction.prepare(&statements::vacate(table, &columns)).map_err(classify)?;
     for Upsert { asset_id, partition, offset, .. } in upserts {
-        let generation = claims.get(partition).map_or(1, |claim| claim.generation);
-        vacate.execute(params![asset_id, generation, partition, offset]).map_err(classify)?;
+        vacate.execute(params![asset_id, generation(claims, *partition), partition, offset]).map_err(classify)?;
     }
     Ok(())
 }
@@ -222,7 +221,7 @@ fn write(
     folded: &Folded<'_>,
 ) -> Result<Applied, StoreError> {
     let now = moment(Utc::now());
-    let generation = |partition: i32| claims.get(&partition).map_or(1, |claim| claim.generation);
+    let generation = |partition| generation(claims, partition);
     let mut applied = Applied { folded: folded.overtaken, ..Applied::default() };
     let mut upsert = transaction.prepare_cached(&statements::upsert(table)).map_err(classify)?;
     for row in &folded.upserts {
