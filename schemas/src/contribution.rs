@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename = "Key")]
 pub struct ContributionKey {
-    /// The asset that is spoken of.
+    /// The asset.
     pub asset_id: String,
     /// Topic of the source record, without prefix, such as `abm.devices`.
     pub source: String,
@@ -23,7 +23,7 @@ pub struct ContributionKey {
 /// What one source record says of one asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contribution {
-    /// The asset that is spoken of.
+    /// The asset.
     pub asset_id: String,
     /// Topic of the source record, without prefix.
     pub source: String,

@@ -175,7 +175,7 @@ pub fn snake_case(name: &str) -> String {
     snake
 }
 
-/// Length first, so that two neighbours cannot trade bytes.
+/// Writes the length first, so that moving bytes from one part to the next changes the hash.
 fn append(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
     bytes.extend_from_slice(part);

@@ -7,7 +7,7 @@ use windfall_schemas::asset::Collection;
 use crate::config::DlqConfig;
 use crate::record::{AssetReader, Refused};
 use crate::store::{Applied, AssetStore, Source, StoreError};
-use crate::work::Work;
+use crate::work::BatchWork;
 use crate::writer::{DeadLetters, Halt, Writer};
 
 /// Decodes records and writes them as a running sink does.
@@ -52,7 +52,7 @@ impl<S: AssetStore> ApplyPath<S> {
             (record, outcome)
         };
         let read = records.into_iter().map(read).collect();
-        let mut work = Work::new(read, [], chrono::Utc::now());
+        let mut work = BatchWork::new(read, [], chrono::Utc::now());
         let mut applied = Applied::default();
         while !work.is_done() {
             applied += self.writer.step(&mut work).await.map_err(said)?.applied;

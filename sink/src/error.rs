@@ -97,7 +97,7 @@ pub enum SinkError {
     /// The table does not hold what its positions say was written.
     #[error(transparent)]
     Lost(Box<Lost>),
-    /// The registry will not tell the schemas of the records without anybody's help.
+    /// The registry does not give the schemas of the records, and only an operator can help.
     #[error("sink `{sink}` cannot read records without their schemas")]
     Registry {
         /// The sink.

@@ -1,4 +1,4 @@
-//! Up to when a reader of a compacted topic may rely on what it has read (pure).
+//! The watermark of a reader of a compacted topic: up to when it knows every deletion (pure).
 //!
 //! The topics keep each record whole for 30 days, and a tombstone for 30 days after the log was first cleaned past it.
 //! A reader that is at the end knows every deletion up to now, and each later one stays for 60 days. A reader in the

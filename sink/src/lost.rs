@@ -1,9 +1,9 @@
-//! Rows that a store has lost under positions that say they were written.
+//! Finds rows that a store has lost although its positions say that they were written.
 //!
-//! A table that was truncated, or put back from an older backup, stands beside positions that have gone on without it. The rows
-//! alone cannot tell: an asset may have been deleted for good, and a record may have been refused. So the newest live record
-//! below each position is read from the topic. Its row has its guard or a greater one, unless the record was refused, and then it
-//! stands among the dead letters for as long as these are kept.
+//! If a table was truncated or restored from an older backup, its positions are ahead of its rows. The rows alone do not show it:
+//! an asset may have been deleted for good, and a record may have been refused. So the newest live record below each position is
+//! read from the topic. Its row must have its guard or a greater one, unless the record was refused; then it is among the dead
+//! letters, as long as these are kept.
 //!
 //! | the newest live record below the position | verdict |
 //! | --- | --- |
@@ -13,7 +13,7 @@
 //! | beyond it, older than dead letters are kept, while other partitions have rows | nothing is known |
 //! | beyond it, else | rows are lost |
 //!
-//! Rows of a higher generation than their position's are the other way round: no record will ever be newer than they are.
+//! Rows of a higher generation than their position are refused as well: no record would ever be newer than such a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ use windfall_runtime::kafka::{Connection, Record};
 use windfall_schemas::topic::{Names, REJECT_PARTITIONS};
 
 use crate::error::SinkError;
-use crate::store::{GENERATION, Held, HeldPartition};
+use crate::store::{GENERATION, PartitionProgress, StoreProgress};
 
 /// How long dead letters are kept.
 const LETTERS: TimeDelta = TimeDelta::days(30);
@@ -41,7 +41,7 @@ pub struct Lost {
     /// The topic.
     pub topic: String,
     /// The partition, with its position and the end of its rows.
-    pub partition: HeldPartition,
+    pub partition: PartitionProgress,
     /// A live record that lies between the rows and the position; `None` where the rows are of a higher generation.
     pub offset: Option<i64>,
     /// What has the sink read the topic again.
@@ -78,10 +78,10 @@ pub(crate) async fn look(
     names: &Names,
     sink: &str,
     topic: &str,
-    held: &Held,
+    held: &StoreProgress,
     now: DateTime<Utc>,
 ) -> Result<(), SinkError> {
-    let lost = |partition: &HeldPartition, offset: Option<i64>| {
+    let lost = |partition: &PartitionProgress, offset: Option<i64>| {
         let newest = held.partitions.iter().filter_map(|at| Some(at.greatest?.0)).max().unwrap_or_default();
         let reread = held.reread.replace(GENERATION, &newest.max(partition.generation).to_string());
         let (sink, topic) = (sink.to_owned(), topic.to_owned());
@@ -121,7 +121,7 @@ fn note(refused: &mut BTreeSet<(i32, i64)>, letter: Record) -> Result<(), windfa
 }
 
 /// The partitions whose rows do not reach the newest live record, each with its offset.
-fn beyond(newest: Vec<Record>, held: &[HeldPartition], now: DateTime<Utc>) -> Vec<(&HeldPartition, i64)> {
+fn beyond(newest: Vec<Record>, held: &[PartitionProgress], now: DateTime<Utc>) -> Vec<(&PartitionProgress, i64)> {
     let empty = held.iter().all(|at| at.greatest.is_none());
     let suspect = |record: Record| {
         let at = held.iter().find(|at| at.partition == record.partition)?;
@@ -140,12 +140,12 @@ mod tests {
 
     use super::*;
 
-    fn at(partition: i32, greatest: Option<(i64, i64)>) -> HeldPartition {
-        HeldPartition { partition, generation: 2, position: Position::at(90), greatest }
+    fn at(partition: i32, greatest: Option<(i64, i64)>) -> PartitionProgress {
+        PartitionProgress { partition, generation: 2, position: Position::at(90), greatest }
     }
 
     /// Finds what is beyond the rows when the newest live record stands at offset 50 of partition 0 and is so many days old.
-    fn found(days: i64, held: &[HeldPartition]) -> bool {
+    fn found(days: i64, held: &[PartitionProgress]) -> bool {
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(1_000);
         let timestamp_ms = Some((now - TimeDelta::days(days)).timestamp_millis());
         let (topic, headers) = ("t".into(), Headers::new());

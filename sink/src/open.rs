@@ -11,7 +11,7 @@ use crate::error::SinkError;
 use crate::lost;
 use crate::store::postgres::{Address, PostgresStore};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Applied, AssetStore, Claimed, Held, Identity, Refusal, Span, StoreError};
+use crate::store::{Applied, AssetStore, Claimed, Identity, Refusal, Span, StoreError, StoreProgress};
 use crate::table::{Table, TableName};
 
 /// A store that a configuration names. Whoever has another one gives it to [`Sink::new`](crate::Sink::new) itself.
@@ -109,7 +109,7 @@ impl AssetStore for Configured {
         }
     }
 
-    async fn held(&mut self) -> Result<Held, StoreError> {
+    async fn held(&mut self) -> Result<StoreProgress, StoreError> {
         match self {
             Self::Postgres(store) => store.held().await,
             Self::Sqlite(store) => store.held().await,

@@ -23,7 +23,7 @@ pub(crate) struct Refused {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Read {
     pub(crate) change: AssetChange,
-    /// When the source was seen to be so.
+    /// When the source was observed.
     pub(crate) observed_ms: Option<i64>,
 }
 

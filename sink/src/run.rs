@@ -1,7 +1,7 @@
-//! A sink as a stage: what it is made of, the two ways to run it, and what it does in its worker.
+//! A sink as a stage: what it is made of, how it is run, and what it does in its worker.
 //!
-//! The store is the sink's truth: a take-over claims the partitions in the store and reads on from its positions, and a
-//! batch becomes durable together with them. What is committed to Kafka is for display alone.
+//! The store decides where a sink stands: a take-over claims the partitions in the store and goes on from its positions, and each
+//! batch moves the positions in its own transaction. The offsets committed to Kafka are for display only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::letters::KafkaDeadLetters;
 use crate::lost;
 use crate::record::{AssetReader, Refused};
 use crate::store::{Applied, AssetStore, Claimed};
-use crate::work::{Entry, Fate, Work};
+use crate::work::{BatchRecord, BatchWork, Fate};
 use crate::writer::{Halt, Step, Writer};
 
 /// Bytes of a batch: a few thousand flat records.
@@ -101,7 +101,7 @@ impl<S: AssetStore> Sink<S> {
         run(self.worker(stop, true)).await
     }
 
-    fn worker(self, stop: CancellationToken, once: bool) -> Worker<Rows<S>> {
+    fn worker(self, stop: CancellationToken, once: bool) -> Worker<SinkHandler<S>> {
         let Self { settings, surroundings, store } = self;
         let Surroundings { connection, collection, registry, clock, part, instance, membership } = surroundings;
         let names = Names::new(&*connection.config().topic_prefix);
@@ -121,7 +121,7 @@ impl<S: AssetStore> Sink<S> {
             clock: clock.clone(),
             sender: None,
         };
-        let rows = Rows {
+        let rows = SinkHandler {
             writer: Writer::new(store, letters, &settings.dlq),
             reader: AssetReader::new(collection, registry, &topic),
             sink: settings.name.clone(),
@@ -144,14 +144,14 @@ impl<S: AssetStore> Sink<S> {
     }
 }
 
-async fn run<S: AssetStore>(mut worker: Worker<Rows<S>>) -> Result<Report, SinkError> {
+async fn run<S: AssetStore>(mut worker: Worker<SinkHandler<S>>) -> Result<Report, SinkError> {
     // On the heap: whoever runs a sink need not have room for all that it may wait for.
     Box::pin(worker.run()).await?;
     Ok(worker.handler.report)
 }
 
 /// A sink's part in its worker: records become rows.
-struct Rows<S> {
+struct SinkHandler<S> {
     sink: String,
     topic: String,
     writer: Writer<S, KafkaDeadLetters>,
@@ -159,12 +159,12 @@ struct Rows<S> {
     clock: SharedClock,
     part: StatusPart,
     once: bool,
-    /// Partitions behind whose position nothing was found, with that position.
+    /// Partitions that were read to their end, each with the offset of the end.
     reached: BTreeMap<i32, i64>,
-    /// Up to when each partition's deletions are known in the store.
+    /// For each partition, up to when the store knows every deletion.
     watermarks: BTreeMap<i32, DateTime<Utc>>,
     shown_at: Option<Instant>,
-    /// When the rows were compared with their positions; none since the last take-over.
+    /// When the rows were last compared with their positions; `None` after a take-over.
     compared_at: Option<Instant>,
     connection: Connection,
     names: Names,
@@ -173,7 +173,7 @@ struct Rows<S> {
     logs: Logs,
 }
 
-impl<S: AssetStore> Handler for Rows<S> {
+impl<S: AssetStore> Handler for SinkHandler<S> {
     type Error = SinkError;
 
     const FINISHES_WITHIN: Duration = GRACE;
@@ -220,7 +220,7 @@ impl<S: AssetStore> Handler for Rows<S> {
             self.reached.remove(&record.partition);
         }
         let ends: Vec<(i32, i64)> = reached.iter().map(|end| (end.partition.partition, end.next_offset)).collect();
-        let mut work = Work::new(outcomes, ends.iter().copied(), received);
+        let mut work = BatchWork::new(outcomes, ends.iter().copied(), received);
         let (before, mut fenced) = (self.report.dead_letters, Vec::new());
         while !work.is_done() {
             let step = self.writer.step(&mut work).await.map_err(|halt| self.failed(halt))?;
@@ -248,7 +248,7 @@ impl<S: AssetStore> Handler for Rows<S> {
     }
 }
 
-impl<S: AssetStore> Rows<S> {
+impl<S: AssetStore> SinkHandler<S> {
     fn at(&self, partition: i32) -> TopicPartition {
         TopicPartition::new(self.topic.as_str(), partition)
     }
@@ -266,7 +266,7 @@ impl<S: AssetStore> Rows<S> {
         }
     }
 
-    /// Shows whether the store has lost rows that the positions say were written. The sink goes on: what it writes is right.
+    /// Reports in the status whether the store has lost rows below its positions. The sink goes on, since what it writes is right.
     async fn compare(&mut self, now: DateTime<Utc>) {
         if self.compared_at.is_some_and(|compared_at| compared_at.elapsed() < COMPARE_EVERY) {
             return;
@@ -288,7 +288,7 @@ impl<S: AssetStore> Rows<S> {
         }
     }
 
-    /// Says for partitions without records that nothing was missed up to now; returns those that another has taken over.
+    /// Renews the watermarks of partitions without new records; returns the partitions that another process has taken over.
     async fn renew(&mut self, now: DateTime<Utc>) -> Result<Vec<i32>, SinkError> {
         let due = |partition: &i32| self.watermarks.get(partition).is_none_or(|watermark| now - watermark >= RENEWAL);
         let reached: BTreeMap<i32, i64> =
@@ -303,7 +303,7 @@ impl<S: AssetStore> Rows<S> {
         Ok(fenced)
     }
 
-    /// Counts what a step did.
+    /// Updates the report and the metrics after a step.
     fn account(&mut self, step: &Step) {
         let Step { applied, done, fenced: _ } = step;
         let Applied { applied: written, deleted, stale, unchanged, folded } = *applied;
@@ -331,8 +331,8 @@ impl<S: AssetStore> Rows<S> {
         }
     }
 
-    fn measure(&mut self, entry: &Entry, now: DateTime<Utc>) {
-        let Entry { record, observed_ms, fate } = entry;
+    fn measure(&mut self, entry: &BatchRecord, now: DateTime<Utc>) {
+        let BatchRecord { record, observed_ms, fate } = entry;
         let written = record.timestamp_ms.and_then(DateTime::from_timestamp_millis);
         self.watermarks.insert(record.partition, as_of(now, written, false));
         if *fate != Fate::Store {

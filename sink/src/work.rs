@@ -13,7 +13,7 @@ use crate::store::Span;
 
 /// One record of a batch.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct BatchRecord {
     pub(crate) record: Record,
     pub(crate) observed_ms: Option<i64>,
     pub(crate) fate: Fate,
@@ -39,8 +39,8 @@ pub(crate) enum Fate {
 ///
 /// so that one bad record among n costs about log2 n more tries, and what was stored stays stored.
 #[derive(Debug)]
-pub(crate) struct Work {
-    entries: Vec<Entry>,
+pub(crate) struct BatchWork {
+    entries: Vec<BatchRecord>,
     changes: Vec<AssetChange>,
     /// Where partitions end behind which nothing was found.
     ends: BTreeMap<i32, i64>,
@@ -51,13 +51,13 @@ pub(crate) struct Work {
 
 /// The part that is tried next.
 #[derive(Debug)]
-pub(crate) struct Part<'a> {
-    pub(crate) entries: &'a [Entry],
+pub(crate) struct BatchPart<'a> {
+    pub(crate) entries: &'a [BatchRecord],
     pub(crate) changes: &'a [AssetChange],
     pub(crate) spans: Vec<Span>,
 }
 
-impl Work {
+impl BatchWork {
     /// Takes a batch: records as they were read, and the ends of partitions behind which nothing was found.
     pub(crate) fn new(
         read: Vec<(Record, Result<Read, Refused>)>,
@@ -79,7 +79,7 @@ impl Work {
                 }
                 Err(refused) => (Fate::Refuse { refused, delivered: false }, None),
             };
-            work.entries.push(Entry { record, observed_ms, fate });
+            work.entries.push(BatchRecord { record, observed_ms, fate });
         }
         work
     }
@@ -107,11 +107,11 @@ impl Work {
     }
 
     /// Returns the part to try next, with the positions that it moves.
-    pub(crate) fn part(&self, positions: &BTreeMap<i32, i64>) -> Part<'_> {
+    pub(crate) fn part(&self, positions: &BTreeMap<i32, i64>) -> BatchPart<'_> {
         let (entries, changes) = self.lengths();
         let entries = &self.entries[..entries];
         let last = entries.len() == self.entries.len();
-        Part { entries, changes: &self.changes[..changes], spans: self.spans(entries, last, positions) }
+        BatchPart { entries, changes: &self.changes[..changes], spans: self.spans(entries, last, positions) }
     }
 
     /// Refused records of the next part whose dead letters have still to be delivered.
@@ -134,7 +134,7 @@ impl Work {
     }
 
     /// Takes the part out that was stored.
-    pub(crate) fn stored(&mut self) -> Vec<Entry> {
+    pub(crate) fn stored(&mut self) -> Vec<BatchRecord> {
         let (entries, changes) = self.lengths();
         self.suspects = self.suspects.and_then(|suspects| suspects.checked_sub(changes)).filter(|left| *left > 0);
         self.changes.drain(..changes);
@@ -178,10 +178,10 @@ impl Work {
         (behind.map_or(0, |last| last + 1), changes)
     }
 
-    /// The position moves behind the last record alone: what no record shows may be younger than all that was read.
-    fn spans(&self, entries: &[Entry], last: bool, positions: &BTreeMap<i32, i64>) -> Vec<Span> {
+    /// A position moves behind the last delivered record only: entries behind it may be younger than all that was read.
+    fn spans(&self, entries: &[BatchRecord], last: bool, positions: &BTreeMap<i32, i64>) -> Vec<Span> {
         let mut reach: BTreeMap<i32, (Position, Option<i64>)> = BTreeMap::new();
-        for Entry { record, .. } in entries {
+        for BatchRecord { record, .. } in entries {
             let (position, written) = reach.entry(record.partition).or_insert((Position::at(0), None));
             position.pass(record.offset, record.timestamp_ms);
             *written = record.timestamp_ms;
@@ -226,7 +226,7 @@ mod tests {
     }
 
     /// Stores `work` in a store that refuses the offsets in `bad`; returns what was stored, refused, and the tries.
-    fn carry_out(mut work: Work, bad: &[i64]) -> (Vec<i64>, Vec<i64>, usize) {
+    fn carry_out(mut work: BatchWork, bad: &[i64]) -> (Vec<i64>, Vec<i64>, usize) {
         let mut positions = BTreeMap::from([(0, 0)]);
         let (mut stored, mut dead, mut tries) = (Vec::new(), Vec::new(), 0);
         while !work.is_done() {
@@ -248,8 +248,8 @@ mod tests {
         (stored, dead, tries)
     }
 
-    fn work(count: i64) -> Work {
-        Work::new((0..count).map(readable).collect(), [(0, count + 2)], DateTime::UNIX_EPOCH)
+    fn work(count: i64) -> BatchWork {
+        BatchWork::new((0..count).map(readable).collect(), [(0, count + 2)], DateTime::UNIX_EPOCH)
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
         for unreadable in [0, 3, 5] {
             read[unreadable].1 = Err(refused());
         }
-        let (stored, dead, tries) = carry_out(Work::new(read, [], DateTime::UNIX_EPOCH), &[]);
+        let (stored, dead, tries) = carry_out(BatchWork::new(read, [], DateTime::UNIX_EPOCH), &[]);
         assert_eq!((stored, dead, tries), (vec![1, 2, 4], vec![0, 3, 5], 1));
     }
 
@@ -302,8 +302,8 @@ mod tests {
     fn the_position_stays_before_the_markers_at_the_end_and_only_the_last_part_knows_what_was_deleted_up_to_now() {
         let positions = BTreeMap::from([(0, 0)]);
         let now = DateTime::UNIX_EPOCH + chrono::TimeDelta::days(99);
-        let of = |work: &Work| work.part(&positions).spans[0];
-        let mut work = Work::new((0..4).map(readable).collect(), [(0, 6)], now);
+        let of = |work: &BatchWork| work.part(&positions).spans[0];
+        let mut work = BatchWork::new((0..4).map(readable).collect(), [(0, 6)], now);
         assert_eq!((of(&work).to, of(&work).as_of, of(&work).log_time), (4, now, Some(0)));
         work.refused(refused(), None);
         assert!(of(&work).to == 2 && of(&work).as_of < now);

@@ -1,4 +1,4 @@
-//! Carries a batch into the store: dead letters first, then data and position together, until nothing is left.
+//! Writes a batch into the store: first dead letters, then data and positions in one transaction, until nothing is left.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -12,8 +12,8 @@ use windfall_runtime::telemetry::chain;
 use crate::config::DlqConfig;
 use crate::freshness::as_of;
 use crate::record::Refused;
-use crate::store::{Applied, AssetStore, Claimed, Held, Source, Span, StoreError};
-use crate::work::{Entry, Fate, Work};
+use crate::store::{Applied, AssetStore, Claimed, Source, Span, StoreError, StoreProgress};
+use crate::work::{BatchRecord, BatchWork, Fate};
 
 /// Where refused records go.
 pub(crate) trait DeadLetters: Send {
@@ -40,7 +40,7 @@ pub(crate) struct Step {
     /// What the store did.
     pub(crate) applied: Applied,
     /// Entries that are done.
-    pub(crate) done: Vec<Entry>,
+    pub(crate) done: Vec<BatchRecord>,
     /// Partitions that were taken over by another.
     pub(crate) fenced: Vec<i32>,
 }
@@ -67,7 +67,7 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
     }
 
     /// Asks the store how far its positions and rows go.
-    pub(crate) async fn held(&mut self) -> Result<Held, StoreError> {
+    pub(crate) async fn held(&mut self) -> Result<StoreProgress, StoreError> {
         self.store.held().await
     }
 
@@ -82,7 +82,7 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
     }
 
     /// Tries the next part of `work` once; may be dropped half-way, and the store then tells how far it came.
-    pub(crate) async fn step(&mut self, work: &mut Work) -> Result<Step, Halt> {
+    pub(crate) async fn step(&mut self, work: &mut BatchWork) -> Result<Step, Halt> {
         work.keep_from(&self.positions);
         if work.is_done() {
             return Ok(Step::default());
@@ -116,7 +116,7 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
     /// Puts the positions back before the refused records of the window, so that a restart steps over no more of them.
     ///
     /// What was stored behind them is read again and is not newer than its row; a dead letter that comes again has the same place.
-    async fn go_back(&mut self, work: &Work) {
+    async fn go_back(&mut self, work: &BatchWork) {
         let mut first: BTreeMap<i32, (i64, Option<i64>)> = BTreeMap::new();
         for (partition, offset, written_ms) in self.window.refused.iter().flatten().rev() {
             first.insert(*partition, (*offset, *written_ms));
@@ -134,7 +134,7 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
         }
     }
 
-    fn judge(&mut self, error: StoreError, work: &mut Work) -> Result<Step, Halt> {
+    fn judge(&mut self, error: StoreError, work: &mut BatchWork) -> Result<Step, Halt> {
         match error {
             StoreError::Fenced { partition } => {
                 self.positions.remove(&partition);
@@ -154,13 +154,13 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
         }
     }
 
-    /// Says for idle partitions that nothing was missed up to `now`; `reached` is how far each was read.
+    /// Notes for partitions without new records that every deletion up to `now` is known; `reached` is the end of each.
     pub(crate) async fn renew(&mut self, reached: &BTreeMap<i32, i64>, now: DateTime<Utc>) -> Result<Vec<i32>, Halt> {
         let spans: Vec<Span> = reached
             .iter()
             .filter_map(|(partition, to)| {
                 let from = *self.positions.get(partition)?;
-                // What was read beyond the last record shows none: the position stays where it is.
+                // The position stays: it moves behind delivered records only.
                 (*to >= from).then_some(Span { partition: *partition, from, to: from, as_of: now, log_time: None })
             })
             .collect();
@@ -170,7 +170,7 @@ impl<S: AssetStore, D: DeadLetters> Writer<S, D> {
         match self.store.apply(&[], &spans).await {
             Ok(_) => Ok(Vec::new()),
             Err(error) => {
-                let mut nothing = Work::new(Vec::new(), [], now);
+                let mut nothing = BatchWork::new(Vec::new(), [], now);
                 self.judge(error, &mut nothing).map(|step| step.fenced)
             }
         }
@@ -194,9 +194,9 @@ impl Window {
     }
 
     /// Returns the window after these records, unless it holds too many refused ones on the way.
-    fn after(&self, entries: &[Entry]) -> Result<Self, Halt> {
+    fn after(&self, entries: &[BatchRecord]) -> Result<Self, Halt> {
         let mut next = self.clone();
-        for Entry { record, fate, .. } in entries {
+        for BatchRecord { record, fate, .. } in entries {
             let place = (record.partition, record.offset, record.timestamp_ms);
             next.refused.push_back(matches!(fate, Fate::Refuse { .. }).then_some(place));
             if next.refused.len() > next.size {
@@ -279,12 +279,12 @@ mod tests {
         (record, Ok(Read { change, observed_ms: None }))
     }
 
-    fn work(colors: &[&str]) -> Work {
-        Work::new((0..).zip(colors).map(|(offset, color)| read(offset, color)).collect(), [], DateTime::UNIX_EPOCH)
+    fn work(colors: &[&str]) -> BatchWork {
+        BatchWork::new((0..).zip(colors).map(|(offset, color)| read(offset, color)).collect(), [], DateTime::UNIX_EPOCH)
     }
 
     /// Steps until the work is done; counts how often it had to be tried again.
-    async fn carry_out(bench: &mut Bench, work: &mut Work) -> (Applied, u32) {
+    async fn carry_out(bench: &mut Bench, work: &mut BatchWork) -> (Applied, u32) {
         let (mut applied, mut halts) = (Applied::default(), 0);
         while !work.is_done() {
             match bench.writer.step(work).await {
@@ -343,7 +343,7 @@ mod tests {
         let (applied, halts) = carry_out(&mut bench, &mut first).await;
         assert_eq!((applied.total(), halts), (0, 1), "what came through is not applied again");
         assert_eq!((bench.memory.rows().len(), bench.memory.next_offset(0)), (2, Some(2)));
-        let mut next = Work::new(vec![read(2, "green")], [], DateTime::UNIX_EPOCH);
+        let mut next = BatchWork::new(vec![read(2, "green")], [], DateTime::UNIX_EPOCH);
         carry_out(&mut bench, &mut next).await;
         assert_eq!(bench.memory.next_offset(0), Some(3));
     }

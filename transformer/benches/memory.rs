@@ -10,7 +10,7 @@ use windfall_schemas::partition;
 use windfall_schemas::topic::CHANGE_PARTITIONS;
 use windfall_schemas::wire::{Codec, WireError};
 use windfall_transformer::contribution::{SourceRecord, map};
-use windfall_transformer::links::Position;
+use windfall_transformer::links::SourcePosition;
 use windfall_transformer::remembered::{Contributions, Lasts, Links};
 use windfall_transformer::{LoadedCollection, load_collections};
 
@@ -113,7 +113,7 @@ impl World {
         let record = SourceRecord {
             source: "abm.devices".into(),
             source_key: format!("acme/FXT{index:09}"),
-            at: Position { partition: 0, offset: i64::try_from(index).expect("a small number") },
+            at: SourcePosition { partition: 0, offset: i64::try_from(index).expect("a small number") },
             event: Some(self.event.decode(&event).expect("an event")),
         };
         let step = map(&self.loaded.mappings[0].program, None, record);

@@ -11,7 +11,7 @@ use windfall_schemas::wire::Codec;
 use windfall_transformer::asset::Asset;
 use windfall_transformer::contribution::{SourceRecord, map};
 use windfall_transformer::event::{DecodedRow, SourceEvent};
-use windfall_transformer::links::Position;
+use windfall_transformer::links::SourcePosition;
 use windfall_transformer::{LoadedCollection, Value, load_collections};
 
 /// A device with every field filled.
@@ -29,7 +29,7 @@ fn full(loaded: &LoadedCollection, offset: i64) -> SourceRecord {
     SourceRecord {
         source: "abm.devices".into(),
         source_key: format!("acme/{offset}"),
-        at: Position { partition: 0, offset },
+        at: SourcePosition { partition: 0, offset },
         event: Some(SourceEvent {
             after: Some(DecodedRow(fields.collect())),
             ts_ms: 1,
@@ -112,7 +112,7 @@ impl Wire {
         let record = SourceRecord {
             source: "abm.devices".into(),
             source_key: format!("acme/SIM{offset:07}"),
-            at: Position { partition: 0, offset },
+            at: SourcePosition { partition: 0, offset },
             event: Some(self.event.decode(event).expect("an event")),
         };
         let contribution = map(&loaded.mappings[0].program, None, record).contribution?;

@@ -13,29 +13,29 @@ use crate::merge::{self, CLOSED, Merged, OPEN};
 /// Source and source key.
 pub type SourceKey = (String, String);
 
-/// Everything that is known of one asset; cheap to clone.
+/// Everything that the merge knows of one asset; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Asset {
-    /// What the sources say of it now.
+    /// Its contributions, by source.
     pub contributions: BTreeMap<SourceKey, Arc<Contribution>>,
     /// Its last record that no tombstone followed.
     pub last: Option<Arc<AssetRecord>>,
-    /// Whether `last` is what the contributions amount to, so that it need not be kept beside them.
+    /// Whether merging the contributions gives `last`, so that it need not be kept beside them.
     pub current: bool,
     /// The last version published, also of a record that is gone.
     pub version: i64,
     /// The last record of each conflict, open or closed.
     pub conflicts: Vec<Conflict>,
-    /// Sources whose newest contribution cannot be read, and its offset: what they say now is not known.
+    /// Sources whose newest contribution cannot be read, with its offset.
     pub unreadable: BTreeMap<SourceKey, i64>,
-    /// Whether what its contributions amount to is larger than a record may be, so that it stands as it last was published.
+    /// Whether its record would be larger than the limit, so that it stays as it was last published.
     pub too_large: bool,
 }
 
-/// What became of a contribution.
+/// Whether a contribution counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// The set of contributions is another one now.
+pub enum ContributionVerdict {
+    /// The set of contributions has changed.
     Changed,
     /// The contribution is older than the one known for its key.
     Stale,
@@ -61,9 +61,9 @@ impl Conclusion {
 }
 
 impl Asset {
-    /// Takes over what a record of the topic says: [`Asset::apply`] where it can be read, else [`Asset::hide`].
+    /// Applies a record of the topic: [`Asset::apply`] if it can be read, else [`Asset::hide`].
     ///
-    /// The one rule of those who read contributions as they come and of those who fold them again.
+    /// The loop and the fold use the same rule.
     ///
     /// # Errors
     /// Why the record cannot be read, as it was given.
@@ -72,7 +72,7 @@ impl Asset {
         key: SourceKey,
         offset: i64,
         said: Result<Option<Contribution>, E>,
-    ) -> Result<Applied, E> {
+    ) -> Result<ContributionVerdict, E> {
         match said {
             Ok(contribution) => Ok(self.apply(key, contribution)),
             Err(why) => {
@@ -82,39 +82,39 @@ impl Asset {
         }
     }
 
-    /// Takes over what a source record says; `None` withdraws it. A contribution older than the known one is refused; so is one of
-    /// the same source record, unless another program made it.
-    pub fn apply(&mut self, key: SourceKey, contribution: Option<Contribution>) -> Applied {
+    /// Applies a contribution; `None` withdraws it. One older than the known one is stale; so is one of the same source record,
+    /// unless another program made it.
+    pub fn apply(&mut self, key: SourceKey, contribution: Option<Contribution>) -> ContributionVerdict {
         self.unreadable.remove(&key);
         let known = self.contributions.get(&key);
         if contribution.as_ref().zip(known).is_some_and(|(contribution, known)| stale(contribution, known)) {
-            return Applied::Stale;
+            return ContributionVerdict::Stale;
         }
         self.current = false;
         match contribution {
             Some(contribution) => self.contributions.insert(key, Arc::new(contribution)),
             None => self.contributions.remove(&key),
         };
-        Applied::Changed
+        ContributionVerdict::Changed
     }
 
-    /// Notes that what a source record says now cannot be read.
+    /// Notes that the newest contribution of a source cannot be read.
     ///
-    /// What it said before counts no longer: compaction takes that away, and a later fold must come to the same. The asset is
-    /// held until the source is heard again.
+    /// Its earlier contribution is dropped: compaction removes it from the topic, and a later fold must yield the same state. The
+    /// asset is held until the source writes again.
     pub fn hide(&mut self, key: SourceKey, offset: i64) {
         self.current = false;
         self.contributions.remove(&key);
         self.unreadable.insert(key, offset);
     }
 
-    /// Says whether a contribution that cannot be read keeps the asset as it last was published.
+    /// Returns whether the asset stays as it was last published because a contribution cannot be read.
     #[must_use]
     pub fn is_held(&self) -> bool {
         !self.unreadable.is_empty()
     }
 
-    /// Merges what the sources say; nothing when there is no contribution.
+    /// Merges the contributions; `None` when there are none.
     #[must_use]
     pub fn merge(&self, collection: &CompiledCollection) -> Option<Merged> {
         merge::merge(collection, self.contributions.values().map(Arc::as_ref))
@@ -167,14 +167,14 @@ impl Asset {
         Conclusion { record, tombstone, conflicts }
     }
 
-    /// Copies what was published of the asset, without what the sources say of it.
+    /// Copies what was published of the asset, without its contributions.
     #[must_use]
     pub fn published(&self) -> Self {
         let Self { last, version, conflicts, contributions: _, current: _, unreadable: _, too_large: _ } = self;
         Self { last: last.clone(), version: *version, conflicts: conflicts.clone(), ..Self::default() }
     }
 
-    /// Takes a conclusion back that cannot be written: what was `published` before stands. What the sources say is remembered.
+    /// Takes back a conclusion that cannot be written: what was `published` before stays, and so do the contributions.
     pub fn keep(&mut self, published: Self) {
         let Self { last, version, conflicts, contributions: _, current: _, unreadable: _, too_large: _ } = published;
         (self.last, self.version, self.conflicts, self.too_large) = (last, version, conflicts, true);
@@ -188,7 +188,7 @@ impl Asset {
     }
 }
 
-/// Says whether `new` says nothing new beside `known`, as far as offsets of one partition can tell.
+/// Returns whether `new` is stale beside `known`, by the offsets of one partition.
 ///
 /// | source record of `new` | program of `new` | verdict |
 /// | --- | --- | --- |

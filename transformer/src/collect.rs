@@ -1,23 +1,23 @@
 //! Loop two: contributions become asset records, and disagreements become conflicts.
 //!
-//! Its memory is the fold of `contributions` up to the committed input offset, of `assets.<collection>` and of `conflicts` to
-//! their ends. On assignment every asset of the partition is merged again, and what differs from its last record is
-//! published first. Assets of which contributions lie beyond the committed offset are left out: they are merged when these are
-//! read, and what lies below may have been compacted away because of them.
+//! Its memory is folded from three topics: `contributions` up to the committed input offset, `assets.<collection>` and `conflicts`
+//! to their ends. On assignment the loop merges every asset of the partition again and first publishes those that differ from
+//! their last record. It leaves out assets with contributions beyond the committed offset: they are merged when these are
+//! read, and compaction may already have removed their older contributions.
 //!
-//! A contribution that cannot be read goes to the dead letters, once, with the input offset. Where its key can be read, the
-//! asset is held as it was last published until that source is heard again: what the source says now is not known, what it
-//! said before is taken away by compaction, and a record made without it would be wrong. The fold comes to the same, since it
-//! hears the same records by the same rule; it writes no dead letter.
+//! A contribution that cannot be read goes to the dead letters once, in the transaction of its input offset. If its key can be
+//! read, the asset stays as it was last published until that source writes again: what the source says now is unknown, and
+//! compaction removes what it said before, so that a record made without it would be wrong. The fold applies the same rule to
+//! the same records, so it yields the same state; it writes no dead letter.
 //!
-//! An asset whose record would be larger than a record may be is held, too, until its sources say less. The contribution that
-//! made it so goes to the dead letters, but is remembered: the fold comes to the same asset, and holds it again.
+//! An asset whose record would be larger than the limit stays as it was last published, too, until its sources say less. The
+//! contribution that made it too large goes to the dead letters, but is remembered, so that the fold yields the same state.
 //!
-//! An asset whose contributions are gone although nobody withdrew them is a sign that the topic has lost them, not that the asset
-//! is gone: where that are many, nothing is published until they are back ([`hold`]).
+//! Contributions that are gone although nobody withdrew them were lost by the topic. If too many assets have lost theirs, nothing
+//! is published until they are back ([`hold`]).
 //!
-//! Where no offset was ever committed but records stand, the offset was lost: the fold goes to the end and only differences
-//! are published, so that nothing is repeated.
+//! If records exist but no offset was ever committed, the offset was lost: the fold reads to the end, and only differences are
+//! published, so that nothing is repeated.
 
 mod hold;
 mod memory;
@@ -39,7 +39,7 @@ use windfall_schemas::asset::AssetKey;
 use windfall_schemas::contribution::ContributionKey;
 use windfall_schemas::wire::WireError;
 
-use crate::asset::{Applied, Asset, Conclusion};
+use crate::asset::{Asset, Conclusion, ContributionVerdict};
 use crate::collection::CompiledCollection;
 use crate::error::TransformerError;
 use crate::own::{OwnTopics, asset_headers};
@@ -51,8 +51,9 @@ use memory::Memory;
 pub(crate) struct MergeStage {
     parts: Parts,
     memory: Memory,
-    /// Assets that are still to be merged again, and where the input is to stand then.
+    /// Assets that are still to be merged again.
     pending: VecDeque<(i32, String)>,
+    /// Input offsets that are committed when all of them are merged.
     moving: Vec<(TopicPartition, i64)>,
 }
 
@@ -64,20 +65,20 @@ pub(crate) struct MergeEffects {
     consumed: BTreeMap<i32, i64>,
 }
 
-/// What came of merging an asset again.
+/// The result of merging an asset again.
 enum Concluded {
-    /// It stands as it was last published.
+    /// Its record is equal to the last one.
     Same,
     /// Something is to be written.
     Written,
-    /// What is to be written is larger than a record may be.
+    /// Its record is larger than the limit.
     TooLarge(WireError),
 }
 
-/// Assets merged again in one go, and in one transaction where they differ.
+/// Assets that are merged again at a time; those that differ are written in one transaction.
 const RECONCILED_AT_ONCE: usize = 2_000;
 
-/// Positions of unreadable records that the status names; the dead letters name all of them.
+/// How many unreadable records the status names; the dead letters name all of them.
 const SHOWN: usize = 20;
 
 impl MergeStage {
@@ -109,7 +110,7 @@ impl MergeStage {
         self.parts.show_passed_over([contributions.passed_over(), lasts.passed_over(), conflicts.passed_over()]);
     }
 
-    /// Merges an asset again and adds what follows; one that is too large stays as it was, and the reason is given back.
+    /// Merges an asset again and adds the records to be written; an asset that is too large stays as it was last published.
     fn conclude(
         &self,
         place: &(i32, String),
@@ -190,14 +191,16 @@ impl MergeStage {
             let read = |value| contribution(&self.parts.decoder, self.parts.collection(), value);
             match asset.hear(key, record.offset, value, value.map(read).transpose()) {
                 Err(why) => work.refuse(self.parts.refused(record, RefusedAt::Value, &why)),
-                Ok(Applied::Stale) => self.parts.count("stale"),
-                Ok(Applied::Changed) => match self.conclude(&place, &mut asset.asset, record.offset, &mut work)? {
-                    Concluded::Same => self.parts.count("noop"),
-                    Concluded::Written => self.parts.count("ok"),
-                    Concluded::TooLarge(why) => {
-                        work.refuse(self.parts.refused(record, RefusedAt::Transformation, &why.into()));
+                Ok(ContributionVerdict::Stale) => self.parts.count("stale"),
+                Ok(ContributionVerdict::Changed) => {
+                    match self.conclude(&place, &mut asset.asset, record.offset, &mut work)? {
+                        Concluded::Same => self.parts.count("noop"),
+                        Concluded::Written => self.parts.count("ok"),
+                        Concluded::TooLarge(why) => {
+                            work.refuse(self.parts.refused(record, RefusedAt::Transformation, &why.into()));
+                        }
                     }
-                },
+                }
             }
             work.effects.assets.insert(place, asset);
         }
@@ -248,7 +251,7 @@ impl Stage for MergeStage {
         for at in partitions {
             let folded = self.memory.next_offset(at.partition);
             let next = committed.get(at).and_then(Option::as_ref).map_or(0, |known| known.position.next_offset);
-            // What was accepted counts for this take-over alone.
+            // An operator's acceptance is used up by this take-over: the offset is committed without it.
             if next < folded || accepted(at) {
                 self.moving.push((at.clone(), folded));
             }
@@ -270,7 +273,7 @@ impl Stage for MergeStage {
                     self.parts.count("reconciled");
                     work.effects.assets.insert(place, asset);
                 }
-                // Nothing is written. What changes is whether it is held, and that its record need not be kept.
+                // Nothing is written, but memory changes: whether the asset is held, and whether its record must be kept.
                 Concluded::Same => self.memory.remember(place.0, place.1, asset),
                 Concluded::TooLarge(why) => {
                     warn!(partition = place.0, error = %why, "asset held");

@@ -6,7 +6,7 @@ use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey};
 
 use crate::event::SourceEvent;
-use crate::links::{Follow, Position, follow};
+use crate::links::{Follow, SourcePosition, follow};
 use crate::mapping::{Mapped, Program};
 
 /// A source record, decoded.
@@ -17,7 +17,7 @@ pub struct SourceRecord {
     /// The fields of its key, joined by `/`.
     pub source_key: String,
     /// Where it stands.
-    pub at: Position,
+    pub at: SourcePosition,
     /// The event; `None` is a tombstone.
     pub event: Option<SourceEvent>,
 }
@@ -30,16 +30,16 @@ impl SourceRecord {
     }
 }
 
-/// What became of a source record.
+/// The outcome of mapping a source record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// It contributes to an asset.
     Mapped,
     /// It was mapped before.
     Stale,
-    /// It is gone; what it contributed is withdrawn.
+    /// It was deleted; what it contributed is withdrawn.
     Withdrawn,
-    /// The mapping's `where` leaves it out.
+    /// The mapping's `where` leaves it out; what it contributed is withdrawn.
     Filtered,
     /// It has no identifier that can be used.
     NoIdentifier,
@@ -107,7 +107,7 @@ fn evaluate(program: &Program, event: Option<SourceEvent>) -> (Evaluated, Outcom
 fn contribution(
     program: &Program,
     key: LinkKey,
-    at: &Position,
+    at: &SourcePosition,
     mapped: Mapped,
     event: SourceEvent,
     claimed_ms: i64,

@@ -1,4 +1,4 @@
-//! What can end a loop, and what passes.
+//! The errors of the transformer.
 
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::kafka::table::TableError;
@@ -10,7 +10,7 @@ use windfall_schemas::wire::WireError;
 /// What can go wrong for the transformer.
 #[derive(Debug, thiserror::Error)]
 pub enum TransformerError {
-    /// The registry does not answer, or not as it must.
+    /// The registry does not answer, or its answer cannot be used.
     #[error("schema was not had from the registry")]
     Registry(#[from] RegistryError),
     /// A record of ours could not be written.
@@ -21,7 +21,7 @@ pub enum TransformerError {
         /// What is wrong with it.
         source: WireError,
     },
-    /// The topic of links has lost them: what stands in the topic of contributions was written together with links.
+    /// The topic of links has lost its records: contributions are written together with links.
     #[error("`{links}` is empty, though `{contributions}` holds what was written together with its links")]
     LostLinks {
         /// The topic of links.
@@ -37,7 +37,7 @@ pub enum TransformerError {
     /// The worker failed: its membership, a transaction, or a single run.
     #[error(transparent)]
     Worker(Box<WorkerError>),
-    /// Own output was not read.
+    /// A topic of the loop's own output was not read.
     #[error("own output was not read")]
     Table(#[source] Box<TableError>),
 }

@@ -1,7 +1,7 @@
 //! Which unique identifier names an asset.
 //!
-//! Unique fields are normalised where they stand, so that the asset's id and its fields agree; what is no identifier
-//! (a placeholder that a vendor, a reseller or a form wrote, or a text of the wrong shape) is taken for nothing.
+//! Unique fields are normalised in place, so that the asset's id and its fields agree. A text that is no identifier (a placeholder
+//! that a vendor, a reseller or a form wrote, or a text of the wrong shape) counts as empty.
 
 use windfall_schemas::asset::FieldValue;
 use windfall_schemas::identifiers::{Eid, Imei, MacAddress, Meid, SerialNumber};

@@ -13,7 +13,7 @@ use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
 
 /// Where a source record stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct SourcePosition {
     /// The partition.
     pub partition: i32,
     /// The offset.
@@ -23,14 +23,14 @@ pub struct Position {
 /// What follows from a source record for its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Follow {
-    /// The link is past the record: it was mapped before and is skipped. One at the link is mapped again, since the program
-    /// may be another one.
+    /// The link is past the record, which was mapped before and is skipped. A record at the link's offset is mapped again, since
+    /// the program may be another one.
     Seen,
     /// The record counts.
     Go {
-        /// The assets that the record no longer speaks of, in their order.
+        /// The assets that the record no longer contributes to, in their order.
         withdrawn: Vec<String>,
-        /// When the asset that it speaks of was claimed; zero where there is none.
+        /// When the asset that it contributes to was claimed; zero if there is none.
         claimed_ms: i64,
         /// The link to be written, where its list changes.
         link: Option<Link>,
@@ -39,9 +39,9 @@ pub enum Follow {
 
 /// Compares what a record yields with what its link names.
 ///
-/// `asset` is the asset that the record speaks of and the record's `source.ts_ms`.
+/// `asset` is the asset that the record contributes to, and the record's `source.ts_ms`.
 #[must_use]
-pub fn follow(key: &LinkKey, known: Option<&Link>, at: &Position, asset: Option<(&str, i64)>) -> Follow {
+pub fn follow(key: &LinkKey, known: Option<&Link>, at: &SourcePosition, asset: Option<(&str, i64)>) -> Follow {
     if known.is_some_and(|link| seen(link, at)) {
         return Follow::Seen;
     }
@@ -67,6 +67,6 @@ pub fn follow(key: &LinkKey, known: Option<&Link>, at: &Position, asset: Option<
     Follow::Go { withdrawn, claimed_ms, link }
 }
 
-fn seen(link: &Link, at: &Position) -> bool {
+fn seen(link: &Link, at: &SourcePosition) -> bool {
     link.source_partition == at.partition && at.offset < link.source_offset
 }

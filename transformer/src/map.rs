@@ -1,9 +1,9 @@
 //! Loop one: source changes become contributions, and links remember which.
 //!
-//! Its memory is the fold of `links`, partition by partition; a link lies in the partition number of its source record.
+//! Its memory is folded from `links`, partition by partition; a link lies in the partition number of its source record.
 //!
-//! A source record that cannot be read goes to the dead letters, once, with the input offset. What it contributed before stands
-//! until the record is heard again: nobody knows what it says now.
+//! A source record that cannot be read goes to the dead letters once, in the transaction of its input offset. What it contributed
+//! before stays until the next record of its key, since nobody knows what it says now.
 
 mod memory;
 mod remap;
@@ -32,7 +32,7 @@ use crate::contribution::{MapStep, SourceRecord, map};
 use crate::error::TransformerError;
 use crate::event::{DecodedRow, SourceEvent};
 use crate::fold::TopicState;
-use crate::links::Position;
+use crate::links::SourcePosition;
 use crate::mapping::Program;
 use crate::parts::Parts;
 use memory::PartitionLinks;
@@ -41,26 +41,26 @@ use remap::Remap;
 /// Links written again in one transaction.
 const RECONCILED_AT_ONCE: usize = 2_000;
 
-/// The leaders of two partitions may disagree about the time by this much.
+/// How far the clocks of two partition leaders may differ.
 const CLOCKS_MS: i64 = 1_000;
 
-/// What offsets of a source topic are counted on by where the topic was made anew and accepted: everything that was said of its
-/// records before is older than what its new records say.
+/// Added to the offsets of a source topic each time the topic was created again and accepted by an operator, so that everything
+/// that was mapped from the old topic is older than the records of the new one.
 const GENERATION: i64 = 1 << 40;
 
 /// The map of one collection.
 pub(crate) struct MapStage {
     parts: Parts,
-    /// What reads a topic: the table's name and its mapping.
+    /// By topic, the table's name and the mapping that reads it.
     programs: HashMap<String, (Arc<str>, Arc<Program>)>,
     links: TopicState<PartitionLinks>,
-    /// Links that are still to be written, each with the assets that are withdrawn.
+    /// Links that are still to be written, each with the assets that are withdrawn with it.
     pending: VecDeque<(i32, Link, Vec<String>)>,
-    /// The identity of what maps.
+    /// The identity of the collection and its mappings.
     program: String,
-    /// What another program has mapped before.
+    /// The records that another program has mapped before and that are mapped again.
     remap: Remap,
-    /// Where offsets of a source's partition are counted from.
+    /// By partition and source, what is added to the offsets: see [`GENERATION`].
     generations: HashMap<(i32, String), i64>,
 }
 
@@ -102,7 +102,7 @@ impl MapStage {
         let source_key = key.0.iter().map(|(_, value)| value.to_text()).collect::<Vec<_>>().join("/");
         let event: Option<SourceEvent> = self.parts.decoder.value(record).map_err(refused(RefusedAt::Value))?;
         let generation = self.generations.get(&(record.partition, source.to_string())).copied().unwrap_or(0);
-        let at = Position { partition: record.partition, offset: generation + record.offset };
+        let at = SourcePosition { partition: record.partition, offset: generation + record.offset };
         Ok(SourceRecord { source, source_key, at, event })
     }
 
@@ -179,7 +179,7 @@ impl MapStage {
         Ok(Work { derived, follow_up, next_offsets: Vec::new(), dead_letters, effects })
     }
 
-    /// Finds out where offsets are counted from; a topic that an operator has accepted as it is begins anew.
+    /// Finds what is added to the offsets of each source; it grows where an operator has accepted a topic that was created again.
     fn count_generations(&mut self, committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>) {
         self.generations.clear();
         for link in memory::all(&self.links) {
@@ -191,7 +191,7 @@ impl MapStage {
             let Some((source, _)) = self.programs.get(&*at.topic) else { continue };
             let generation = self.generations.entry((at.partition, source.to_string())).or_default();
             *generation += GENERATION;
-            // Says so for good, whatever the other links say.
+            // This link keeps the number in the topic, whatever the other links hold.
             let link = Link {
                 source: source.to_string(),
                 source_key: String::new(),
@@ -203,10 +203,10 @@ impl MapStage {
         }
     }
 
-    /// Refuses a source that is not the log of which the links speak.
+    /// Refuses a source topic that is not the log that the links were written from.
     ///
-    /// A broker forgets a group's offsets with their topic, and those of a group that nobody was a member of for a week. Where
-    /// that may be so, the time of the newest link stands for the time of the record that it speaks of.
+    /// A broker forgets a group's offsets together with the topic, and after a week without members. Without a committed offset
+    /// the time of the newest link is taken for the time of its source record.
     async fn check_links(
         &self,
         committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
@@ -228,8 +228,9 @@ impl MapStage {
         Ok(())
     }
 
-    /// Refuses a topic of links that holds nothing, where this program has read its sources and written contributions: links
-    /// were written with them, so that the topic was deleted and made anew. Without them nothing would be withdrawn any more.
+    /// Refuses an empty topic of links if this program has committed offsets and the topic of contributions is not empty: links
+    /// are written together with contributions, so the topic was deleted and created again. Without its links nothing would be
+    /// withdrawn any more.
     async fn refuse_lost_links(
         &self,
         committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
@@ -250,7 +251,7 @@ impl MapStage {
         Err(TransformerError::LostLinks { links, contributions, collection: self.parts.collection().name.clone() })
     }
 
-    /// Says where reading begins: at the start for what another program has mapped, or nobody.
+    /// Returns where reading begins: at the committed offset, or at the start if another program committed it, or none.
     async fn begin(
         &mut self,
         committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
@@ -273,13 +274,13 @@ impl MapStage {
                 "mapping again from the start: the program is another one"
             );
         }
-        // Also where the program is the same: a process that ended half-way through has left some behind.
+        // Also under the same program: a process that ended half-way may have left some of them.
         self.withdraw_unmapped();
         self.remap = Remap::find(&self.parts.connection, stretches).await?;
         Ok(starts)
     }
 
-    /// Withdraws what sources say that no mapping names any more.
+    /// Withdraws the contributions of sources that no mapping names any more.
     fn withdraw_unmapped(&mut self) {
         let mapped: BTreeSet<&str> = self.programs.values().map(|(source, _)| &**source).collect();
         let unmapped =
@@ -323,7 +324,7 @@ impl Stage for MapStage {
     }
 
     fn reconcile(&mut self) -> Result<Option<Work<MapEffects>>, TransformerError> {
-        // Nothing of the map's can be torn beside its input offsets: what it did not commit, it reads again.
+        // Contributions need no comparison: they are committed with the input offsets, and what was not committed is read again.
         if self.pending.is_empty() {
             return Ok(None);
         }

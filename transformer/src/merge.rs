@@ -1,7 +1,6 @@
-//! From what the sources say of an asset to one record: a pure function of the set of contributions.
+//! Merges the contributions to an asset into one record: a pure function of the set of contributions.
 //!
-//! No clock, no order of arrival and no earlier record takes part, so that whoever folds the same contributions gets the
-//! same record.
+//! It uses no clock, no order of arrival and no earlier record, so that the same contributions always give the same record.
 //!
 //! | rule of a field | what it takes |
 //! | --- | --- |

@@ -1,18 +1,18 @@
-//! Bytes by name, each entry in one allocation: the form in which the loops remember what they know of every device (pure).
+//! A map from names to bytes with one allocation an entry: the loops keep the state of every device in it (pure).
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
-/// A map from names to bytes. An entry takes one allocation for name and bytes together, and two words in the table.
+/// A map from names to bytes. An entry takes one allocation, for name and bytes together, and two words in the table.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PackedMap(HashSet<Entry>);
+pub(crate) struct PackedMap(HashSet<PackedEntry>);
 
 /// The length of the name, the name, the bytes.
 #[derive(Debug, Clone)]
-struct Entry(Box<[u8]>);
+struct PackedEntry(Box<[u8]>);
 
-impl Entry {
+impl PackedEntry {
     fn split(&self) -> (&[u8], &[u8]) {
         let mut rest = &*self.0;
         let name = sized(&mut rest);
@@ -20,25 +20,25 @@ impl Entry {
     }
 }
 
-impl Borrow<[u8]> for Entry {
+impl Borrow<[u8]> for PackedEntry {
     fn borrow(&self) -> &[u8] {
         self.split().0
     }
 }
 
-impl Hash for Entry {
+impl Hash for PackedEntry {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.split().0.hash(state);
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for PackedEntry {
     fn eq(&self, other: &Self) -> bool {
         self.split().0 == other.split().0
     }
 }
 
-impl Eq for Entry {}
+impl Eq for PackedEntry {}
 
 impl PackedMap {
     /// Returns the bytes of a name.
@@ -47,26 +47,26 @@ impl PackedMap {
         self.0.get(name.as_bytes()).map(|entry| entry.split().1)
     }
 
-    /// Remembers bytes, given in parts, instead of those that the name has.
+    /// Sets the bytes of a name; they are given in parts.
     pub(crate) fn insert(&mut self, name: &str, parts: &[&[u8]]) {
         let length = size_of::<u32>() + name.len() + parts.iter().map(|part| part.len()).sum::<usize>();
         let mut entry = Vec::with_capacity(length);
         push_sized(&mut entry, name.as_bytes());
         parts.iter().for_each(|part| entry.extend_from_slice(part));
-        self.0.replace(Entry(entry.into()));
+        self.0.replace(PackedEntry(entry.into()));
     }
 
-    /// Forgets a name.
+    /// Removes a name.
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.remove(name.as_bytes());
     }
 
-    /// Goes through all names and their bytes, in no order.
+    /// Returns all names and their bytes, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(Entry::split).map(|(name, bytes)| (text(name), bytes))
+        self.0.iter().map(PackedEntry::split).map(|(name, bytes)| (text(name), bytes))
     }
 
-    /// Says whether there is no name.
+    /// Returns whether there is no name.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

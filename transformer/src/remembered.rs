@@ -1,7 +1,7 @@
-//! What the loops remember of one partition, packed: an asset is unpacked when something is said of it, and packed again (pure).
+//! What the loops remember of one partition, in packed form: an asset is unpacked when a contribution to it arrives, and packed
+//! again afterwards (pure).
 //!
-//! A contribution is kept as it was read. A record that is what the contributions amount to is not kept at all, since merging
-//! them gives it again; any other one is.
+//! A contribution is kept in its encoded form. A flat record is kept only if merging the contributions does not give it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use windfall_schemas::contribution::{Contribution, ContributionKey};
 use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::asset::{Applied, Asset, SourceKey};
+use crate::asset::{Asset, ContributionVerdict, SourceKey};
 use crate::collection::CompiledCollection;
 use crate::packed::{PackedMap, array, push_sized, sized, text};
 
-/// An asset on which something is said now.
+/// An asset in unpacked form.
 #[derive(Debug, Clone, Default)]
 pub struct Unpacked {
     /// The asset.
     pub asset: Asset,
-    /// Its contributions as they were read.
+    /// Its contributions in their encoded form.
     encoded: BTreeMap<SourceKey, Box<[u8]>>,
 }
 
 impl Unpacked {
-    /// Takes over what a record of the topic says, as [`Asset::hear`] does. `value` is what was read.
+    /// Applies a record of the topic, as [`Asset::hear`] does; `value` is its encoded form.
     ///
     /// # Errors
     /// As [`Asset::hear`].
@@ -35,32 +35,32 @@ impl Unpacked {
         offset: i64,
         value: Option<&[u8]>,
         said: Result<Option<Contribution>, E>,
-    ) -> Result<Applied, E> {
+    ) -> Result<ContributionVerdict, E> {
         let heard = self.asset.hear(key.clone(), offset, said)?;
-        if let (Applied::Changed, Some(value)) = (heard, value) {
+        if let (ContributionVerdict::Changed, Some(value)) = (heard, value) {
             self.encoded.insert(key, value.into());
         }
         Ok(heard)
     }
 }
 
-/// What the sources say of the assets of one partition.
+/// The contributions to the assets of one partition.
 #[derive(Debug, Default)]
 pub struct Contributions {
-    /// By asset, for each source the hash of its key and what it says.
+    /// By asset, for each source the hash of its key and its contribution.
     said: PackedMap,
-    /// Sources of which the newest contribution cannot be read, by asset, with its offset.
+    /// By asset, the sources whose newest contribution cannot be read, with its offset.
     pub unreadable: HashMap<String, BTreeMap<SourceKey, i64>>,
-    /// Assets of which the record would be larger than a record may be.
+    /// Assets whose record would be larger than the limit.
     pub too_large: BTreeSet<String>,
-    /// Assets of which contributions lie beyond the offset that was folded to.
+    /// Assets with contributions beyond the offset that was folded to.
     pub ahead: HashSet<String>,
-    /// Assets of which a contribution was withdrawn.
+    /// Assets from which a contribution was withdrawn.
     withdrawn: HashSet<String>,
 }
 
 impl Contributions {
-    /// Unpacks what the sources say of an asset.
+    /// Unpacks the contributions to an asset.
     ///
     /// # Panics
     /// When `read` cannot read what it could read before.
@@ -81,7 +81,7 @@ impl Contributions {
         unpacked
     }
 
-    /// Remembers what the sources say of an asset.
+    /// Packs the contributions to an asset.
     pub fn pack(&mut self, asset_id: &str, Unpacked { asset, encoded }: &Unpacked) {
         let mut said = Said::default();
         for key in asset.contributions.keys() {
@@ -95,7 +95,7 @@ impl Contributions {
         }
     }
 
-    /// Takes over what a record of the topic says. Of the asset's other sources nothing is unpacked.
+    /// Applies a record of the topic; the contributions of the asset's other sources stay packed.
     pub fn fold<E>(
         &mut self,
         key: ContributionKey,
@@ -113,13 +113,15 @@ impl Contributions {
         if value.is_none() {
             self.withdrawn.insert(asset_id.clone());
         }
-        // Whether it could be read is kept in the asset.
+        // If it cannot be read, the asset notes that.
         let heard = asset.hear(key.clone(), offset, value.map(read).transpose()).ok();
         let mut said = Said::default();
-        for (of, encoded) in Said::all(before).filter(|(of, _)| *of != hash || heard == Some(Applied::Stale)) {
+        for (of, encoded) in
+            Said::all(before).filter(|(of, _)| *of != hash || heard == Some(ContributionVerdict::Stale))
+        {
             said.push(of, encoded);
         }
-        if let (Some(Applied::Changed), Some(value)) = (heard, value) {
+        if let (Some(ContributionVerdict::Changed), Some(value)) = (heard, value) {
             said.push(hash, value);
         }
         self.put(&asset_id, &said, asset.unreadable);
@@ -138,12 +140,12 @@ impl Contributions {
         }
     }
 
-    /// Names the assets that somebody says something of.
+    /// Returns the assets that have a contribution.
     pub fn assets(&self) -> impl Iterator<Item = &str> {
         self.said.iter().map(|(asset_id, _)| asset_id)
     }
 
-    /// Says whether something was said of an asset, even if it was withdrawn later.
+    /// Returns whether the asset has or had a contribution, even if it was withdrawn later.
     #[must_use]
     pub fn knows_of(&self, asset_id: &str) -> bool {
         let Self { said, unreadable, too_large: _, ahead, withdrawn } = self;
@@ -154,7 +156,7 @@ impl Contributions {
     }
 }
 
-/// What several sources say: the hash of each one's key, and its contribution as it was read.
+/// The packed contributions of several sources: the hash of each key, and the encoded contribution.
 #[derive(Default)]
 struct Said(Vec<u8>);
 
@@ -181,33 +183,33 @@ fn hash((source, source_key): &SourceKey) -> [u8; 16] {
 /// The last records of the assets of one partition, with their versions. A record that is gone leaves its version behind.
 #[derive(Debug, Default)]
 pub struct Lasts {
-    /// By asset its version, what became of its record, and the record if it was folded.
+    /// By asset its version, the state of its record, and the record if it was folded.
     known: PackedMap,
-    /// Records of assets that are held while their sources say something else.
+    /// Records that differ from what the contributions amount to, of assets that are held.
     held: HashMap<String, Arc<AssetRecord>>,
 }
 
-/// What became of a record; one byte.
+/// The state of a last record; one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LastState {
     /// A tombstone followed.
     Gone,
-    /// It is what the contributions amount to.
+    /// Merging the contributions gives it.
     Merged,
-    /// It was folded, and is kept as it was read.
+    /// It was folded, and is kept in its encoded form.
     Folded,
-    /// So was the last one of an asset that is gone; its tombstone is missing.
+    /// It was folded and is a deleted one; its tombstone is missing.
     Deleted,
-    /// It stands while the sources say something else.
+    /// It stays published while the contributions amount to another one.
     Held,
 }
 
-impl State {
+impl LastState {
     const ALL: [Self; 5] = [Self::Gone, Self::Merged, Self::Folded, Self::Deleted, Self::Held];
 }
 
 impl Lasts {
-    /// Adds to an asset of which the contributions are unpacked what was last published of it.
+    /// Adds the last record to an asset whose contributions are unpacked.
     pub fn unpack<E>(
         &self,
         collection: &CompiledCollection,
@@ -219,12 +221,12 @@ impl Lasts {
         let unreadable =
             || AssetRecord { asset_id: asset_id.to_owned(), deleted: true, version, ..AssetRecord::default() };
         asset.version = version;
-        asset.current = state == State::Merged;
+        asset.current = state == LastState::Merged;
         asset.last = match state {
-            State::Gone => None,
-            State::Merged => asset.merge(collection).map(|merged| Arc::new(merged.record(asset_id, version))),
-            State::Folded | State::Deleted => Some(Arc::new(read(encoded).unwrap_or_else(|_| unreadable()))),
-            State::Held => self.held.get(asset_id).cloned(),
+            LastState::Gone => None,
+            LastState::Merged => asset.merge(collection).map(|merged| Arc::new(merged.record(asset_id, version))),
+            LastState::Folded | LastState::Deleted => Some(Arc::new(read(encoded).unwrap_or_else(|_| unreadable()))),
+            LastState::Held => self.held.get(asset_id).cloned(),
         };
     }
 
@@ -232,18 +234,18 @@ impl Lasts {
     pub fn pack(&mut self, asset_id: &str, Asset { last, version, current, .. }: &Asset) {
         self.held.remove(asset_id);
         let state = match last {
-            None => State::Gone,
-            Some(_) if *current => State::Merged,
+            None => LastState::Gone,
+            Some(_) if *current => LastState::Merged,
             Some(last) => {
                 self.held.insert(asset_id.to_owned(), Arc::clone(last));
-                State::Held
+                LastState::Held
             }
         };
         self.put(asset_id, *version, state, &[]);
     }
 
-    /// Takes over a record of the topic. One that cannot be read is replaced when its asset is merged next: it equals no other,
-    /// and without any contribution a tombstone ends it.
+    /// Applies a record of the topic. One that cannot be read counts as a deleted record that equals no other: the next merge of
+    /// its asset replaces it, or writes a tombstone if there is no contribution.
     pub fn fold<E>(
         &mut self,
         asset_id: &str,
@@ -253,43 +255,43 @@ impl Lasts {
         let (version, ..) = self.get(asset_id);
         self.held.remove(asset_id);
         match value.map(|value| (value, read(value))) {
-            None => self.put(asset_id, version, State::Gone, &[]),
-            Some((_, Err(_))) => self.put(asset_id, version, State::Deleted, &[]),
+            None => self.put(asset_id, version, LastState::Gone, &[]),
+            Some((_, Err(_))) => self.put(asset_id, version, LastState::Deleted, &[]),
             Some((value, Ok(record))) => {
-                let state = if record.deleted { State::Deleted } else { State::Folded };
+                let state = if record.deleted { LastState::Deleted } else { LastState::Folded };
                 self.put(asset_id, record.version, state, value);
             }
         }
     }
 
-    fn get(&self, asset_id: &str) -> (i64, State, &[u8]) {
-        self.known.get(asset_id).map_or((-1, State::Gone, &[]), taken_apart)
+    fn get(&self, asset_id: &str) -> (i64, LastState, &[u8]) {
+        self.known.get(asset_id).map_or((-1, LastState::Gone, &[]), taken_apart)
     }
 
-    fn put(&mut self, asset_id: &str, version: i64, state: State, encoded: &[u8]) {
+    fn put(&mut self, asset_id: &str, version: i64, state: LastState, encoded: &[u8]) {
         self.known.insert(asset_id, &[&version.to_le_bytes(), &[state as u8], encoded]);
     }
 
-    /// Names the assets of which a record stands, and says whether it says that the asset is gone.
+    /// Returns the assets whose last record no tombstone followed, and whether that record is a deleted one.
     pub fn standing(&self) -> impl Iterator<Item = (&str, bool)> {
         let states = self.known.iter().map(|(asset_id, packed)| (asset_id, taken_apart(packed).1));
-        states.filter(|(_, state)| *state != State::Gone).map(|(asset_id, state)| {
+        states.filter(|(_, state)| *state != LastState::Gone).map(|(asset_id, state)| {
             let held = || self.held.get(asset_id).is_some_and(|last| last.deleted);
-            (asset_id, state == State::Deleted || state == State::Held && held())
+            (asset_id, state == LastState::Deleted || state == LastState::Held && held())
         })
     }
 
-    /// Says whether nothing was ever published.
+    /// Returns whether nothing was ever published.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 }
 
-fn taken_apart(mut packed: &[u8]) -> (i64, State, &[u8]) {
+fn taken_apart(mut packed: &[u8]) -> (i64, LastState, &[u8]) {
     let version = i64::from_le_bytes(array(&mut packed));
     let [state] = array(&mut packed);
-    (version, State::ALL[usize::from(state)], packed)
+    (version, LastState::ALL[usize::from(state)], packed)
 }
 
 /// The links of one partition, by source.

@@ -3,9 +3,9 @@
 use windfall_schemas::asset::FieldValue;
 use windfall_schemas::contribution::Contribution;
 use windfall_schemas::link::{Link, LinkKey, LinkedAsset};
-use windfall_transformer::asset::{Applied, Asset};
+use windfall_transformer::asset::{Asset, ContributionVerdict};
 use windfall_transformer::collection::{self, CompiledCollection};
-use windfall_transformer::links::{Follow, Position, follow};
+use windfall_transformer::links::{Follow, SourcePosition, follow};
 
 fn link(offset: i64, assets: &[(&str, i64)]) -> Link {
     let assets = assets
@@ -27,7 +27,7 @@ fn go(withdrawn: &[&str], claimed_ms: i64, link: Option<Link>) -> Follow {
 #[test]
 fn a_link_follows_its_table() {
     let key = LinkKey { source: "abm.devices".into(), source_key: "acme/1".into() };
-    let at = Position { partition: 3, offset: 20 };
+    let at = SourcePosition { partition: 3, offset: 20 };
     let cases = [
         ("at the link's offset, as before", Some(link(20, &[("B", 5)])), Some(("B", 90)), go(&[], 5, None)),
         (
@@ -59,7 +59,7 @@ fn a_link_follows_its_table() {
 #[test]
 fn a_link_of_another_partition_hides_nothing() {
     let key = LinkKey { source: "abm.devices".into(), source_key: "acme/1".into() };
-    let at = Position { partition: 4, offset: 0 };
+    let at = SourcePosition { partition: 4, offset: 0 };
     assert_eq!(follow(&key, Some(&link(20, &[("A", 5)])), &at, Some(("A", 90))), go(&[], 5, None));
 }
 
@@ -154,20 +154,20 @@ fn an_older_contribution_is_refused_and_one_of_the_same_record_counts_only_under
     let newer = said("acme", 9, 1, "ann");
     asset.apply(key(&newer), Some(newer.clone()));
     assert!(asset.conclude(&collection, "A", 1, 0).record.is_some());
-    assert_eq!(asset.apply(key(&newer), Some(said("acme", 8, 1, "old"))), Applied::Stale);
-    assert_eq!(asset.apply(key(&newer), Some(newer.clone())), Applied::Stale, "a repetition");
+    assert_eq!(asset.apply(key(&newer), Some(said("acme", 8, 1, "old"))), ContributionVerdict::Stale);
+    assert_eq!(asset.apply(key(&newer), Some(newer.clone())), ContributionVerdict::Stale, "a repetition");
     assert!(asset.conclude(&collection, "A", 2, 7).is_empty());
     let by_another = |owner| Contribution { mapping: Some("things@2".into()), ..said("acme", 9, 1, owner) };
-    assert_eq!(asset.apply(key(&newer), Some(by_another("ann"))), Applied::Changed);
+    assert_eq!(asset.apply(key(&newer), Some(by_another("ann"))), ContributionVerdict::Changed);
     assert!(asset.conclude(&collection, "A", 3, 7).is_empty(), "it says the same");
     assert_eq!(
         asset.apply(key(&newer), Some(Contribution { mapping: Some("things@3".into()), ..said("acme", 9, 1, "eve") })),
-        Applied::Changed
+        ContributionVerdict::Changed
     );
     assert!(asset.conclude(&collection, "A", 4, 7).record.is_some());
     assert_eq!(
         asset.apply(key(&newer), Some(Contribution { mapping: Some("things@4".into()), ..said("acme", 8, 1, "old") })),
-        Applied::Stale
+        ContributionVerdict::Stale
     );
 }
 

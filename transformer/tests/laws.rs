@@ -13,7 +13,7 @@ use windfall_transformer::asset::Asset;
 use windfall_transformer::collection::{self, CompiledCollection};
 use windfall_transformer::contribution::{SourceRecord, map};
 use windfall_transformer::event::{DecodedRow, SourceEvent};
-use windfall_transformer::links::Position;
+use windfall_transformer::links::SourcePosition;
 use windfall_transformer::mapping::Program;
 use windfall_transformer::merge::{Merged, merge};
 use windfall_transformer::remembered::{Contributions, Lasts, Links};
@@ -112,7 +112,7 @@ fn record(offset: usize, seen: &Seen) -> SourceRecord {
     SourceRecord {
         source: "abm.devices".into(),
         source_key: format!("{org}/{}", seen.device),
-        at: Position { partition: 0, offset },
+        at: SourcePosition { partition: 0, offset },
         event,
     }
 }

@@ -23,12 +23,12 @@ pub enum Cleanup {
     },
 }
 
-/// What a setting of a topic that exists means for us.
+/// How a setting of an existing topic compares with the declared one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     /// It is as declared, or as good.
     Fits,
-    /// It differs, and nothing that is promised rests on it: many clusters own such settings.
+    /// It differs, and no promise rests on it: many clusters set such settings themselves.
     Differs,
     /// It differs, and a promise rests on it.
     Breaks,

@@ -41,7 +41,7 @@ impl Clock for HandClock {
 
 /// A sink that has read its topic to the end, and now is idle.
 struct Idle {
-    rows: Rows<MemoryStore>,
+    rows: SinkHandler<MemoryStore>,
     memory: Memory,
     clock: Arc<HandClock>,
 }

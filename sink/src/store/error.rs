@@ -5,7 +5,7 @@ use std::error::Error;
 use windfall_runtime::diagnose::{Diagnose, Diagnosis, Kind};
 use windfall_runtime::retry::Retry;
 
-/// Another error, whatever the driver made of it.
+/// An error of a driver or library.
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
 /// Why a store could not do its work.
@@ -95,7 +95,7 @@ impl Diagnose for StoreError {
     }
 }
 
-/// Kinds of trouble that are nobody's record's fault and that end by themselves or by an operator's hand.
+/// Why a store cannot work at present: nothing is wrong with the records, and it ends by itself or an operator ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// No connection, or a broken one.

@@ -27,7 +27,7 @@ pub struct Row {
 
 /// A position of the reference store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Position {
+struct MemoryPosition {
     epoch: i64,
     at: Claimed,
 }
@@ -45,7 +45,7 @@ pub enum Fault {
 struct Contents {
     owner: Option<Owned>,
     rows: BTreeMap<String, Row>,
-    positions: BTreeMap<i32, Position>,
+    positions: BTreeMap<i32, MemoryPosition>,
     poison: Option<FieldValue>,
     faults: VecDeque<Fault>,
     calls: u64,
@@ -127,7 +127,7 @@ impl MemoryStore {
         let mut claimed = Vec::with_capacity(partitions.len());
         for &partition in partitions {
             let at = Claimed { partition, generation: 1, next_offset: 0, as_of: None, log_time: None };
-            let position = contents.positions.entry(partition).or_insert(Position { epoch: 0, at });
+            let position = contents.positions.entry(partition).or_insert(MemoryPosition { epoch: 0, at });
             position.epoch += 1;
             self.epochs.insert(partition, position.epoch);
             claimed.push(position.at.clone());
@@ -150,7 +150,7 @@ impl MemoryStore {
         }
         let applied = write(&mut contents, &folded);
         for span in spans {
-            if let Some(Position { at, .. }) = contents.positions.get_mut(&span.partition) {
+            if let Some(MemoryPosition { at, .. }) = contents.positions.get_mut(&span.partition) {
                 at.next_offset = span.to;
                 at.as_of = at.as_of.max(Some(span.as_of));
                 at.log_time = at.log_time.max(span.log_time);

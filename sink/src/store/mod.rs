@@ -1,4 +1,4 @@
-//! Where asset records end: the trait that every store keeps, and the stores.
+//! The trait that every store implements, and the stores.
 
 mod error;
 mod fold;
@@ -28,9 +28,9 @@ pub use ownership::{Owned, may_take};
 /// each partition is a row in the same store, moved in the transaction of the data; an epoch in it shuts out whoever
 /// had the partition before.
 ///
-/// Every method may be dropped half-way: the store then holds all of the batch or nothing, and the next call finds out.
+/// Every call may be dropped half-way: the store then holds all of the batch or nothing, and the next call finds out which.
 pub trait AssetStore: Send {
-    /// Takes partitions over: raises their epoch, which fences whoever had them, and tells where to go on.
+    /// Takes partitions over: raises their epoch, which fences the process that had them, and returns where to go on.
     ///
     /// Answers in the order of `partitions`. A partition never seen before begins at offset 0 of generation 1.
     ///
@@ -59,14 +59,14 @@ pub trait AssetStore: Send {
     /// [`StoreError::Environment`] and [`StoreError::Refused`], as that claim would meet them.
     fn check(&mut self) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 
-    /// Tells how far the positions and the rows of each partition go, both as of one moment. Changes nothing and claims nothing.
+    /// Returns how far positions and rows of each partition go, both at one moment. Changes nothing and claims nothing.
     ///
     /// A store that leaves this out is never compared with its topic.
     ///
     /// # Errors
     /// As [`AssetStore::check`].
-    fn held(&mut self) -> impl Future<Output = Result<Held, StoreError>> + Send {
-        std::future::ready(Ok(Held::default()))
+    fn held(&mut self) -> impl Future<Output = Result<StoreProgress, StoreError>> + Send {
+        std::future::ready(Ok(StoreProgress::default()))
     }
 }
 
@@ -96,20 +96,20 @@ pub struct Claimed {
 
 /// What a store holds, as far as it can be compared with the topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct StoreProgress {
     /// Every partition that has a position.
-    pub partitions: Vec<HeldPartition>,
+    pub partitions: Vec<PartitionProgress>,
     /// What an operator runs in the store so that the sink reads the topic again from its start, under a generation that takes
     /// the place of [`GENERATION`].
     pub reread: String,
 }
 
-/// What [`Held::reread`] says in place of the generation.
+/// What [`StoreProgress::reread`] says in place of the generation.
 pub const GENERATION: &str = "{generation}";
 
 /// How far a partition's position and its rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldPartition {
+pub struct PartitionProgress {
     /// The partition.
     pub partition: i32,
     /// The generation of its position.

@@ -1,27 +1,27 @@
-//! What is missing is not deleted (pure).
+//! Assets that have lost their contributions are not deleted (pure).
 
 use windfall_schemas::topic::CHANGE_PARTITIONS;
 
-/// That many assets of a collection may lose their contributions unseen.
+/// So many assets of a whole collection may lose their contributions before publishing is held.
 const FEW: usize = 10;
 
-/// Assets that stand, and those whose contributions are gone although nobody withdrew them.
+/// How many assets are live, and how many of them have lost their contributions although nobody withdrew them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Missing {
     pub(super) live: usize,
     pub(super) missing: usize,
-    /// Partitions that were looked at: one of several members sees only its share of the collection.
+    /// How many partitions were counted: a member of a group sees only its share of the collection.
     pub(super) partitions: usize,
 }
 
 impl Missing {
-    /// Says whether so many are missing, more than ten of the whole collection and more than 5 %, that the topic must have lost them.
+    /// Returns whether more are missing than 5 % and than ten of a whole collection: the topic must have lost them.
     pub(super) fn is_too_much(self) -> bool {
         let few = FEW * self.partitions / usize::try_from(CHANGE_PARTITIONS).unwrap_or(1);
         self.missing > few.max(self.live / 20)
     }
 
-    /// Says why nothing is published, and what to do.
+    /// Returns why nothing is published, and what to do.
     pub(super) fn reason(self, topic: &str, collection: &str) -> String {
         let Self { live, missing, partitions: _ } = self;
         format!(

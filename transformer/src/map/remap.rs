@@ -1,7 +1,7 @@
-//! Mapping again what another program has mapped before.
+//! Mapping again the records that another program has mapped before.
 //!
-//! The records that were read before are read once more, but only the newest of each key is mapped: an older one would show an
-//! older value, and it may name another asset under the new program than the newer one does.
+//! They are read once more, but only the newest record of each key is mapped: an older one would show an older value, and under
+//! the new program it may name another asset than the newest one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -52,18 +52,18 @@ impl Remap {
         Ok(Self { newest, total, began_at: Some(Instant::now()) })
     }
 
-    /// Says whether a record is to be left out, since a newer one of its key was read before as well.
+    /// Returns whether a record is left out because a newer one of its key was read before as well.
     pub(super) fn is_overtaken(&self, record: &Record) -> bool {
         let of_key = self.newest.get(&record.topic_partition()).and_then(|newest| newest.get(&hash(record)));
         of_key.is_some_and(|newest| record.offset < *newest)
     }
 
-    /// Says whether something is still to be mapped again.
+    /// Returns whether records are still to be mapped again.
     pub(super) fn is_under_way(&self) -> bool {
         self.newest.values().any(|newest| !newest.is_empty())
     }
 
-    /// Notes that records up to here have been mapped.
+    /// Notes that these records have been mapped.
     pub(super) fn done(&mut self, records: impl Iterator<Item = (TopicPartition, u128)>) {
         for (at, key) in records {
             if let Some(newest) = self.newest.get_mut(&at) {
@@ -72,7 +72,7 @@ impl Remap {
         }
     }
 
-    /// Tells how many records are mapped again; nothing when none is left.
+    /// Returns how many records are mapped again; `None` when none is left.
     pub(super) fn progress(&self) -> Option<Progress> {
         let left: usize = self.newest.values().map(Newest::len).sum();
         let elapsed_s = self.began_at?.elapsed().as_secs();
@@ -90,7 +90,7 @@ fn note(newest: &mut BTreeMap<TopicPartition, Newest>, record: &Record) {
     newest.entry(record.topic_partition()).or_default().insert(hash(record), record.offset);
 }
 
-/// Names a record within its partition.
+/// The hash of a record's key.
 pub(super) fn hash(record: &Record) -> u128 {
     xxh3_128(record.key.as_deref().unwrap_or_default())
 }

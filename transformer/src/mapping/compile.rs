@@ -11,7 +11,7 @@ use crate::mapping::format::{Format, WORDS};
 use crate::mapping::literal::{literal, test_value};
 use crate::mapping::lookup::{Table, from_csv};
 use crate::mapping::parse::{Condition, Form, LookupForm, MappingFile, SourceForm, Take};
-use crate::mapping::program::{Expr, Fields, Part, Program, Test};
+use crate::mapping::program::{Expr, Fields, Program, TemplatePart, Test};
 use crate::mapping::source::{SourceField, SourceTable};
 use crate::mapping::yaml::{At, Node};
 use crate::value::Value;
@@ -19,7 +19,7 @@ use crate::value::Value;
 /// Reads a file that a mapping names, by the name that stands there; the error says what was wrong, in lowercase.
 pub type ReadBeside<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
-/// Part of every mapping's identity. Raise it when a format, a normalised form or another rule of this crate changes, so that equal
+/// TemplatePart of every mapping's identity. Raise it when a format, a normalised form or another rule of this crate changes, so that equal
 /// files make other records: devices that do not change get them only by being mapped again.
 const RULES: u32 = 1;
 
@@ -353,14 +353,14 @@ impl Compiler<'_> {
             }
             nullable |= field.nullable;
             if !literal.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut literal)));
+                parts.push(TemplatePart::Text(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Field(position));
+            parts.push(TemplatePart::Field(position));
             rest = after;
         }
         literal.push_str(rest);
         if !literal.is_empty() {
-            parts.push(Part::Text(literal));
+            parts.push(TemplatePart::Text(literal));
         }
         Some((Expr::Template(parts), Typed { kind: FieldType::String, nullable }))
     }

@@ -30,8 +30,8 @@ pub struct Program {
 #[derive(Debug, Clone)]
 pub(crate) struct Fields {
     expressions: Vec<Expr>,
-    /// For each of them the source field that it carries over as it is, where none after it does the same: most do, and what
-    /// nobody reads any more need not be copied.
+    /// For each expression the source field that it takes over unchanged, unless a later expression takes the same field. Most
+    /// expressions do so, and such a value is moved instead of copied.
     moved: Vec<Option<usize>>,
 }
 
@@ -54,7 +54,7 @@ impl Fields {
             None => expression.evaluate(&row).into_owned().into_field(),
         };
         let mut values: Vec<FieldValue> = self.expressions.iter().zip(&self.moved).map(compute).collect();
-        // Last, when all that reads the row has done so.
+        // Values are moved last, when nothing reads the row any more.
         for (value, moved) in values.iter_mut().zip(&self.moved) {
             if let Some(field) = moved {
                 *value = row.take(*field).into_field();
@@ -118,14 +118,14 @@ pub(crate) enum Expr {
     Format(Box<Expr>, Format),
     Convert(Box<Expr>, FieldType),
     Coalesce(Vec<Expr>),
-    Template(Vec<Part>),
+    Template(Vec<TemplatePart>),
     When { only_if: Vec<Test>, unless: Vec<Test>, then: Box<Expr> },
     Default(Box<Expr>, Value),
 }
 
 /// A piece of a template.
 #[derive(Debug, Clone)]
-pub(crate) enum Part {
+pub(crate) enum TemplatePart {
     Text(String),
     Field(usize),
 }
@@ -184,13 +184,13 @@ fn converted(value: Cow<'_, Value>, kind: FieldType) -> Cow<'_, Value> {
     }
 }
 
-/// A template is empty as soon as one of its fields is: half a label misleads.
-fn template(parts: &[Part], row: &Row) -> Value {
+/// A template is empty if one of its fields is: half a label misleads.
+fn template(parts: &[TemplatePart], row: &Row) -> Value {
     let mut text = String::new();
     for part in parts {
         match part {
-            Part::Text(piece) => text.push_str(piece),
-            Part::Field(field) => match row.value(*field) {
+            TemplatePart::Text(piece) => text.push_str(piece),
+            TemplatePart::Field(field) => match row.value(*field) {
                 Value::Null => return Value::Null,
                 value => text.push_str(&value.to_text()),
             },

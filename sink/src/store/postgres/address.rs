@@ -46,7 +46,7 @@ impl Address {
     /// | left out | no TLS | TLS, certificate and name verified |
     /// | `disable` | no TLS | no TLS |
     /// | `require`, `verify-ca`, `verify-full` | TLS, verified | TLS, verified |
-    /// | `allow`, `prefer` | refused: the password could cross the network in the clear | refused |
+    /// | `allow`, `prefer` | refused: the password could cross the network unencrypted | refused |
     ///
     /// `sslrootcert` names a PEM file of roots to trust instead of the system's.
     ///

@@ -4,13 +4,13 @@ use tokio_postgres::types::Type;
 use tracing::info;
 use windfall_runtime::log_identity::Position;
 
-use super::session::{Session, Target};
+use super::session::{PostgresSession, Target};
 use super::sqlstate::classify;
 use super::statements::{Parameter, qualified, sql_type, table_name};
 use crate::config::SchemaMode;
 use crate::store::ownership::Owned;
 use crate::store::shape::{Dialect, Existing, Found, Plan};
-use crate::store::{Held, HeldPartition, StoreError};
+use crate::store::{PartitionProgress, StoreError, StoreProgress};
 
 pub(super) const DIALECT: Dialect = Dialect { qualified, sql_type };
 
@@ -37,7 +37,7 @@ const UNIQUE: &str = "select distinct a.attname::pg_catalog.text from pg_catalog
     where d.objid operator(pg_catalog.=) i.indexrelid and d.refobjid operator(pg_catalog.=) i.indrelid \
     and d.refobjsubid operator(pg_catalog.=) a.attnum))";
 
-impl Session {
+impl PostgresSession {
     /// Takes the table for this sink and makes it fit, or refuses; in one transaction, so that nothing half-made stays.
     pub(super) async fn settle(&self, target: &Target, mode: SchemaMode) -> Result<(), StoreError> {
         let lock = format!("select pg_catalog.pg_advisory_xact_lock({DDL_LOCK})");
@@ -53,7 +53,7 @@ impl Session {
         self.transaction(settle).await
     }
 
-    /// Tells what [`Session::settle`] would run, in a transaction that can only read.
+    /// Tells what [`PostgresSession::settle`] would run, in a transaction that can only read.
     pub(super) async fn preview(&self, target: &Target, mode: SchemaMode) -> Result<Vec<String>, StoreError> {
         let preview = async {
             self.within(self.client.batch_execute("set transaction read only")).await?;
@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// Reads how far positions and rows go, in one statement; nothing where a start would have to make or change a table.
-    pub(super) async fn held(&self, target: &Target, mode: SchemaMode) -> Result<Held, StoreError> {
+    pub(super) async fn held(&self, target: &Target, mode: SchemaMode) -> Result<StoreProgress, StoreError> {
         let Target { identity, table, .. } = target;
         let held = async {
             self.within(self.client.batch_execute("set transaction read only")).await?;
@@ -77,7 +77,7 @@ impl Session {
         let rows = self.transaction(held).await?;
         let partitions = rows.iter().map(|row| {
             let greatest: (Option<i64>, Option<i64>) = (row.try_get(4)?, row.try_get(5)?);
-            Ok(HeldPartition {
+            Ok(PartitionProgress {
                 partition: row.try_get(0)?,
                 generation: row.try_get(1)?,
                 position: Position { next_offset: row.try_get(2)?, log_time: row.try_get(3)? },
@@ -85,7 +85,7 @@ impl Session {
             })
         });
         let partitions = partitions.collect::<Result<_, tokio_postgres::Error>>().map_err(classify)?;
-        Ok(Held { partitions, reread: DIALECT.reread(table, identity) })
+        Ok(StoreProgress { partitions, reread: DIALECT.reread(table, identity) })
     }
 
     async fn plan(&self, target: &Target, mode: SchemaMode) -> Result<Plan, StoreError> {

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::catalogue::DIALECT;
-use self::session::{Batch, Session, Target};
+use self::session::{Batch, PostgresSession, Target};
 use self::statements::Statements;
 use super::fold::fold;
-use super::{Applied, AssetStore, Claimed, Held, Identity, Span, StoreError};
+use super::{Applied, AssetStore, Claimed, Identity, Span, StoreError, StoreProgress};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
 use crate::table::Table;
@@ -50,7 +50,7 @@ pub struct PostgresStore {
     target: Target,
     mode: SchemaMode,
     deadlines: Deadlines,
-    session: Option<Session>,
+    session: Option<PostgresSession>,
 }
 
 impl PostgresStore {
@@ -77,11 +77,11 @@ impl PostgresStore {
     }
 
     /// Takes the session out, or opens one: a call that is dropped half-way leaves none behind.
-    async fn session(&mut self) -> Result<Session, StoreError> {
+    async fn session(&mut self) -> Result<PostgresSession, StoreError> {
         if let Some(session) = self.session.take().filter(|session| !session.client.is_closed()) {
             return Ok(session);
         }
-        let session = Session::open(&self.address, &self.deadlines).await?;
+        let session = PostgresSession::open(&self.address, &self.deadlines).await?;
         session.settle(&self.target, self.mode).await?;
         Ok(session)
     }
@@ -121,12 +121,12 @@ impl AssetStore for PostgresStore {
 
     async fn check(&mut self) -> Result<Vec<String>, StoreError> {
         // Not the session of the other calls: that one has settled the tables.
-        let session = Session::open(&self.address, &self.deadlines).await?;
+        let session = PostgresSession::open(&self.address, &self.deadlines).await?;
         session.preview(&self.target, self.mode).await
     }
 
-    async fn held(&mut self) -> Result<Held, StoreError> {
-        let session = Session::open(&self.address, &self.deadlines).await?;
+    async fn held(&mut self) -> Result<StoreProgress, StoreError> {
+        let session = PostgresSession::open(&self.address, &self.deadlines).await?;
         session.held(&self.target, self.mode).await
     }
 }

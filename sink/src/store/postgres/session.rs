@@ -15,7 +15,7 @@ use tracing::debug;
 use super::Deadlines;
 use super::address::Address;
 use super::sqlstate::classify;
-use super::statements::{Guarded, Parameter, Rows, Statements, vacate};
+use super::statements::{Guarded, Parameter, Statements, UpsertRows, vacate};
 use crate::store::fold::{Folded, Upsert};
 use crate::store::{Applied, Cause, Claim, Claimed, Identity, Refusal, Span, StoreError, generation};
 use crate::table::Table;
@@ -38,7 +38,7 @@ pub(super) struct Target {
 ///
 /// It leaves nothing behind that outlives a transaction: no setting, no named statement, no lock. Behind a pooler that lends
 /// out connections by transaction, such as PgBouncer, the next transaction may run on a connection that other programs share.
-pub(super) struct Session {
+pub(super) struct PostgresSession {
     pub(super) client: Client,
     driver: JoinHandle<()>,
     cancel: CancelToken,
@@ -48,13 +48,13 @@ pub(super) struct Session {
     begin: String,
 }
 
-impl Drop for Session {
+impl Drop for PostgresSession {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-impl Session {
+impl PostgresSession {
     /// Connects, and refuses a database that cannot hold every text.
     pub(super) async fn open(address: &Address, deadlines: &Deadlines) -> Result<Self, StoreError> {
         let patience = deadlines.statement + deadlines.grace;
@@ -177,7 +177,7 @@ impl Session {
             parts.sort_unstable_by_key(|part| (part[0].partition, part[0].offset));
         }
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
-            let rows = Rows::of(&target.table, part, generation)?;
+            let rows = UpsertRows::of(&target.table, part, generation)?;
             let some_deleted = part.iter().any(|upsert| upsert.deleted);
             let (written, deleted) = match self.upsert(target, &rows, some_deleted).await {
                 Err(error) if batch.one_by_one => return Err(error.at(part[0].partition, part[0].offset)),
@@ -211,7 +211,12 @@ impl Session {
     }
 
     /// Writes rows; answers how many were written, and how many of these are deleted, which is asked only where some may be.
-    async fn upsert(&self, target: &Target, rows: &Rows<'_>, some_deleted: bool) -> Result<(u64, u64), StoreError> {
+    async fn upsert(
+        &self,
+        target: &Target,
+        rows: &UpsertRows<'_>,
+        some_deleted: bool,
+    ) -> Result<(u64, u64), StoreError> {
         if !some_deleted {
             return Ok((self.execute(&target.statements.upsert, &rows.parameters()).await?, 0));
         }
@@ -220,7 +225,7 @@ impl Session {
         Ok((count(counts.try_get(0).map_err(classify)?), count(counts.try_get(1).map_err(classify)?)))
     }
 
-    /// Moves the positions. For one that does not fit the answer is [`StoreError::Fenced`]: [`Session::misfit`] knows more.
+    /// Moves the positions. For one that does not fit the answer is [`StoreError::Fenced`]: [`PostgresSession::misfit`] knows more.
     async fn advance(&self, target: &Target, spans: &[Span]) -> Result<(), StoreError> {
         let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
         let mut epochs = Vec::with_capacity(spans.len());

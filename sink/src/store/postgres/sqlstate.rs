@@ -1,4 +1,4 @@
-//! Sorts PostgreSQL's errors: is it the record, or is it the world?
+//! Sorts PostgreSQL's errors: those of a record, and those of the environment.
 
 use std::error::Error;
 

@@ -184,13 +184,13 @@ fn array_type(kind: FieldType) -> Type {
 
 /// The parameters of [`Statements::upsert`].
 #[derive(Debug)]
-pub(super) struct Rows<'a> {
+pub(super) struct UpsertRows<'a> {
     guarded: Guarded<'a>,
     columns: Vec<(Vec<Cell<'a>>, Type)>,
     deleted: Vec<&'static str>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> UpsertRows<'a> {
     /// Turns rows into columns; `generation` gives each partition's.
     pub(super) fn of(
         table: &Table,

@@ -13,7 +13,7 @@ use super::classify::classify;
 use super::statements::{self, moment, sql_type};
 use crate::store::ownership::Owned;
 use crate::store::shape::{Dialect, Existing, Found, Plan};
-use crate::store::{Cause, Held, HeldPartition, StoreError};
+use crate::store::{Cause, PartitionProgress, StoreError, StoreProgress};
 use crate::table::Table;
 
 pub(super) const DIALECT: Dialect = Dialect { qualified: |_, table| format!("\"{table}\""), sql_type };
@@ -96,22 +96,22 @@ pub(super) fn preview(file: &SqliteFile) -> Result<Vec<String>, StoreError> {
 }
 
 /// Reads how far positions and rows go; nothing where [`open`] would have to make or change a table.
-pub(super) fn held(file: &SqliteFile) -> Result<Held, StoreError> {
-    let Some(mut connection) = look(file)? else { return Ok(Held::default()) };
+pub(super) fn held(file: &SqliteFile) -> Result<StoreProgress, StoreError> {
+    let Some(mut connection) = look(file)? else { return Ok(StoreProgress::default()) };
     let transaction = connection.transaction().map_err(classify)?;
     let Plan { ddl, take } = plan(&transaction, file)?;
     if take || !ddl.is_empty() {
-        return Ok(Held::default());
+        return Ok(StoreProgress::default());
     }
     let mut statement = transaction.prepare(&statements::held(&file.table)).map_err(classify)?;
     let rows = statement.query_map(params![file.identity.sink, file.identity.topic], |row| {
         let greatest: (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
         let position = Position { next_offset: row.get(2)?, log_time: row.get(3)? };
         let (partition, generation) = (row.get(0)?, row.get(1)?);
-        Ok(HeldPartition { partition, generation, position, greatest: greatest.0.zip(greatest.1) })
+        Ok(PartitionProgress { partition, generation, position, greatest: greatest.0.zip(greatest.1) })
     });
     let partitions = rows.and_then(Iterator::collect).map_err(classify)?;
-    Ok(Held { partitions, reread: DIALECT.reread(&file.table, &file.identity) })
+    Ok(StoreProgress { partitions, reread: DIALECT.reread(&file.table, &file.identity) })
 }
 
 /// Opens the file to look at it; nothing where there is none.

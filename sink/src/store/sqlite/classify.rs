@@ -1,4 +1,4 @@
-//! Sorts SQLite's errors: is it the record, or is it the world?
+//! Sorts SQLite's errors: those of a record, and those of the environment.
 
 use rusqlite::{Error, ErrorCode, ffi};
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::worker::{Owner, Worker};
-use super::{Applied, AssetStore, Cause, Claimed, Held, Identity, Span, StoreError};
+use super::{Applied, AssetStore, Cause, Claimed, Identity, Span, StoreError, StoreProgress};
 use crate::asset::AssetChange;
 use crate::config::SchemaMode;
 use crate::table::Table;
@@ -96,7 +96,7 @@ impl AssetStore for SqliteStore {
         self.ask(|owner| owner.check()).await
     }
 
-    async fn held(&mut self) -> Result<Held, StoreError> {
+    async fn held(&mut self) -> Result<StoreProgress, StoreError> {
         self.ask(|owner| owner.held()).await
     }
 }

@@ -13,7 +13,7 @@ use super::classify::classify;
 use super::statements::{self, Bound, moment};
 use crate::asset::AssetChange;
 use crate::store::fold::{Folded, Tombstone, Upsert, fold};
-use crate::store::{Applied, Cause, Claim, Claimed, Held, Identity, Span, StoreError, generation};
+use crate::store::{Applied, Cause, Claim, Claimed, Identity, Span, StoreError, StoreProgress, generation};
 use crate::table::Table;
 
 /// Code of a value that a unique index has already, of the user's own: the key's index is what the upsert turns on.
@@ -92,7 +92,7 @@ impl Owner {
         preview(&self.file)
     }
 
-    pub(super) fn held(&self) -> Result<Held, StoreError> {
+    pub(super) fn held(&self) -> Result<StoreProgress, StoreError> {
         held(&self.file)
     }
 
