@@ -2,12 +2,13 @@
 
 pub mod route;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use crate::health::StatusRegistry;
+use route::loopback_host;
 
 /// What the server shows.
 #[derive(Clone)]
@@ -134,13 +136,9 @@ pub(crate) async fn local_host_only(request: Request, next: Next) -> Response {
     (StatusCode::FORBIDDEN, Json(json!({ "error": "the Host header does not name this machine" }))).into_response()
 }
 
-/// Whether a `Host` header names the loopback interface.
+/// Returns whether a `Host` header names the loopback interface.
 fn names_this_machine(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.parse::<Authority>().is_ok_and(|authority| loopback_host(authority.host()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The rim that all stages of Windfall share: configuration, telemetry, Kafka and the schema registry.
+//! What all stages of Windfall share at their edge to the outside: configuration, telemetry, Kafka and the schema registry.
 
 pub mod clock;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Standard error without waiting: whoever logs never stands still because nobody reads the other end of the pipe.
+//! Writes to standard error from a thread of its own, so that logging never blocks when the reader of the pipe is slow.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,9 +11,9 @@ use metrics::counter;
 
 use crate::metrics::LOG_LINES_DROPPED;
 
-/// So much may wait to be written; what comes on top is dropped and counted.
+/// At most this much waits to be written; further lines are dropped and counted.
 const MOST_BYTES: usize = 1024 * 1024;
-/// At the end of the process what waits has this long to be written.
+/// At the end of the process the waiting lines have this long to be written.
 const AT_THE_END: Duration = Duration::from_secs(1);
 
 /// Lines that a thread of their own writes, in their order.

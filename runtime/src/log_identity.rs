@@ -1,4 +1,4 @@
-//! Is a stored position still good in the log it is read from (pure)?
+//! Decides whether a stored position is still valid in the log that it is used in (pure).
 //!
 //! A topic that was deleted and made anew, or that belongs to another cluster, has the name and the offsets of the topic that a
 //! position was taken from. Only the broker's clock tells the two apart. Every topic of ours has `LogAppendTime`, so no
@@ -53,7 +53,7 @@ pub struct Found {
 /// | unknown | not asked | at or beyond the position | taken as the same log: nothing tells them apart |
 ///
 /// # Errors
-/// [`OtherLog`] with what gave it away.
+/// [`OtherLog`] with the offsets and times that prove it.
 pub fn judge(at: TopicPartition, position: Position, found: Found) -> Result<(), OtherLog> {
     let Position { next_offset, log_time } = position;
     let younger = found.younger.filter(|younger| log_time.is_some() && *younger < next_offset);

@@ -1,4 +1,4 @@
-//! Work without which a part cannot begin: a service that is away for a moment is waited for, and `status` says so meanwhile.
+//! Repeats what a part needs before it can begin. While a service is unavailable the part waits, and `status` shows the reason.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! From a record's bytes to typed values: the one decoder by schema id, with the one verdict on what a registry says.
+//! Decodes records by the schema ids that they name, and decides what each answer of the registry means.
 //!
 //! | what the registry says of a schema that a record names | verdict |
 //! | --- | --- |

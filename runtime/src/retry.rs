@@ -1,4 +1,4 @@
-//! When to try again: a decision as a value, and the arithmetic of waiting.
+//! When to try again: the decision as a value, and how long to wait.
 
 use std::time::Duration;
 
@@ -54,10 +54,10 @@ impl Backoff {
     }
 }
 
-/// How often trouble that lasts is told again.
+/// How often an outage that lasts is logged again.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// Tells trouble once when it begins, and once a minute while it lasts.
+/// Limits the log of an outage: a message when it begins, and one a minute while it lasts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quiet {
     told_at: Option<Duration>,
@@ -65,13 +65,13 @@ pub struct Quiet {
 }
 
 impl Quiet {
-    /// Makes a teller that has told nothing yet.
+    /// Makes a limiter for an outage that has not begun.
     #[must_use]
     pub const fn new() -> Self {
         Self { told_at: None, left_out: 0 }
     }
 
-    /// Says, at the time `now` of any clock, whether to tell it: then with how many were left out since the last time.
+    /// Returns whether to log at the time `now` of any clock, and then how many messages were left out since the last one.
     pub fn tell(&mut self, now: Duration) -> Option<u64> {
         if self.told_at.is_some_and(|told_at| now.saturating_sub(told_at) < TOLD_AGAIN) {
             self.left_out += 1;
@@ -81,7 +81,7 @@ impl Quiet {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// Says that the trouble is over, and whether it was told, so that its end is told as well.
+    /// Ends the outage; returns whether its beginning was logged, so that its end is logged as well.
     pub fn over(&mut self) -> bool {
         std::mem::take(self).told_at.is_some()
     }

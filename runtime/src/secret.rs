@@ -1,43 +1,26 @@
-//! Secrets: named in the configuration, read from files or the environment, never shown again.
+//! Secrets: the configuration names them, the loader reads them from files or the environment, and nothing shows them.
 //!
 //! A secret is written as a reference, `SECRET[files.abm.pem]` or `SECRET[env.DATABASE_URL]`. The loader of the
 //! configuration replaces references by values before the structs are filled, and tells the types here which values came
-//! from one, so that a secret typed into the file itself is refused where [`Secret`] is wanted. A reference that nobody
-//! needs is not resolved: its value is then the reference itself, which opens nothing.
+//! from one, so that a secret typed into the file itself is refused where [`Secret`] is wanted. A reference whose secret this
+//! process does not need is not resolved: the value is then the text of the reference.
 
 mod file;
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::{Reading, SAVE_AS_UTF8};
+use crate::config::{Reading, SAVE_AS_UTF8, TEXT_OR_SECRET};
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use file::File;
 
 /// No key, password or URL is longer; a larger file was named by mistake.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
-
-thread_local! {
-    /// Values that came from a reference while a configuration is being read on this thread: serde hands no context down.
-    static REVEALED: RefCell<HashSet<String>> = RefCell::new(HashSet::new());
-}
-
-/// Runs `read` while `values` are known to have come from references.
-pub(crate) fn with_revealed<T>(values: HashSet<String>, read: impl FnOnce() -> T) -> T {
-    REVEALED.with(|cell| *cell.borrow_mut() = values);
-    let result = read();
-    REVEALED.with(|cell| cell.borrow_mut().clear());
-    result
-}
-
-fn revealed(value: &str) -> bool {
-    REVEALED.with(|cell| cell.borrow().contains(value))
-}
 
 /// A value that must come from a reference; its `Debug` is redacted and it cannot be serialised.
 #[derive(Clone)]
@@ -71,13 +54,12 @@ impl std::fmt::Debug for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if revealed(&text) {
-            return Ok(Self::new(text));
+        match TextOrSecret::deserialize(deserializer)? {
+            TextOrSecret::Secret(secret) => Ok(secret),
+            TextOrSecret::Text(_) => Err(serde::de::Error::custom(
+                "a secret must not stand in the file; write `SECRET[files.NAME]` or `SECRET[env.NAME]` and keep the value there",
+            )),
         }
-        Err(serde::de::Error::custom(
-            "a secret must not stand in the file; write `SECRET[files.NAME]` or `SECRET[env.NAME]` and keep the value there",
-        ))
     }
 }
 
@@ -130,8 +112,26 @@ impl std::fmt::Debug for TextOrSecret {
 
 impl<'de> Deserialize<'de> for TextOrSecret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Ok(if revealed(&text) { Self::Secret(Secret::new(text)) } else { Self::Text(text) })
+        deserializer.deserialize_newtype_struct(TEXT_OR_SECRET, TextOrSecretVisitor)
+    }
+}
+
+/// Is given bytes where a secret was put into the value, and text elsewhere.
+struct TextOrSecretVisitor;
+
+impl<'de> Visitor<'de> for TextOrSecretVisitor {
+    type Value = TextOrSecret;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<TextOrSecret, D::Error> {
+        String::deserialize(deserializer).map(TextOrSecret::Text)
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, secret: &[u8]) -> Result<TextOrSecret, E> {
+        Ok(TextOrSecret::Secret(Secret::new(String::from_utf8_lossy(secret))))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One token that ends everything, and the deadline after which the process ends anyway.
+//! The token that stops the process, and the deadline after which it ends anyway.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tracing::{info, warn};
 
 use crate::lines::Lines;
 
-/// What is in flight has this long to commit or be thrown away.
+/// Work in flight has this long to commit or be aborted.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What even the deadline does not end, as a write that blocks would, is ended with the process this much later.
+/// This long after the deadline the process exits, even while a write blocks.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Exit code of a process that was interrupted.
@@ -20,8 +20,8 @@ pub const INTERRUPTED: i32 = 130;
 
 /// Cancels the returned token at the first SIGTERM or SIGINT; a second one ends the process at once.
 ///
-/// Whoever holds the token stops its intake, commits or throws away what is in flight, and returns within [`DEADLINE`]:
-/// [`Crew`] and [`in_time`] see to that. A process that is still there a second later is ended.
+/// Every task that holds the token stops its intake, commits or aborts what is in flight, and returns within [`DEADLINE`];
+/// [`Crew`] and [`in_time`] enforce this. A second after the deadline the process exits.
 ///
 /// # Errors
 /// When the signals cannot be listened to.

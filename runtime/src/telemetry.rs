@@ -1,4 +1,4 @@
-//! How the process speaks to its operator: logs as text or JSON, and errors as one line.
+//! Logs as text or JSON, and errors shown with their causes in one line.
 
 use std::error::Error;
 use std::fmt::{self, Write};

@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use windfall_runtime::diagnose::Diagnose as _;
-use windfall_runtime::kafka::consumer::{Batch, BatchLimits, ConsumerError, Event, Flow, Start};
+use windfall_runtime::kafka::consumer::{Batch, BatchLimits, ConsumerError, Event, Start};
 use windfall_runtime::kafka::publisher::{Publisher, Transaction};
 use windfall_runtime::kafka::{Connection, Membership, Record};
 use windfall_schemas::topic::Cleanup;
@@ -22,8 +22,8 @@ async fn filled(connection: &Connection, partitions: i32, each: usize) -> String
 }
 
 /// Waits until the thread has paused what it reads, since nobody takes anything.
-async fn paused(flow: &mut tokio::sync::watch::Receiver<Flow>) {
-    let paused = flow.wait_for(|flow| *flow == Flow::Paused);
+async fn paused(paused: &mut tokio::sync::watch::Receiver<bool>) {
+    let paused = paused.wait_for(|paused| *paused);
     tokio::time::timeout(PATIENCE, paused).await.expect("it pauses").unwrap();
 }
 
@@ -180,9 +180,9 @@ async fn a_loop_that_takes_nothing_is_waited_for_and_misses_nothing() {
     let mut consumer = member(&connection, &topic, Membership::Dynamic, 50);
     let assignment = assigned(&mut consumer).await;
     start_committed(&consumer, &assignment).await;
-    let mut flow = consumer.group().flow();
+    let mut is_paused = consumer.group().paused();
     let mut taken = take(&mut consumer, 100).await;
-    paused(&mut flow).await;
+    paused(&mut is_paused).await;
     let read = consumer.group().position().unwrap();
     assert!(read.values().sum::<i64>() < 1_000, "{read:?} were read ahead of the loop");
     // The broker answers often meanwhile, and the thread goes on polling.
@@ -213,7 +213,7 @@ async fn a_partition_that_was_given_up_stays_silent_while_the_other_goes_on() {
     };
     publisher.commit(both(50..550)).await.unwrap();
     // The thread pauses and resumes what it reads, which must not bring the partition back.
-    paused(&mut group.flow()).await;
+    paused(&mut group.paused()).await;
     let mut taken = take(&mut consumer, 500).await;
     // Whatever of the other partition waits in the broker would come before or with these.
     publisher.commit(both(550..600)).await.unwrap();

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use windfall_runtime::config::yaml::{At, Node, Plain};
 use windfall_runtime::config::{Place, Violations, did_you_mean};
 use windfall_schemas::asset::{Collection, Field, FieldType};
 use windfall_schemas::topic::Table;
 
 use crate::identity::{Rules, Shape};
 use crate::mapping::parse::Reader;
-use crate::mapping::yaml::{self, At, Node};
 use crate::merge::{Choice, MergeRule};
 
 /// A collection, checked.
@@ -68,9 +68,8 @@ const TAKES: [(&str, Choice); 4] =
 /// # Errors
 /// All faults of the file, with their places.
 pub fn parse(file: &str, text: &str) -> Result<CompiledCollection, Violations> {
-    let document = yaml::read(file, text)?;
+    let (mut reader, document) = Reader::open(file, text)?;
     let start = document.place;
-    let mut reader = Reader { file, problems: Violations::default() };
     let (mut name, mut fields, mut identify_by, mut merge) = (None, None, None, Vec::new());
     for (key, value) in reader.map(document, "a collection file").unwrap_or_default() {
         match key.value.as_str() {
@@ -128,7 +127,7 @@ impl Reader<'_> {
     fn collection_field(&mut self, name: &At<String>, node: At<Node>) -> Option<Field> {
         let place = node.place;
         let mut field = Field::new(name.value.clone(), FieldType::String);
-        if matches!(node.value, Node::Text(_)) {
+        if node.value.text().is_some() {
             field.kind = self.field_type(node)?;
             return Some(field);
         }
@@ -170,7 +169,7 @@ impl Reader<'_> {
     }
 
     fn flag(&mut self, node: At<Node>, what: &str) -> Option<bool> {
-        let Node::Boolean(flag) = node.value else {
+        let Some(Plain::Boolean(flag)) = node.value.plain() else {
             self.fault(node.place, format!("{what} must be true or false, not {}", node.value.kind()));
             return None;
         };
@@ -232,7 +231,7 @@ impl Reader<'_> {
     fn merge_rule(&mut self, field: &Field, node: At<Node>) -> Option<MergeRule> {
         let place = node.place;
         let mut rule = MergeRule::default();
-        if matches!(node.value, Node::Text(_)) {
+        if node.value.text().is_some() {
             let word = self.text(node, "a merge rule")?;
             if word.value == "agree" {
                 rule.agree = true;

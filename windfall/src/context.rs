@@ -44,7 +44,7 @@ pub(crate) fn load_config(file: &Path, scope: &Scope) -> crate::Result<Loaded<Co
 }
 
 fn load_checked(file: &Path, scope: &Scope, check: &dyn Fn(&Config) -> Violations) -> crate::Result<Loaded<Config>> {
-    let secrets = |places: &_, path: &str| scope.reading(places, path);
+    let secrets = |texts: &_, path: &str| scope.reading(texts, path);
     Ok(load(file, &Rules { env: &variable, secrets: &secrets, check })?)
 }
 

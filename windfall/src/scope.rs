@@ -1,6 +1,6 @@
 //! Which part of the configuration a command needs. The secrets of the other parts are not read.
 
-use windfall_runtime::config::{Places, Reading};
+use windfall_runtime::config::{Reading, Texts};
 use windfall_runtime::diagnose::Kind;
 
 use crate::cli::{StageArgs, StageName};
@@ -42,7 +42,7 @@ impl Scope {
     }
 
     /// Returns whether the secret at `path` is read.
-    pub(crate) fn reading(&self, places: &Places, path: &str) -> Reading {
+    pub(crate) fn reading(&self, texts: &Texts, path: &str) -> Reading {
         let (list, rest) = path.split_once('[').unwrap_or((path, ""));
         let needed = match (self, list) {
             (Self::IfThere, _) => return Reading::IfThere,
@@ -51,7 +51,7 @@ impl Scope {
             (Self::Producer, list) => list != "sinks",
             (Self::Sinks, list) => list != "sources",
             (Self::Sink(name), "sinks") => {
-                let found = rest.split_once(']').and_then(|(index, _)| places.text(&format!("sinks[{index}].name")));
+                let found = rest.split_once(']').and_then(|(index, _)| texts.get(&format!("sinks[{index}].name")));
                 // A name that contains variables is known only after substitution.
                 found.is_none_or(|found| found == name || found.contains("${"))
             }
@@ -95,14 +95,14 @@ mod tests {
     fn needed(scope: &Scope) -> Vec<&'static str> {
         let text = "sinks: [{ name: a }, { name: b }, { name: \"${ENV:x}\" }]\n";
         let found = RefCell::new(None);
-        let secrets = |places: &Places, _: &str| {
-            *found.borrow_mut() = Some(places.clone());
+        let secrets = |texts: &Texts, _: &str| {
+            *found.borrow_mut() = Some(texts.clone());
             Reading::Never
         };
         let rules = Rules::<serde_json::Value> { env: &|_| None, secrets: &secrets, check: &|_| Violations::new() };
         parse(text, std::path::Path::new("w.yaml"), &rules).unwrap();
-        let places = found.take().unwrap();
-        PATHS.into_iter().filter(|path| scope.reading(&places, path) == Reading::Needed).collect()
+        let texts = found.take().unwrap();
+        PATHS.into_iter().filter(|path| scope.reading(&texts, path) == Reading::Needed).collect()
     }
 
     #[test]

@@ -2,9 +2,6 @@
 
 use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 
-use super::load::Fault;
-use super::place::{Place, Places};
-
 /// How alike two names must be for one to be offered for the other: one or two slips of the finger.
 const ALIKE: f64 = 0.78;
 
@@ -53,35 +50,16 @@ pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
     }
 }
 
-/// What is said of a file that breaks a limit; reading it again without a part would take as long.
-pub(crate) const TOO_MUCH: &str = "the file asks for more than a configuration needs (nesting, aliases or size)";
-
-/// Turns an error of the reader into a fault of the text that has these places.
-pub(crate) fn explain(error: &Error, places: &Places) -> Fault {
-    let error = error.without_snippet();
-    let place = error.location().filter(|location| location.line() > 0).map(|location| {
-        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        Place { line: number(location.line()), column: number(location.column()) }
-    });
-    let path = place
-        .and_then(|place| match missing(error) {
-            Some(_) => places.mapping_at(place),
-            None => places.path_at(place).or_else(|| places.path_before(place)),
-        })
-        .map(str::to_owned);
-    let (what, help) = describe(error);
-    Fault { place, path, what, help, ..Fault::default() }
-}
-
 /// Returns the key that is missing, where the error is about one.
 pub(crate) fn missing(error: &Error) -> Option<&str> {
-    match error.without_snippet() {
+    match error {
         Error::SerdeMissingField { field, .. } => Some(field),
         _ => None,
     }
 }
 
-fn describe(error: &Error) -> (String, Option<String>) {
+/// Says what is wrong with a value of that kind, without the value, and what to do about it.
+pub(crate) fn describe(error: &Error, kind: &str) -> (String, Option<String>) {
     match error {
         Error::SerdeUnknownField { field, expected, .. } => {
             (format!("the key `{field}` is not known"), Some(suggestion(field, expected)))
@@ -92,13 +70,8 @@ fn describe(error: &Error) -> (String, Option<String>) {
         Error::SerdeMissingField { field, .. } => {
             (format!("the key `{field}` is missing"), Some(format!("add `{field}:` here")))
         }
-        Error::DuplicateMappingKey { key, .. } => (
-            format!("the key `{}` stands twice", key.as_deref().unwrap_or("?")),
-            Some("keep one of the two".to_owned()),
-        ),
-        Error::SerdeInvalidType { unexpected, expected, .. }
-        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
-            (format!("{} stands here, but it must be {expected}", without_value(unexpected)), None)
+        Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
+            (format!("{kind} stands here, but it must be {expected}"), None)
         }
         Error::InvalidScalar { ty, .. } => (format!("the value cannot be read as {ty}"), None),
         Error::QuotingRequired { .. } => (
@@ -109,34 +82,6 @@ fn describe(error: &Error) -> (String, Option<String>) {
             Some((what, help)) => (what.to_owned(), Some(help.to_owned())),
             None => (msg.clone(), None),
         },
-        other => {
-            let text = UserMessageFormatter.format_message(other);
-            // A limit that an alias breaks comes wrapped in the error of the alias.
-            if text.starts_with("YAML document too large") {
-                return (TOO_MUCH.to_owned(), Some("write it without anchors that refer to anchors".to_owned()));
-            }
-            (text.into_owned(), None)
-        }
-    }
-}
-
-/// Takes the value itself away (`string "hunter2"` becomes `a string`): it may be a secret.
-fn without_value(unexpected: &str) -> &str {
-    for kind in ["string", "boolean", "integer", "floating point", "character"] {
-        if unexpected.starts_with(kind) {
-            return match kind {
-                "string" => "a text",
-                "boolean" => "true or false",
-                "integer" => "a whole number",
-                "floating point" => "a number",
-                _ => "a character",
-            };
-        }
-    }
-    match unexpected {
-        "map" => "a group of keys",
-        "sequence" => "a list",
-        "unit value" | "null" => "nothing",
-        _ => "another kind of value",
+        other => (UserMessageFormatter.format_message(other).into_owned(), None),
     }
 }

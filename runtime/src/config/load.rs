@@ -1,29 +1,25 @@
 //! From a file to a struct.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use super::encoding::{SAVE_AS_UTF8, text_of};
-use super::explain::{TOO_MUCH, explain, missing, nearest};
-use super::place::{Place, Places};
+use super::explain::{describe, missing, nearest};
+use super::fill::{Failed, Failure, Filler};
 use super::substitute::{Reading, Sources, Substituted, substitute};
 use super::violation::Violations;
+use super::yaml::{self, At, Node, Place};
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
-use crate::secret::{Directory, SecretBackends, with_revealed};
+use crate::secret::{Directory, SecretBackends};
 
 /// A configuration is written by people; a larger file was named by mistake.
 pub const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
 /// Whoever has made more mistakes than this is told of the others later.
 const MAX_FAULTS: usize = 100;
-
-/// Depth, nodes and aliases that no configuration needs; a hostile or mistaken file ends here.
-const MAX_NODES: usize = 50_000;
-const MAX_ALIASES: usize = 200;
-const MAX_DEPTH: usize = 64;
 
 /// One thing that is wrong, with its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -138,11 +134,15 @@ fn holds(path: &str, inner: &str) -> bool {
 pub struct Rules<'a, T> {
     /// Looks up the variables that the file names.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// Says of a value by its path whether the secrets that it refers to are read.
-    pub secrets: &'a dyn Fn(&Places, &str) -> Reading,
+    /// Says of a value by its path whether the secrets that it refers to are read; the texts of all values are given by path, as
+    /// they stand in the file.
+    pub secrets: &'a dyn Fn(&Texts, &str) -> Reading,
     /// Returns the rules that the configuration breaks.
     pub check: &'a dyn Fn(&T) -> Violations,
 }
+
+/// The texts of all single values by their path, as they stand in the file, references included.
+pub type Texts = BTreeMap<String, String>;
 
 /// Reads the configuration `file`.
 ///
@@ -167,17 +167,23 @@ pub fn load<T: DeserializeOwned>(file: &Path, rules: &Rules<'_, T>) -> Result<Lo
 /// # Errors
 /// As [`load`].
 pub fn parse<T: DeserializeOwned>(text: &str, file: &Path, rules: &Rules<'_, T>) -> Result<Loaded<T>, ConfigError> {
-    let places = Places::of(text);
-    let mut faults: Vec<_> = places.fault.iter().cloned().collect();
-    if faults.is_empty() {
-        let secrets = backends(&places, folder_of(file));
-        let substituted =
-            substitute(text, &places, &Sources { secrets: &secrets, env: rules.env, reading: rules.secrets });
-        let referred = substituted.revealed.iter().chain(substituted.withheld.values()).cloned().collect();
-        let config = with_revealed(referred, || Recovery::begin(&places, &substituted).read(rules.check, &mut faults));
+    let mut faults = Vec::new();
+    if let Some(mut root) = yaml::parse(text, &mut faults) {
+        let mut texts = Texts::new();
+        root.each(&mut |spot, node| {
+            if let Node::Scalar(scalar) = &node.value {
+                texts.insert(spot.path.clone(), scalar.text.clone());
+            }
+        });
+        let secrets = backends(&texts, folder_of(file));
+        let sources = Sources { secrets: &secrets, env: rules.env, reading: &|path| (rules.secrets)(&texts, path) };
+        let substituted = substitute(&mut root, &sources, &mut faults);
+        let gone = faults.iter().filter_map(|fault| fault.path.clone()).collect();
+        let recovery = Recovery { root, gone, withheld: &substituted.withheld, faults: &mut faults };
+        let config = recovery.read(rules.check);
         if let (Some(config), true) = (config, faults.is_empty()) {
             let Substituted { withheld, warnings, .. } = substituted;
-            return Ok(Loaded { config, withheld: withheld.into_keys().collect(), warnings });
+            return Ok(Loaded { config, withheld, warnings });
         }
         faults.iter_mut().for_each(|fault| redact(fault, &substituted.revealed));
         faults.sort_by_key(|fault| fault.place);
@@ -188,95 +194,88 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &Path, rules: &Rules<'_, T>)
     Err(ConfigError::Faulty { file: file.to_owned(), faults })
 }
 
-/// Reads a text that may have many faults: what cannot be read is told, overwritten with blanks, and the rest read again.
+/// Reads a tree that may have many faults: what cannot be read is reported and left out, and the rest is read again.
 struct Recovery<'a> {
-    original: &'a Places,
-    substituted: &'a Substituted,
-    text: String,
-    places: Places,
-    /// Paths of what was overwritten or has no value, as they are in the file.
+    root: At<Node>,
+    /// Paths of what was left out or has no value.
     gone: Vec<String>,
+    withheld: &'a [String],
+    faults: &'a mut Vec<Fault>,
 }
 
-impl<'a> Recovery<'a> {
-    fn begin(original: &'a Places, substituted: &'a Substituted) -> Self {
-        let text = substituted.text.clone();
-        let gone = substituted.faults.iter().filter_map(|fault| fault.path.clone()).collect();
-        Self { original, substituted, places: Places::of(&text), text, gone }
-    }
-
+impl Recovery<'_> {
     /// Returns the configuration as far as it can be read, and adds everything that is wrong with it.
-    fn read<T: DeserializeOwned>(mut self, check: &dyn Fn(&T) -> Violations, faults: &mut Vec<Fault>) -> Option<T> {
-        faults.extend(self.substituted.faults.iter().cloned());
+    fn read<T: DeserializeOwned>(mut self, check: &dyn Fn(&T) -> Violations) -> Option<T> {
         for _ in 0..MAX_FAULTS {
-            let error = match serde_saphyr::from_str_with_options::<T>(&self.text, options()) {
+            let failed = Failed::default();
+            let error = match T::deserialize(Filler { node: &self.root, path: String::new(), failed: &failed }) {
                 Ok(config) => {
-                    faults.extend(check(&config).into_iter().filter_map(|fault| self.broken(fault)));
+                    self.refuse(check(&config));
                     return Some(config);
                 }
                 Err(error) => error,
             };
-            let fault = explain(&error, &self.places);
-            let (Some(path), Some(place), true) = (fault.path.clone(), fault.place, fault.what != TOO_MUCH) else {
-                faults.push(fault);
-                return None;
-            };
-            let known = self.path_in_file(&path);
+            let outermost = Failure { path: String::new(), place: self.root.place, kind: self.root.value.kind() };
+            let Failure { path, place, kind } = failed.into_inner().unwrap_or(outermost);
             let follows = match missing(&error) {
                 // A key that was misspelt is missing under its right name.
                 Some(field) => self.gone.iter().any(|gone| {
                     let (parent, key) = gone.rsplit_once('.').unwrap_or(("", gone));
-                    parent == known && nearest(key, [field]).is_some()
+                    parent == path && nearest(key, [field]).is_some()
                 }),
-                None => self.gone.iter().any(|gone| holds(&known, gone)),
+                None => self.gone.iter().any(|gone| holds(&path, gone)),
             };
             if !follows {
-                let place = Some(self.substituted.place_in_file(place));
-                faults.push(Fault { place, path: Some(known.clone()), ..fault });
+                let (what, help) = describe(&error, kind);
+                let path = Some(path.clone());
+                self.faults.push(Fault { place: Some(place), path, what, help, ..Fault::default() });
             }
-            if !self.places.blank(&mut self.text, &path, place) {
+            if path.is_empty() {
                 return None;
             }
-            self.gone.push(known);
-            self.places = Places::of(&self.text);
-            if self.places.fault.is_some() {
-                return None;
-            }
+            self.root.each(&mut |spot, node| {
+                if spot.path == path {
+                    node.value = Node::LeftOut;
+                }
+            });
+            self.gone.push(path);
         }
         None
     }
 
-    fn path_in_file(&self, path: &str) -> String {
-        self.places.path_in(self.original, path, |place| self.substituted.place_in_file(place))
+    /// Adds broken rules with their places; one about what could not be read, or was not, says nothing.
+    fn refuse(&mut self, violations: Violations) {
+        // Where an item was left out, the rules count the items otherwise than the file.
+        let mut spots = BTreeMap::new();
+        self.root.each(&mut |spot, _| drop(spots.insert(spot.read_as.clone(), spot.clone())));
+        for fault in violations {
+            let Some(path) = fault.path.as_deref().filter(|_| fault.file.is_empty()) else {
+                self.faults.push(fault);
+                continue;
+            };
+            let mut known = path;
+            let spot = loop {
+                match (spots.get(known), known.rfind(['.', '['])) {
+                    (Some(spot), _) => break Some(spot),
+                    (None, Some(end)) => known = &known[..end],
+                    (None, None) => break None,
+                }
+            };
+            let path = spot.map_or_else(|| path.to_owned(), |spot| format!("{}{}", spot.path, &path[known.len()..]));
+            let unknown = self.gone.iter().chain(self.withheld);
+            if !unknown.into_iter().any(|gone| holds(&path, gone) || holds(gone, &path)) {
+                self.faults.push(Fault { place: spot.map(|spot| spot.place), path: Some(path), ..fault });
+            }
+        }
     }
-
-    /// Finds the place of a broken rule; one about what could not be read, or was not, says nothing.
-    fn broken(&self, fault: Fault) -> Option<Fault> {
-        let Some(path) = fault.path.as_deref().filter(|_| fault.file.is_empty()) else { return Some(fault) };
-        let path = self.path_in_file(path);
-        let unknown = self.gone.iter().chain(self.substituted.withheld.keys());
-        let known = !unknown.into_iter().any(|gone| holds(&path, gone) || holds(gone, &path));
-        known.then(|| Fault { place: self.original.find(&path), path: Some(path), ..fault })
-    }
-}
-
-fn options() -> serde_saphyr::Options {
-    let mut budget = serde_saphyr::Budget::default();
-    budget.max_nodes = MAX_NODES;
-    budget.max_aliases = MAX_ALIASES;
-    budget.max_depth = MAX_DEPTH;
-    let mut options = serde_saphyr::Options::default();
-    options.budget = Some(budget);
-    options.with_snippet = false;
-    options
 }
 
 /// Finds the directories of secrets, which must be known before anything else is.
-fn backends(places: &Places, folder: &Path) -> SecretBackends {
-    let directories = places.scalars.iter().filter_map(|scalar| {
-        let name = scalar.path.strip_prefix("secrets.")?.strip_suffix(".path")?;
-        let allow_exposed = places.text(&format!("secrets.{name}.allow_exposed")) == Some("true");
-        Some((name.to_owned(), Directory { path: folder.join(&scalar.text), allow_exposed }))
+fn backends(texts: &Texts, folder: &Path) -> SecretBackends {
+    let directories = texts.iter().filter_map(|(path, text)| {
+        let name = path.strip_prefix("secrets.")?.strip_suffix(".path")?;
+        let allow_exposed = texts.get(&format!("secrets.{name}.allow_exposed")).is_some_and(|text| text == "true");
+        Some((name.to_owned(), Directory { path: folder.join(text), allow_exposed }))
     });
     SecretBackends(directories.collect())
 }

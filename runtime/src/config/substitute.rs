@@ -1,24 +1,20 @@
 //! `${NAME}`, `${NAME:default}` and `SECRET[backend.name]` inside string values.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use super::load::Fault;
-use super::place::{Place, Places, Scalar};
+use super::yaml::{At, Node, Scalar};
 use crate::diagnose::Diagnose as _;
 use crate::secret::SecretBackends;
 
-/// The text with everything put in, and what must be known about it afterwards.
+/// What must be known of a tree in which references were replaced.
 pub(crate) struct Substituted {
-    pub(crate) text: String,
     /// Values that hold something secret, as a whole.
     pub(crate) revealed: HashSet<String>,
-    /// Values that refer to a secret that was not read, or to nothing, by their path: they stand as they were written.
-    pub(crate) withheld: BTreeMap<String, String>,
-    /// Everything that is wrong with references and the values behind them.
-    pub(crate) faults: Vec<Fault>,
-    /// What is read all the same, and worth a word.
+    /// Paths of the values that refer to a secret that was not read, or to nothing: they stand as they were written.
+    pub(crate) withheld: Vec<String>,
+    /// What was read all the same, and is worth a word.
     pub(crate) warnings: Vec<String>,
-    shifts: Vec<Shift>,
 }
 
 /// Whether a secret is read.
@@ -37,72 +33,43 @@ pub(crate) struct Sources<'a> {
     pub(crate) secrets: &'a SecretBackends,
     pub(crate) env: &'a dyn Fn(&str) -> Option<String>,
     /// Whether the secrets of the value at a path are read.
-    pub(crate) reading: &'a dyn Fn(&Places, &str) -> Reading,
+    pub(crate) reading: &'a dyn Fn(&str) -> Reading,
 }
 
-/// A replaced value: where it stood, and how long it was and is, in characters.
-struct Shift {
-    place: Place,
-    old: usize,
-    new: usize,
-}
-
-impl Substituted {
-    /// Translates a place in the new text into one in the file.
-    pub(crate) fn place_in_file(&self, place: Place) -> Place {
-        let mut column = place.column;
-        for shift in self.shifts.iter().filter(|shift| shift.place.line == place.line) {
-            if column >= shift.place.column + shift.new {
-                column = column + shift.old - shift.new;
-            } else if column > shift.place.column {
-                column = shift.place.column;
-            }
-        }
-        Place { line: place.line, column }
-    }
-}
-
-/// Replaces references in all values of `text`.
-pub(crate) fn substitute(text: &str, places: &Places, from: &Sources<'_>) -> Substituted {
-    let mut result = Substituted {
-        text: String::with_capacity(text.len()),
-        revealed: HashSet::new(),
-        withheld: BTreeMap::new(),
-        faults: Vec::new(),
-        warnings: Vec::new(),
-        shifts: Vec::new(),
-    };
-    let mut done = 0;
-    for scalar in &places.scalars {
-        let before = result.faults.len();
-        let reading = (from.reading)(places, &scalar.path);
-        let value = resolve(scalar, from, reading, &mut result.faults, &mut result.warnings);
-        if result.faults.len() == before
-            && let Some(end) = scalar.replaceable.then(|| stray(&value.text)).flatten()
-        {
-            let what = format!("the value begins or ends with {end}");
+/// Replaces references in all single values of a tree, and adds everything that is wrong with them.
+pub(crate) fn substitute(root: &mut At<Node>, from: &Sources<'_>, faults: &mut Vec<Fault>) -> Substituted {
+    let mut result = Substituted { revealed: HashSet::new(), withheld: Vec::new(), warnings: Vec::new() };
+    root.each(&mut |spot, node| {
+        let place = node.place;
+        let Node::Scalar(scalar) = &mut node.value else { return };
+        let before = faults.len();
+        let mut refuse = |what: String, help: String| {
+            let (place, path) = (Some(place), Some(spot.path.clone()));
+            faults.push(Fault { place, path, what, help: Some(help), ..Fault::default() });
+        };
+        let mut value = resolve(scalar, from, (from.reading)(&spot.path), &mut refuse, &mut result.warnings);
+        if let Some(end) = value.as_ref().filter(|_| scalar.one_line).and_then(|value| stray(&value.text)) {
             let help =
                 "take it out where the value is kept; a file with Windows line ends has one at the end of each line";
-            result.faults.push(fault(scalar, what, help.to_owned()));
+            refuse(format!("the value begins or ends with {end}"), help.to_owned());
         }
-        if value.withheld || result.faults.len() > before {
-            result.withheld.insert(scalar.path.clone(), scalar.text.clone());
-            continue;
+        if faults.len() > before {
+            value = None;
         }
-        if !refers(&scalar.text) {
-            continue;
+        match value {
+            None => {
+                result.withheld.push(spot.path.clone());
+                scalar.secret = true;
+            }
+            Some(Value { text, secret }) if refers(&scalar.text) => {
+                if secret {
+                    result.revealed.insert(text.clone());
+                }
+                scalar.replace(text, secret);
+            }
+            Some(_) => {}
         }
-        let written = serde_json::Value::String(value.text.clone()).to_string();
-        if value.secret {
-            result.revealed.insert(value.text);
-        }
-        result.text.push_str(&text[done..scalar.bytes.start]);
-        result.text.push_str(&written);
-        done = scalar.bytes.end;
-        let old = text[scalar.bytes.clone()].chars().count();
-        result.shifts.push(Shift { place: scalar.place, old, new: written.chars().count() });
-    }
-    result.text.push_str(&text[done..]);
+    });
     result
 }
 
@@ -126,28 +93,22 @@ fn stray(text: &str) -> Option<&'static str> {
 struct Value {
     text: String,
     secret: bool,
-    /// A secret in it was not read.
-    withheld: bool,
 }
 
-fn fault(scalar: &Scalar, what: String, help: String) -> Fault {
-    let (place, path) = (Some(scalar.place), Some(scalar.path.clone()));
-    Fault { place, path, what, help: Some(help), ..Fault::default() }
-}
-
+/// Puts a value together; `None` where something is wrong with it, or a secret in it was not read.
 fn resolve(
     scalar: &Scalar,
     from: &Sources<'_>,
     reading: Reading,
-    faults: &mut Vec<Fault>,
+    refuse: &mut dyn FnMut(String, String),
     warnings: &mut Vec<String>,
-) -> Value {
-    let mut value = Value { text: String::new(), secret: false, withheld: false };
-    let mut tell = |what: String, help: String| faults.push(fault(scalar, what, help));
-    if !scalar.replaceable && refers(&scalar.text) {
+) -> Option<Value> {
+    let mut value = Value { text: String::new(), secret: false };
+    let mut whole = true;
+    if !scalar.one_line && refers(&scalar.text) {
         let help = "write the value on one line, in quotes";
-        tell("a reference stands in a value of several lines".to_owned(), help.to_owned());
-        return value;
+        refuse("a reference stands in a value of several lines".to_owned(), help.to_owned());
+        return None;
     }
     let mut rest = scalar.text.as_str();
     while let Some((plain, reference, after)) = next_reference(rest) {
@@ -156,11 +117,11 @@ fn resolve(
             Reference::Literal => value.text.push_str("${"),
             Reference::Unclosed(form) => {
                 let help = "close it, or write `$${` for a plain `${`";
-                tell(format!("a reference has no end: `{form}`"), help.to_owned());
+                refuse(format!("a reference has no end: `{form}`"), help.to_owned());
             }
             Reference::Variable { name, default } => match (from.env)(name).or_else(|| default.map(str::to_owned)) {
                 Some(text) => value.text.push_str(&text),
-                None => tell(
+                None => refuse(
                     format!("the variable `{name}` is not set"),
                     format!("set `{name}`, or give a default: `${{{name}:default}}`"),
                 ),
@@ -171,16 +132,16 @@ fn resolve(
                     value.secret = true;
                     value.text.push_str(&text);
                 }
-                Ok(None) => value.withheld = true,
+                Ok(None) => whole = false,
                 Err(error) => {
-                    tell(crate::telemetry::chain(&error).to_string(), error.help().unwrap_or_default().into_owned());
+                    refuse(crate::telemetry::chain(&error).to_string(), error.help().unwrap_or_default().into_owned());
                 }
             },
         }
         rest = after;
     }
     value.text.push_str(rest);
-    value
+    whole.then_some(value)
 }
 
 enum Reference<'a> {

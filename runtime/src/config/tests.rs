@@ -282,7 +282,7 @@ fn a_file_that_is_missing_or_too_large_says_so() {
 }
 
 /// Reads, and refuses a rule about each of these paths.
-fn broken(text: &str, paths: &'static [&'static str], secrets: &dyn Fn(&Places, &str) -> Reading) -> Vec<Fault> {
+fn broken(text: &str, paths: &'static [&'static str], secrets: &dyn Fn(&Texts, &str) -> Reading) -> Vec<Fault> {
     let check = |_: &Root| {
         let mut all = Violations::new();
         paths.iter().for_each(|path| all.push_with_help(*path, "must be another", "leave it out"));
@@ -383,7 +383,7 @@ fn sources_alone(text: &str) -> Result<Loaded<Root>, ConfigError> {
     parse(text, Path::new("w.yaml"), &Rules { secrets: &of_sources, ..rules() })
 }
 
-fn of_sources(_: &Places, path: &str) -> Reading {
+fn of_sources(_: &Texts, path: &str) -> Reading {
     if path.starts_with("sources[") { Reading::Needed } else { Reading::Never }
 }
 
@@ -415,9 +415,12 @@ fn a_rule_about_a_value_that_was_not_read_is_left_to_whoever_needs_it() {
 }
 
 #[test]
-fn the_text_of_a_value_is_found_by_its_path() {
-    let places = Places::of("sinks:\n  - name: assets\n  - { name: \"${N}\" }\n");
-    assert_eq!(places.text("sinks[0].name"), Some("assets"));
-    assert_eq!(places.text("sinks[1].name"), Some("${N}"));
-    assert_eq!(places.text("sinks[0]"), None);
+fn the_texts_of_all_values_are_given_by_their_paths_as_they_stand_in_the_file() {
+    let text = "sources:\n  - name: acme\n  - { name: \"${ORG}\" }\n";
+    let secrets = |texts: &Texts, _: &str| {
+        let known: Vec<_> = texts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        assert_eq!(known, [("sources[0].name", "acme"), ("sources[1].name", "${ORG}")]);
+        Reading::Never
+    };
+    assert!(parse::<Root>(text, Path::new("w.yaml"), &Rules { secrets: &secrets, ..rules() }).is_ok());
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::load::Fault;
-use super::place::Place;
+use super::yaml::Place;
 use crate::diagnose::Diagnose;
 
 /// Collects broken rules, so that all are shown at once; the path of each finds its place in the file.

@@ -12,10 +12,11 @@
 //! Each variable may also be written in lower case. A proxy speaks http, https, socks4, socks4a, socks5 or socks5h.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Client, ClientBuilder};
-use url::{Host, Url};
+use url::Url;
 
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 
@@ -163,15 +164,16 @@ fn proxy(variable: &'static str, value: &str) -> Result<Proxy, RouteError> {
     Ok(Proxy { variable, url })
 }
 
-/// Tells whether a URL's host is this machine.
+/// Returns whether a URL's host is this machine.
 #[must_use]
 pub fn loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    url.host_str().is_some_and(loopback_host)
+}
+
+/// Returns whether a host's name is this machine; an IPv6 address may stand in brackets.
+pub(crate) fn loopback_host(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

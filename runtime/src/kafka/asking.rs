@@ -1,4 +1,4 @@
-//! Asks the brokers what topics there are; when none answers, what the client has heard of them says why.
+//! Asks the brokers which topics exist. When none answers, the errors that the client has met say why.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,14 +14,14 @@ use tracing::warn;
 
 use super::client::{make, passing};
 
-/// One try: whoever waits hears in between what is wrong.
+/// One try; between tries the reason is logged.
 const TRY: Duration = Duration::from_secs(2);
-/// One try of whoever gives up when all brokers refuse a connection, which they do at once.
+/// One try of a client that gives up when all brokers refuse a connection, which they do at once.
 const SHORT_TRY: Duration = Duration::from_millis(500);
-/// What was heard is served by the client's own queue, whose thread may be a moment late.
+/// Errors come through the client's own queue, whose thread may be a moment late.
 const SERVE: Duration = Duration::from_millis(10);
 
-/// More that was met in one try is heard at the next.
+/// At most this many events are served after one try; the others wait for the next.
 const MOST_HEARD: usize = 1_000;
 
 /// Why nobody answered.
@@ -32,7 +32,7 @@ pub(super) struct Unanswered {
     pub(super) reason: Option<String>,
 }
 
-/// Keeps the last thing that was said of a broker, and whether every one of them is down.
+/// Keeps the last error of a broker, and whether all of them are down.
 #[derive(Default)]
 struct Hearing {
     last: Mutex<Option<(Code, String)>>,
@@ -117,7 +117,7 @@ impl Asker {
         }
     }
 
-    /// Lets the client say what it has met meanwhile.
+    /// Serves the client's events and returns the last error.
     fn hear(&self) -> Option<(Code, String)> {
         for _ in 0..MOST_HEARD {
             if self.client.poll(SERVE).is_none() {

@@ -1,4 +1,4 @@
-//! The one place where clients are made, how they are asked, and what they tell beside their answers.
+//! Creates the clients, retries requests that fail for a moment, and logs client errors.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Asks the brokers what [`log_identity`](crate::log_identity) judges by.
+//! Asks the brokers for what [`log_identity`](crate::log_identity) needs to judge.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,10 +1,10 @@
-//! Kafka at the rim: settings, topics, reading with a group, reading to the end, publishing in transactions.
+//! Access to Kafka: settings, topics, reading as a member of a group, reading topics to their ends, publishing in transactions.
 //!
 //! A stage instance is one async run loop, one consumer thread ([`consumer::GroupConsumer`]) and one writer thread
-//! ([`publisher::Publisher`]). What blocks lives in these threads or in Tokio's blocking pool, never on the async runtime.
+//! ([`publisher::Publisher`]). Blocking calls run in these threads or in Tokio's blocking pool, never on the async runtime.
 //!
-//! Taking over always goes in this order: [`publisher::Publisher::start`] fences, [`table::fold`] asks the ends and reads up to
-//! them, and only then may anything be computed and published.
+//! A stage takes partitions over in this order: [`publisher::Publisher::start`] fences the previous writer, [`table::fold`] asks for
+//! the ends of the topics and reads up to them, and only then the stage computes and publishes.
 
 pub mod config;
 pub mod connection;
@@ -21,7 +21,7 @@ pub mod table;
 pub mod topics;
 
 mod asking;
-mod clear;
+mod cleartext;
 mod client;
 mod retire;
 

@@ -82,8 +82,8 @@ pub struct Committed {
 
 /// A handle on the writer thread.
 ///
-/// Dropping it ends the thread and its producer off the async threads; a transaction under way is given up where it has not
-/// yet come to its commit.
+/// Dropping it ends the thread and its producer off the async threads. An open transaction is given up unless its commit was
+/// already sent.
 #[derive(Debug)]
 pub struct Publisher {
     transactional_id: Arc<str>,
@@ -96,10 +96,10 @@ pub struct Publisher {
 impl Publisher {
     /// Makes a producer and fences every earlier one with that id: what they had open is aborted.
     ///
-    /// Dropping the future gives the start up; the next one of that id in this process waits until that has ended.
+    /// Dropping the future gives the start up; the next start of that id in this process waits until this one has ended.
     ///
     /// # Errors
-    /// [`PublishError::Start`] when no broker lets it, after retries of 15 s.
+    /// [`PublishError::Start`] when the brokers refuse or do not answer, after retries of 15 s.
     pub async fn start(connection: &Connection, transactional_id: &str) -> Result<Self, PublishError> {
         let transactional_id: Arc<str> = transactional_id.into();
         let abandoned = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Whether the brokers answer: readiness must know it also while there is nothing to read and nothing to write.
+//! Asks regularly whether the brokers answer, so that readiness is true also while there is nothing to read or write.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A producer without transactions, for what may come twice: the dead letters of sinks.
+//! A producer without transactions, for records that may be written twice: the dead letters of sinks.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use rdkafka::util::Timeout;
 use super::client::{CLIENT_HELP, DELIVERY_HELP, PlainContext, make};
 use super::connection::{Connection, MESSAGE_TIMEOUT};
 use super::record::{Delivered, Outgoing};
-use super::retire::retire;
+use super::retire::Retiring;
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 
 /// What can go wrong for a sender.
@@ -37,9 +37,9 @@ impl Diagnose for SendError {
     }
 }
 
-/// An idempotent producer; a record that is sent again after an error may stand twice.
+/// An idempotent producer; a record that is sent again after an error may be written twice.
 pub struct Sender {
-    producer: Option<FutureProducer<PlainContext>>,
+    producer: Retiring<FutureProducer<PlainContext>>,
 }
 
 impl Sender {
@@ -50,7 +50,7 @@ impl Sender {
     pub fn new(connection: &Connection) -> Result<Self, SendError> {
         let settings = connection.idempotent();
         let producer = make::<_, FutureProducer<PlainContext>>(&settings, PlainContext).map_err(SendError::Client)?;
-        Ok(Self { producer: Some(producer) })
+        Ok(Self { producer: Retiring::new(producer) })
     }
 
     /// Sends records and waits until all are delivered.
@@ -58,15 +58,14 @@ impl Sender {
     /// # Errors
     /// [`SendError::Delivery`] with the first that was not; the others may stand in the topic.
     pub async fn send(&self, records: &[Outgoing]) -> Result<Vec<Delivered>, SendError> {
-        let Some(producer) = &self.producer else { return Ok(Vec::new()) };
-        let sent = records.iter().map(|record| deliver(producer, record));
+        let sent = records.iter().map(|record| deliver(&self.producer, record));
         futures_util::future::try_join_all(sent).await
     }
 
     /// Returns whether the producer is beyond repair and a new one is needed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.producer.as_ref().is_none_or(|producer| producer.client().fatal_error().is_some())
+        self.producer.client().fatal_error().is_some()
     }
 }
 
@@ -91,13 +90,5 @@ async fn deliver(producer: &FutureProducer<PlainContext>, record: &Outgoing) -> 
             })
         }
         Err((source, _)) => Err(SendError::Delivery { topic: topic.to_string(), source }),
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        if let Some(producer) = self.producer.take() {
-            retire("sender", producer);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! A topic read to its end: what every memory of ours is rebuilt from.
+//! Reads topics to their ends: every stage rebuilds its memory this way.
 //!
 //! The end is asked of a `read_uncommitted` client, since one that reads committed records is shown the last *stable* offset. It
 //! is reached when the position is at or past it. A reader that comes to an end below it meets the open transaction of somebody
@@ -36,7 +36,7 @@ pub struct FoldRequest {
     pub topic: String,
     /// The partitions, and where to begin in each: at the beginning, or at what an earlier fold has reached.
     pub from: BTreeMap<i32, Start>,
-    /// Where to tell how far it has come, for `/status`.
+    /// Where progress is reported, for `/status`.
     pub progress: Option<watch::Sender<FoldProgress>>,
     /// Ends before the first open transaction instead of waiting for it: never for a state that something is computed from.
     visible_only: bool,
@@ -68,7 +68,7 @@ impl FoldRequest {
         self
     }
 
-    /// Tells how far it has come.
+    /// Reports progress to this channel.
     #[must_use]
     pub fn reporting(mut self, progress: watch::Sender<FoldProgress>) -> Self {
         self.progress = Some(progress);
@@ -102,7 +102,7 @@ pub struct Hidden {
     pub waited: Duration,
 }
 
-/// What a fold has made.
+/// The result of a fold.
 #[derive(Debug)]
 pub struct Folded<S> {
     /// The state, with every record folded in.

@@ -1,7 +1,9 @@
 //! Topics are created from one declared list and verified when they exist; never by auto-creation.
 
+mod error;
+
 use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
@@ -9,6 +11,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
+
+pub use error::{Difference, TopicError};
 pub use windfall_schemas::topic::TopicSpec;
 use windfall_schemas::topic::{Fit, min_insync_replicas};
 
@@ -16,21 +20,21 @@ use super::asking::{Asker, Unanswered};
 use super::client::{PlainContext, make};
 use super::config::ManageTopics;
 use super::connection::Connection;
-use super::retire::retire;
+use super::retire::Retiring;
 use crate::clock::{Clock, SystemClock};
-use crate::diagnose::{Diagnose, Diagnosis, Kind, of_kafka};
+use crate::diagnose::{Kind, of_kafka};
 use crate::health::STALLED_AFTER;
-use crate::retry::{Quiet, Retry};
+use crate::retry::Quiet;
 
 /// A controller that has not answered by then is out of reach.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where brokers keep the state of transactions.
+/// The topic in which brokers keep the state of transactions.
 const TRANSACTIONS: &str = "__transaction_state";
 /// What our clients put into one batch at most, before it is compressed.
 const MAX_BATCH_BYTES: usize = 1_000_000;
 
-/// Brokers that take longer to show a topic are told of.
+/// When brokers take longer to show a new topic, a warning is logged.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -45,129 +49,6 @@ pub struct TopicReport {
     pub missing: Vec<String>,
     /// What differs from the declaration and can stay so, a sentence each.
     pub warnings: Vec<String>,
-}
-
-/// How a topic differs from its declaration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The topic.
-    pub topic: String,
-    /// What differs: `partitions`, `existence` or a setting's name.
-    pub what: String,
-    /// As declared.
-    pub declared: String,
-    /// As found; `None` when there is no such topic.
-    pub found: Option<String>,
-}
-
-impl Difference {
-    fn new(topic: impl Into<String>, what: &str, declared: impl Into<String>, found: Option<String>) -> Self {
-        Self { topic: topic.into(), what: what.to_owned(), declared: declared.into(), found }
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { topic, what, declared, found } = self;
-        match found {
-            Some(found) => write!(formatter, "`{topic}`: {what} is {found}, declared {declared}"),
-            None => write!(formatter, "`{topic}` does not exist"),
-        }
-    }
-}
-
-/// What can go wrong with topics.
-#[derive(Debug, thiserror::Error)]
-pub enum TopicError {
-    /// No broker could be asked.
-    #[error("topics were not read from `{servers}`{}", said(reason.as_deref()))]
-    Ask {
-        /// The brokers.
-        servers: String,
-        /// What the client has heard of them, where it has.
-        reason: Option<Box<str>>,
-        /// What librdkafka says.
-        source: KafkaError,
-    },
-    /// A topic was not created.
-    #[error("topic `{topic}` was not created: {reason}")]
-    Create {
-        /// The topic.
-        topic: String,
-        /// What the broker says.
-        reason: String,
-        /// Its code, where it gave one.
-        code: Option<RDKafkaErrorCode>,
-    },
-    /// Another topic's name differs in dots and underscores alone.
-    #[error(
-        "topic `{topic}` cannot be created beside the topic `{other}`: Kafka takes `.` and `_` for the same in its metrics' names"
-    )]
-    Collides {
-        /// The topic to be created.
-        topic: String,
-        /// The topic that exists.
-        other: String,
-    },
-    /// Topics are not as they must be.
-    #[error("{} topics are not as they must be: {}", count(.0), list(.0))]
-    Different(Vec<Difference>),
-    /// The brokers cannot keep the state of transactions.
-    #[error("brokers cannot keep transactions: `{setting}` is {value}, and there are {most} {of}")]
-    Transactions {
-        /// The broker's setting.
-        setting: &'static str,
-        /// Its value.
-        value: usize,
-        /// What it may be at most.
-        most: usize,
-        /// What that is the number of.
-        of: &'static str,
-    },
-}
-
-impl Diagnose for TopicError {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Ask { source, .. } => source
-                .diagnosis()
-                .retry(Retry::Backoff)
-                .or_help("check `kafka.bootstrap_servers`, and `kafka.properties` for TLS and SASL"),
-            Self::Create { code, .. } => code.map_or(Kind::Refused, of_kafka).help(match code {
-                Some(RDKafkaErrorCode::InvalidReplicationFactor) => {
-                    "set `kafka.replication_factor` to the number of brokers at most"
-                }
-                Some(RDKafkaErrorCode::InvalidTopic) => {
-                    "Kafka refuses the name: set a shorter `kafka.topic_prefix` of letters, digits, `.`, `_` and `-`"
-                }
-                _ => "see the brokers' log and policy, and that this client may create topics",
-            }).retry(Retry::Never),
-            Self::Collides { other, .. } => Kind::Refused
-                .help(format!("delete or rename `{other}`, or set `kafka.topic_prefix` so that the names differ otherwise")),
-            Self::Different(differences) if differences.iter().all(|difference| difference.found.is_none()) => {
-                Kind::NotFound.help("make them with `windfall topics create`, or set `kafka.manage_topics: create`")
-            }
-            Self::Different(_) => Kind::Refused.help(
-                "run `windfall topics create` for what is missing, set settings by `kafka-configs.sh --alter`; partitions cannot be changed, take another `topic_prefix`",
-            ),
-            Self::Transactions { .. } => Kind::Refused
-                .help("set it in the brokers' `server.properties` to what the cluster has, and restart the brokers"),
-        }
-    }
-}
-
-fn said(reason: Option<&str>) -> String {
-    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
-}
-
-fn count(differences: &[Difference]) -> usize {
-    let mut topics: Vec<&str> = differences.iter().map(|difference| difference.topic.as_str()).collect();
-    topics.dedup();
-    topics.len()
-}
-
-fn list(differences: &[Difference]) -> String {
-    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Creates and verifies topics, as `manage` says. The verdict on a topic is the same whoever has made it.
@@ -226,7 +107,7 @@ pub async fn transactions(connection: &Connection) -> Result<(), TopicError> {
     let brokers = admin.brokers().await?;
     let Some(broker) = brokers.first() else { return Ok(()) };
     let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
-    let described = admin.client().describe_configs(&[ResourceSpecifier::Broker(*broker)], &options).await;
+    let described = admin.client.describe_configs(&[ResourceSpecifier::Broker(*broker)], &options).await;
     // Many clusters show their settings to nobody.
     let Some(Ok(settings)) = described.ok().and_then(|mut described| described.pop()) else { return Ok(()) };
     let number = |name: &str| settings.get(name).and_then(|entry| entry.value.as_ref()?.parse::<usize>().ok());
@@ -306,9 +187,10 @@ async fn shown<A: Future<Output = Result<BTreeMap<String, i32>, TopicError>>>(
     Ok(found)
 }
 
+/// The clients that administer topics and ask for them.
 struct Admin {
-    client: Option<std::sync::Arc<AdminClient<PlainContext>>>,
-    asker: Option<std::sync::Arc<Asker>>,
+    client: Retiring<AdminClient<PlainContext>>,
+    asker: Arc<Retiring<Asker>>,
     servers: String,
     replication: i32,
 }
@@ -321,15 +203,11 @@ impl Admin {
             .and_then(|client| Ok((client, Asker::new(&connection.reader(), connection.gives_up_at_once())?)));
         match made {
             Ok((client, asker)) => {
-                let (client, asker) = (Some(std::sync::Arc::new(client)), Some(std::sync::Arc::new(asker)));
+                let (client, asker) = (Retiring::new(client), Arc::new(Retiring::new(asker)));
                 Ok(Self { client, asker, servers, replication: i32::from(config.replication_factor) })
             }
             Err(source) => Err(TopicError::Ask { servers, reason: None, source }),
         }
-    }
-
-    fn client(&self) -> std::sync::Arc<AdminClient<PlainContext>> {
-        self.client.clone().unwrap_or_else(|| unreachable!("the client is taken by drop alone"))
     }
 
     fn ask(&self, source: KafkaError) -> TopicError {
@@ -337,8 +215,7 @@ impl Admin {
     }
 
     async fn partitions(&self, topic: Option<&str>) -> Result<BTreeMap<String, i32>, TopicError> {
-        let asker = self.asker.clone().unwrap_or_else(|| unreachable!("the asker is taken by drop alone"));
-        let topic = topic.map(str::to_owned);
+        let (asker, topic) = (Arc::clone(&self.asker), topic.map(str::to_owned));
         let work = move || asker.partitions(topic.as_deref(), ASK_TIMEOUT);
         let canceled = |_| Err(Unanswered { source: KafkaError::Canceled, reason: None });
         tokio::task::spawn_blocking(work).await.unwrap_or_else(canceled).map_err(|Unanswered { source, reason }| {
@@ -354,7 +231,7 @@ impl Admin {
         let topics: Vec<NewTopic<'_>> =
             specs.iter().zip(&settings).map(|(spec, settings)| self.new_topic(spec, settings)).collect();
         let options = AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
-        let results = self.client().create_topics(&topics, &options).await.map_err(|source| self.ask(source))?;
+        let results = self.client.create_topics(&topics, &options).await.map_err(|source| self.ask(source))?;
         let mut created = Vec::new();
         for result in results {
             match result {
@@ -384,7 +261,7 @@ impl Admin {
     }
 
     async fn brokers(&self) -> Result<Vec<i32>, TopicError> {
-        let asker = self.asker.clone().unwrap_or_else(|| unreachable!("the asker is taken by drop alone"));
+        let asker = Arc::clone(&self.asker);
         let asked = tokio::task::spawn_blocking(move || asker.brokers(ASK_TIMEOUT)).await;
         asked.unwrap_or(Err(KafkaError::Canceled)).map_err(|source| self.ask(source))
     }
@@ -445,7 +322,7 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
         let deadline = Instant::now() + ASK_TIMEOUT;
         loop {
-            let described = self.client().describe_configs(&resources, &options).await;
+            let described = self.client.describe_configs(&resources, &options).await;
             let described: Result<Vec<_>, RDKafkaErrorCode> = described
                 .map_err(|source| self.ask(source))?
                 .into_iter()
@@ -463,12 +340,6 @@ impl Admin {
                 Err(code) => return Err(self.ask(KafkaError::AdminOp(code))),
             }
         }
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        retire("admin", (self.client.take(), self.asker.take()));
     }
 }
 

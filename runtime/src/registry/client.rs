@@ -1,4 +1,4 @@
-//! The one way to a schema's number and to a number's schema.
+//! Looks up and registers schemas: a schema's id, and the schema of an id.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -220,11 +220,11 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         F: FnOnce() -> Asked,
         Asked: Future<Output = Result<V, RegistryError>>,
     {
-        let flight = self.board(key);
+        let flight = self.join(key);
         flight.cell.get_or_try_init(ask).await.cloned()
     }
 
-    fn board(&self, key: K) -> Flight<'_, K, V> {
+    fn join(&self, key: K) -> Flight<'_, K, V> {
         let cell = Arc::clone(self.lock().entry(key.clone()).or_default());
         Flight { flights: self, key, cell }
     }
@@ -236,8 +236,8 @@ impl<K, V> Flights<K, V> {
     }
 }
 
-/// A question under way. The last to leave one that brought no answer, by an error or because nobody waits any more, clears it
-/// away: keys are made up by strangers, too.
+/// An in-flight request. The last asker to leave one without an answer, after an error or because the future was dropped, removes
+/// it from the map: keys may come from records of strangers, and must not fill the memory.
 struct Flight<'a, K: Eq + Hash, V> {
     flights: &'a Flights<K, V>,
     key: K,
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_question_stays_one_while_somebody_waits_for_it() {
         let flights = Flights::default();
-        let (first, second) = (flights.board(7), flights.board(7));
+        let (first, second) = (flights.join(7), flights.join(7));
         drop(first);
         let third = flights.get(7, || ready(Ok("seven")));
         assert_eq!(third.await.unwrap(), "seven");

@@ -9,16 +9,19 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use windfall_schemas::topic::Names;
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::health::StatusRegistry;
 use crate::kafka::config::{KafkaConfig, ManageTopics, SchemaRegistryConfig};
-use crate::kafka::consumer::BatchLimits;
+use crate::kafka::consumer::{BatchLimits, Group, Start};
 use crate::kafka::groups::CommittedOffset;
 use crate::kafka::publisher::{self, Publisher, Transaction};
 use crate::kafka::table::FoldRequest;
 use crate::kafka::topics::TopicSpec;
 use crate::kafka::{Membership, Outgoing, Record};
+use crate::kafka::{table, topics};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const RECORDS: usize = 3;

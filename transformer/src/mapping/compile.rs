@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use windfall_runtime::config::yaml::{At, Node};
 use windfall_runtime::config::{Place, Violations, did_you_mean};
 use windfall_schemas::asset::{Field, FieldType};
 
@@ -13,7 +14,6 @@ use crate::mapping::lookup::{Table, from_csv};
 use crate::mapping::parse::{Condition, Form, LookupForm, MappingFile, SourceForm, Take};
 use crate::mapping::program::{Expr, Fields, Program, TemplatePart, Test};
 use crate::mapping::source::{SourceField, SourceTable};
-use crate::mapping::yaml::{At, Node};
 use crate::value::Value;
 
 /// Reads a file that a mapping names, by the name that stands there; the error says what was wrong, in lowercase.

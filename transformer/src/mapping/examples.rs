@@ -8,7 +8,6 @@ use crate::mapping::literal::{source_literal, test_value};
 use crate::mapping::parse::{MappingFile, TestForm};
 use crate::mapping::program::Program;
 use crate::mapping::source::Row;
-use crate::mapping::yaml::Node;
 use crate::value::Value;
 
 /// A test of a mapping, checked against source and collection.
@@ -49,7 +48,7 @@ fn example(
     for (name, value) in &test.input {
         let Some(position) = table.find(file, &name.value, name.place, problems) else { continue };
         let field = &table.fields[position];
-        let read = if value.value == Node::Null { Some(Value::Null) } else { source_literal(&value.value, field) };
+        let read = if value.value.is_null() { Some(Value::Null) } else { source_literal(&value.value, field) };
         match read {
             Some(value) => table.put(&mut input, position, value),
             None => problems.at(

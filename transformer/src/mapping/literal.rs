@@ -1,26 +1,26 @@
 //! Plain values of a mapping file, read as the type that is wanted of them.
 
+use windfall_runtime::config::yaml::{Node, Plain};
 use windfall_schemas::asset::FieldType;
 
 use crate::mapping::source::SourceField;
-use crate::mapping::yaml::Node;
 use crate::value::{Value, parse_timestamp};
 
 /// Reads a plain value as one of the given kind; `None` when it cannot be one.
 pub(crate) fn literal(node: &Node, kind: FieldType) -> Option<Value> {
+    let Node::Scalar(scalar) = node else { return None };
+    let text = scalar.text.as_str();
     #[allow(clippy::cast_precision_loss)]
     // A literal of more than 53 bits for a decimal is rounded, as in any language.
-    match (kind, node) {
-        (FieldType::String, Node::Text(text) | Node::Integer(_, text) | Node::Decimal(_, text)) => {
-            Some(Value::Text(text.clone()))
-        }
-        (FieldType::String, Node::Boolean(flag)) => Some(Value::Text(flag.to_string())),
-        (FieldType::Integer, Node::Integer(number, _)) => Some(Value::Integer(*number)),
-        (FieldType::Decimal, Node::Integer(number, _)) => Some(Value::Decimal(*number as f64)),
-        (FieldType::Decimal, Node::Decimal(number, _)) if number.is_finite() => Some(Value::Decimal(*number)),
-        (FieldType::Boolean, Node::Boolean(flag)) => Some(Value::Boolean(*flag)),
-        (FieldType::Timestamp, Node::Text(text)) => parse_timestamp(text).map(Value::Timestamp),
-        (FieldType::Timestamp, Node::Integer(millis, _)) => Some(Value::Timestamp(*millis)),
+    match (kind, scalar.plain()) {
+        (FieldType::String, Plain::Boolean(flag)) => Some(Value::Text(flag.to_string())),
+        (FieldType::String, Plain::Text | Plain::Integer(_) | Plain::Decimal(_)) => Some(Value::Text(text.to_owned())),
+        (FieldType::Integer, Plain::Integer(number)) => Some(Value::Integer(number)),
+        (FieldType::Decimal, Plain::Integer(number)) => Some(Value::Decimal(number as f64)),
+        (FieldType::Decimal, Plain::Decimal(number)) if number.is_finite() => Some(Value::Decimal(number)),
+        (FieldType::Boolean, Plain::Boolean(flag)) => Some(Value::Boolean(flag)),
+        (FieldType::Timestamp, Plain::Text) => parse_timestamp(text).map(Value::Timestamp),
+        (FieldType::Timestamp, Plain::Integer(millis)) => Some(Value::Timestamp(millis)),
         _ => None,
     }
 }
@@ -32,8 +32,7 @@ pub(crate) fn source_literal(node: &Node, field: &SourceField) -> Option<Value> 
     }
     let texts: Option<Vec<String>> = match node {
         Node::List(items) => items.iter().map(|item| text(&item.value)).collect(),
-        Node::Text(item) => Some(vec![item.clone()]),
-        _ => None,
+        _ => node.text().map(|item| vec![item.to_owned()]),
     };
     texts.map(|texts| if texts.is_empty() { Value::Null } else { Value::List(texts) })
 }
@@ -44,5 +43,5 @@ fn text(node: &Node) -> Option<String> {
 
 /// Reads what a condition compares a field's value, or an item of its list, with; nothing is a value too. `None`: never equal.
 pub(crate) fn test_value(node: &Node, kind: FieldType) -> Option<Value> {
-    if *node == Node::Null { Some(Value::Null) } else { literal(node, kind) }
+    if node.is_null() { Some(Value::Null) } else { literal(node, kind) }
 }

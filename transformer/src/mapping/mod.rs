@@ -1,6 +1,6 @@
 //! The mapping language: how one source table fills a collection.
 //!
-//! A mapping is declarative and total. It is read with the places of all its parts (`yaml`, `parse`), checked against the
+//! A mapping is declarative and total. It is read with the places of all its parts (`parse`), checked against the
 //! source's Avro schema and the collection's types before the first record (`compile`), and then evaluated (`program`).
 //!
 //! | form of a field | meaning |
@@ -23,7 +23,6 @@ mod lookup;
 pub(crate) mod parse;
 mod program;
 pub mod source;
-pub(crate) mod yaml;
 
 use std::sync::Arc;
 
@@ -71,7 +70,7 @@ pub fn load(
     collection: &CompiledCollection,
     beside: ReadBeside<'_>,
 ) -> Result<Mapping, Violations> {
-    let parsed = parse::mapping(file, yaml::read(file, text)?)?;
+    let parsed = parse::mapping(file, text)?;
     let mut problems = Violations::default();
     if parsed.into.value != collection.name {
         let hint = did_you_mean(&parsed.into.value, [collection.name.as_str()]);

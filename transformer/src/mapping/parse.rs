@@ -1,8 +1,7 @@
 //! From the YAML tree to a mapping whose every part still knows its place; checks form, not meaning.
 
-use windfall_runtime::config::{Place, Violations, did_you_mean};
-
-use crate::mapping::yaml::{At, Node};
+use windfall_runtime::config::yaml::{self, At, Node, Plain};
+use windfall_runtime::config::{Fault, Place, Violations, did_you_mean};
 
 /// A mapping file, read but not yet checked against a source and a collection.
 #[derive(Debug, Clone)]
@@ -79,36 +78,42 @@ pub(crate) struct Reader<'a> {
     pub(crate) problems: Violations,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Reads the document of `file`.
+    pub(crate) fn open(file: &'a str, text: &str) -> Result<(Self, At<Node>), Violations> {
+        let mut faults = Vec::new();
+        let document = yaml::parse(text, &mut faults);
+        let mut problems = Violations::default();
+        problems.extend(faults.into_iter().map(|fault| Fault { file: file.to_owned(), ..fault }));
+        match document {
+            Some(document) => Ok((Self { file, problems }, document)),
+            None => Err(problems),
+        }
+    }
+
     pub(crate) fn fault(&mut self, place: Place, message: impl Into<String>) {
         self.problems.at(self.file, place, message);
     }
 
-    /// Takes a node as a map and refuses keys that stand twice.
+    /// Takes a node as a map.
     pub(crate) fn map(&mut self, node: At<Node>, what: &str) -> Option<Entries> {
         let Node::Map(entries) = node.value else {
             self.fault(node.place, format!("{what} must be a map, not {}", node.value.kind()));
             return None;
         };
-        for (index, (key, _)) in entries.iter().enumerate() {
-            if let Some((first, _)) = entries[..index].iter().find(|(known, _)| known.value == key.value) {
-                let line = first.place.line;
-                self.fault(key.place, format!("`{}` stands twice in {what}, first on line {line}", key.value));
-            }
-        }
         Some(entries)
     }
 
-    /// Takes a node as text; numbers and booleans are text too where a name or a key is meant.
+    /// Takes a node as text that is not empty; what looks like a number or a boolean is no text.
     pub(crate) fn text(&mut self, node: At<Node>, what: &str) -> Option<At<String>> {
-        let value = match node.value {
-            Node::Text(text) if !text.trim().is_empty() => text,
-            other => {
-                self.fault(node.place, format!("{what} must be text, not {}", empty_or(&other)));
-                return None;
+        match node.value.text() {
+            Some(text) if !text.trim().is_empty() => Some(At { value: text.to_owned(), place: node.place }),
+            text => {
+                let kind = text.map_or_else(|| node.value.kind(), |_| "empty");
+                self.fault(node.place, format!("{what} must be text, not {kind}"));
+                None
             }
-        };
-        Some(At { value, place: node.place })
+        }
     }
 
     /// Reports a key that the file may not have.
@@ -118,18 +123,11 @@ impl Reader<'_> {
     }
 }
 
-fn empty_or(node: &Node) -> &'static str {
-    match node {
-        Node::Text(_) => "empty",
-        other => other.kind(),
-    }
-}
-
 const KEYS: [&str; 7] = ["mapping", "from", "into", "where", "fields", "lookups", "tests"];
 
 /// Reads a mapping file's form.
-pub(crate) fn mapping(file: &str, document: At<Node>) -> Result<MappingFile, Violations> {
-    let mut reader = Reader { file, problems: Violations::default() };
+pub(crate) fn mapping(file: &str, text: &str) -> Result<MappingFile, Violations> {
+    let (mut reader, document) = Reader::open(file, text)?;
     let start = document.place;
     let (mut name, mut from, mut into, mut fields) = (None, None, None, None);
     let (mut conditions, mut lookups, mut tests) = (Vec::new(), Vec::new(), Vec::new());
@@ -218,8 +216,10 @@ impl Reader<'_> {
             unless: Vec::new(),
         };
         match node.value {
-            Node::Text(_) => self.text(node, "a field's source").map(|name| plain(SourceForm::From(name))),
             Node::Map(_) => self.form_map(node, target),
+            _ if node.value.text().is_some() => {
+                self.text(node, "a field's source").map(|name| plain(SourceForm::From(name)))
+            }
             other => {
                 self.fault(
                     place,
@@ -299,7 +299,7 @@ impl Reader<'_> {
     }
 
     fn scalar(&mut self, node: At<Node>, what: &str) -> Option<At<Node>> {
-        if matches!(node.value, Node::List(_) | Node::Map(_) | Node::Null) {
+        if matches!(node.value, Node::List(_) | Node::Map(_)) || node.value.is_null() {
             self.fault(node.place, format!("{what} must be a plain value, not {}", node.value.kind()));
             return None;
         }
@@ -307,11 +307,13 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, node: At<Node>) -> Option<At<Take>> {
-        let value = match &node.value {
-            Node::Text(word) if word == "first" => Take::First,
-            Node::Text(word) if word == "last" => Take::Last,
-            Node::Text(word) if word == "join" => Take::Join,
-            Node::Integer(number, _) if *number >= 1 => Take::Nth(usize::try_from(*number).unwrap_or(usize::MAX)),
+        let value = match (node.value.plain(), node.value.text()) {
+            (_, Some("first")) => Take::First,
+            (_, Some("last")) => Take::Last,
+            (_, Some("join")) => Take::Join,
+            (Some(Plain::Integer(number)), _) if number >= 1 => {
+                Take::Nth(usize::try_from(number).unwrap_or(usize::MAX))
+            }
             _ => {
                 self.fault(node.place, "`take` must be `first`, `last`, `join` or a number from 1 on");
                 return None;
@@ -370,7 +372,7 @@ impl Reader<'_> {
             match key.value.as_str() {
                 "name" => name = self.text(value, "`name`"),
                 "input" => input = self.map(value, "`input`"),
-                "expect" if value.value == Node::Null => expect = Some(None),
+                "expect" if value.value.is_null() => expect = Some(None),
                 "expect" => expect = self.map(value, "`expect`").map(Some),
                 _ => self.unknown_key(&key, "a test", &["name", "input", "expect"]),
             }

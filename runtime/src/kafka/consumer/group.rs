@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::error::ConsumerError;
-use super::mailbox::{Assignment, Flow, Live, Mailbox, Turn};
+use super::mailbox::{Assignment, Live, Mailbox, Turn};
 use super::polling::GroupContext;
 use crate::kafka::client::{ASK_TIMEOUT, first_offset, number};
 use crate::kafka::groups::CommittedOffset;
@@ -226,10 +226,10 @@ impl Group {
             .map_err(|source| self.ask("offsets", source))
     }
 
-    /// Shows whether the loop keeps up with what is read.
+    /// Shows whether the partitions are paused until the loop has taken a batch.
     #[must_use]
-    pub fn flow(&self) -> watch::Receiver<Flow> {
-        self.mailbox.watch_flow()
+    pub fn paused(&self) -> watch::Receiver<bool> {
+        self.mailbox.watch_paused()
     }
 
     /// Returns whether records of `epoch` may still be committed.

@@ -1,4 +1,4 @@
-//! What passes between the polling thread and the run loop, and whose turn it is.
+//! What the polling thread and the run loop exchange: rebalances, batches, failures, and which partitions may be read.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -15,7 +15,7 @@ use super::error::ConsumerError;
 use crate::kafka::connection::SESSION_TIMEOUT;
 use crate::kafka::record::TopicPartition;
 
-/// Two batches wait while a third is worked on: enough to keep both sides busy.
+/// Two batches wait while a third is processed: enough to keep both sides busy.
 const QUEUED_BATCHES: usize = 2;
 
 /// A member that has not polled for so long may have been expelled from its group without knowing it.
@@ -68,16 +68,6 @@ pub(super) enum Turn {
     Late,
 }
 
-/// Whether the loop keeps up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Flow {
-    /// Records come as they are read.
-    #[default]
-    Open,
-    /// The partitions are paused until the loop has taken a batch.
-    Paused,
-}
-
 /// What may be read as of one moment.
 #[derive(Debug)]
 pub(super) struct View {
@@ -117,8 +107,8 @@ pub(super) struct Mailbox {
     changed: Condvar,
     /// Held while partitions are paused, sought and resumed; the polling thread only tries it.
     flow: Mutex<()>,
-    /// What the polling thread has last made of the partitions.
-    flowing: watch::Sender<Flow>,
+    /// Whether the partitions are paused until the loop has taken a batch.
+    paused: watch::Sender<bool>,
 }
 
 impl Mailbox {
@@ -224,14 +214,14 @@ impl Mailbox {
         self.flow.try_lock().ok()
     }
 
-    pub(super) fn flows(&self, flow: Flow) {
-        self.flowing.send_replace(flow);
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.send_replace(paused);
     }
 
     // The run loop's side.
 
-    pub(super) fn watch_flow(&self) -> watch::Receiver<Flow> {
-        self.flowing.subscribe()
+    pub(super) fn watch_paused(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
     }
 
     pub(super) async fn next(&self, batches: bool) -> Event {

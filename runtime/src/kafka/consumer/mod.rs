@@ -1,7 +1,7 @@
 //! A member of a consumer group: a thread that polls, and a handle for the run loop.
 //!
-//! The thread polls a `BaseConsumer` and hands over [`Batch`]es by two at a time. While nobody takes them the partitions are
-//! paused and polling goes on, so that a slow stage keeps its place in the group. Rebalances come before batches.
+//! The thread polls a `BaseConsumer` and queues up to two [`Batch`]es. While the queue is full the partitions are paused and
+//! polling goes on, so that a slow stage stays in the group. Rebalances are delivered before batches.
 //!
 //! ```text
 //! Assigned ──▶ nothing flows ──▶ Group::start_at(offsets) ──▶ batches of a new epoch ──▶ Revoked ──▶ nothing flows
@@ -30,14 +30,14 @@ pub use batch::{Batch, BatchLimits, Reached};
 pub use error::ConsumerError;
 pub(super) use group::partition_list;
 pub use group::{Group, Start};
-pub use mailbox::{Assignment, Flow, Revoked};
+pub use mailbox::{Assignment, Revoked};
 
 use super::client::make;
 use super::connection::{Connection, Membership};
 use mailbox::Mailbox;
 use polling::{GroupContext, Polling};
 
-/// Leaving a group needs a broker that answers; after this long the thread is left to itself.
+/// Leaving a group needs a broker that answers; after this long the thread is no longer waited for.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a member reads and how.

@@ -17,7 +17,7 @@ use super::GroupOptions;
 use super::batch::{Batch, Cutter, Reached};
 use super::error::ConsumerError;
 use super::group::partition_list;
-use super::mailbox::{Flow, Live, Mailbox, Revoked};
+use super::mailbox::{Live, Mailbox, Revoked};
 use crate::kafka::client::{first_offset, log_error};
 use crate::kafka::record::{Record, TopicPartition};
 
@@ -285,7 +285,7 @@ impl Polling {
             Err(batch) => batch,
         };
         let paused = self.flow(epoch, BaseConsumer::pause);
-        self.mailbox.flows(if paused { Flow::Paused } else { Flow::Open });
+        self.mailbox.set_paused(paused);
         loop {
             self.poll(PAUSED_POLL)?;
             if self.mailbox.stopped() || self.mailbox.epoch() != epoch {
@@ -301,7 +301,7 @@ impl Polling {
                 Err(batch) => batch,
             };
         }
-        self.mailbox.flows(Flow::Open);
+        self.mailbox.set_paused(false);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! One start at a time for each transactional id of this process.
 //!
-//! A start that was given up may still be on its way to a broker, and fences whoever started meanwhile.
+//! The request of a start that was given up may still reach a broker, and would fence a producer that started meanwhile.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// How often a start that waits looks whether it is still wanted.
+/// How often a waiting start checks whether it was given up.
 const LOOK: Duration = Duration::from_millis(100);
 
 static STARTING: Starting = Starting { ids: Mutex::new(None), left: Condvar::new() };
@@ -29,7 +29,7 @@ impl Starting {
 pub(super) struct Turn(Arc<str>);
 
 impl Turn {
-    /// Waits for the start of that id that is under way, if any; `None` when nobody wants this one any more.
+    /// Waits until no other start of that id is in flight; `None` when this start was given up.
     pub(super) fn take(transactional_id: &Arc<str>, abandoned: &CancellationToken) -> Option<Self> {
         let mut ids = STARTING.ids();
         while !abandoned.is_cancelled() {

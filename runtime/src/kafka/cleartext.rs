@@ -1,8 +1,7 @@
-//! What of the settings would cross the network for all to read, and which hosts are no network.
-
-use std::net::IpAddr;
+//! Which secrets the settings would send over the network in cleartext.
 
 use super::config::{KafkaConfig, SchemaRegistryConfig};
+use crate::http::route::loopback_host;
 
 /// Mechanisms of SASL that hand the secret itself to whoever listens.
 const OPEN_MECHANISMS: [&str; 2] = ["PLAIN", "OAUTHBEARER"];
@@ -13,7 +12,7 @@ impl KafkaConfig {
     pub fn loopback(&self) -> bool {
         self.bootstrap_servers.iter().all(|server| {
             let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
-            loopback(host)
+            loopback_host(host)
         })
     }
 
@@ -42,9 +41,9 @@ impl KafkaConfig {
     /// Returns the mechanism by which a secret would be sent without TLS.
     fn open_mechanism(&self) -> Option<&'static str> {
         let property = |name: &str| self.properties.get(name).map(|value| value.expose().trim());
-        let clear = property("security.protocol")?.eq_ignore_ascii_case("sasl_plaintext");
+        let cleartext = property("security.protocol")?.eq_ignore_ascii_case("sasl_plaintext");
         let chosen = property("sasl.mechanism").or_else(|| property("sasl.mechanisms"))?;
-        OPEN_MECHANISMS.into_iter().find(|open| clear && open.eq_ignore_ascii_case(chosen))
+        OPEN_MECHANISMS.into_iter().find(|open| cleartext && open.eq_ignore_ascii_case(chosen))
     }
 }
 
@@ -55,16 +54,10 @@ impl SchemaRegistryConfig {
             return None;
         }
         let open = |url: &String| {
-            url::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !url.host_str().is_some_and(loopback))
+            url::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !url.host_str().is_some_and(loopback_host))
         };
         self.urls().into_iter().find(open)
     }
-}
-
-/// Whether a host's name is this machine; an IPv6 address may stand in brackets.
-fn loopback(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
