@@ -16,8 +16,13 @@ impl Output for Vec<u8> {
 pub(crate) struct Comparison<'a>(pub(crate) Option<&'a [u8]>);
 
 impl Output for Comparison<'_> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        self.0 = self.0.and_then(|rest| rest.strip_prefix(bytes));
+        self.0 = match (self.0, bytes) {
+            // Half of what is put are single bytes, lengths above all.
+            (Some([known, rest @ ..]), [byte]) => (known == byte).then_some(rest),
+            (known, bytes) => known.and_then(|known| known.strip_prefix(bytes)),
+        };
     }
 }
 
@@ -69,9 +74,8 @@ impl Pack for String {
 /// One more than the length, and the bytes; 0 stands for none.
 impl Pack for Option<String> {
     fn pack(&self, out: &mut impl Output) {
-        let text = self.as_deref();
-        text.map_or(0, |text| text.len() + 1).pack(out);
-        out.put(text.unwrap_or_default().as_bytes());
+        self.as_ref().map_or(0, |text| text.len() + 1).pack(out);
+        self.iter().for_each(|text| out.put(text.as_bytes()));
     }
 
     fn unpack(bytes: &mut &[u8]) -> Self {
