@@ -109,3 +109,32 @@ fn stages_do_not_know_each_other() {
         }
     }
 }
+
+/// Returns the constant texts of the log lines of level `error` in a source: the last literal of each macro call.
+fn error_lines(source: &str) -> Vec<String> {
+    let product = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let call = |rest: &str| {
+        let mut depth = 1;
+        let end = rest.find(|c: char| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        rest[..end.unwrap_or(rest.len())].rsplit('"').nth(1).map(str::to_owned)
+    };
+    product.split("error!(").skip(1).filter_map(call).collect()
+}
+
+/// Whoever is woken by an error in the log finds there what it asks for.
+#[test]
+fn every_error_in_the_log_is_explained_in_the_page_about_production() {
+    let source = r#"match it { A => error!(%error, help = f("x"), "it ended"), B => { error!(n, "it stopped"); } }"#;
+    assert_eq!(error_lines(source), ["it ended", "it stopped"]);
+    let page = std::fs::read_to_string(root().join("docs/production.md")).unwrap();
+    let stages = ["runtime/src", "producer/src", "transformer/src", "sink/src", "windfall/src"];
+    let mut files = Vec::new();
+    stages.iter().for_each(|stage| sources(&root().join(stage), &mut files));
+    let lines: Vec<_> = files.iter().flat_map(|file| error_lines(&std::fs::read_to_string(file).unwrap())).collect();
+    assert!(lines.len() > 5, "{lines:?}");
+    let unexplained: Vec<_> = lines.iter().filter(|line| !page.contains(&format!("| `{line}`"))).collect();
+    assert!(unexplained.is_empty(), "docs/production.md has no row for {unexplained:?}");
+}
