@@ -149,7 +149,7 @@ impl RegistryClient {
             SchemaReference::Id(id) => id,
             SchemaReference::Guid(_) => 0,
         };
-        Ok(Codec::new(id, &*self.text(reference).await?)?)
+        Ok(Codec::new(id, &self.text(reference).await?)?)
     }
 
     /// Returns the text of a schema.
