@@ -17,9 +17,9 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
- * Prints every device change, decoded: java -cp 'lib/*' Changes.java BROKERS REGISTRY [TOPIC].
+ * Prints every device change, decoded: java -cp 'target/dependency/*' Changes.java BROKERS REGISTRY [TOPIC].
  *
- * <p>Needs org.apache.kafka:kafka-clients and org.apache.avro:avro. Stops at the end of the topic.
+ * <p>Needs the jars that pom.xml names. Stops at the end of the topic.
  */
 class Changes {
   public static void main(String[] arguments) throws Exception {

@@ -10,7 +10,7 @@ import org.apache.flink.types.RowKind;
 /**
  * Runs the statements of a file on a Flink cluster inside of this process and prints the result of each query.
  *
- * <p>java -cp 'target/lib/*' RunSql.java FILE BROKERS REGISTRY. Each table is read to the end that it has now, so that each query
+ * <p>java -cp 'target/dependency/*' RunSql.java FILE BROKERS REGISTRY. Each table is read to the end that it has now, so that each query
  * ends; in Flink's own SQL client the same file shows results that stay up to date.
  */
 class RunSql {
