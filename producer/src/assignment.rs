@@ -29,7 +29,7 @@ pub struct Assignments {
 enum Place {
     In(String),
     /// In the lists of several services.
-    Torn,
+    Several,
 }
 
 impl Assignments {
@@ -46,7 +46,7 @@ impl Assignments {
             .entry(device_id.to_owned())
             .and_modify(|place| {
                 if *place != Place::In(server_id.to_owned()) {
-                    *place = Place::Torn;
+                    *place = Place::Several;
                 }
             })
             .or_insert_with(|| Place::In(server_id.to_owned()));
@@ -128,7 +128,7 @@ impl Assignments {
         let elsewhere = match place {
             None => true,
             Some(Place::In(other)) => other != server,
-            Some(Place::Torn) => false,
+            Some(Place::Several) => false,
         };
         read && elsewhere
     }
@@ -140,7 +140,7 @@ impl Assignments {
             return None;
         }
         match self.by_device.get(device_id) {
-            Some(Place::Torn) => Some(Contradiction::SeveralServers),
+            Some(Place::Several) => Some(Contradiction::SeveralServers),
             Some(Place::In(_)) if status == Some(UNASSIGNED) => Some(Contradiction::StatusAgainstLists),
             None if self.complete() && status == Some(ASSIGNED) => Some(Contradiction::StatusAgainstLists),
             _ => None,

@@ -39,63 +39,31 @@ pub struct Case {
     pub listed: usize,
 }
 
-/// Why suspects are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    /// The list is empty and the fleet is not.
-    EmptyList,
-    /// More than half of the fleet is missing.
-    HalfMissing,
-    /// Too many would leave within a day.
-    TooMany {
-        /// How many may leave within a day.
-        allowed: usize,
-    },
-}
-
-impl Case {
-    /// Counts the devices that this scan missed, held or not.
-    #[must_use]
-    pub fn missing(&self) -> usize {
-        self.suspects + self.held
-    }
-}
-
-impl Held {
-    /// Says why, for the report and the plan.
-    #[must_use]
-    pub fn reason(&self, case: &Case) -> String {
-        match self {
-            Held::EmptyList => format!("the list is empty and the fleet has {} devices", case.live),
-            Held::HalfMissing => format!("{} of {} devices are missing, more than half", case.missing(), case.live),
-            Held::TooMany { allowed } => format!(
-                "{} devices are missing or listed as released, and {} were released in the last 24 hours; {allowed} may \
-                 leave in a day",
-                case.missing(),
-                case.released_lately
-            ),
-        }
-    }
-}
-
 impl Limits {
-    /// Decides whether the suspects are held; asked before any look-up.
+    /// Decides whether the suspects are held, and says why, for the report and the plan; asked before any look-up.
     ///
     /// Held when the list is empty and the fleet is not, when more than half of a fleet of four or more is missing, or when
     /// the suspects, those held before and the releases of the last day are more than [`Limits::allowed`].
     #[must_use]
-    pub fn ask(&self, case: &Case) -> Option<Held> {
-        if case.suspects == 0 {
+    pub fn ask(&self, case: &Case) -> Option<String> {
+        let Case { released_lately, suspects, held, live, listed } = *case;
+        if suspects == 0 {
             return None;
         }
-        if case.listed == 0 && case.live > 0 {
-            return Some(Held::EmptyList);
+        if listed == 0 && live > 0 {
+            return Some(format!("the list is empty and the fleet has {live} devices"));
         }
-        if case.live >= HALF_RULE_FROM && case.missing() * 2 > case.live {
-            return Some(Held::HalfMissing);
+        let missing = suspects + held;
+        if live >= HALF_RULE_FROM && missing * 2 > live {
+            return Some(format!("{missing} of {live} devices are missing, more than half"));
         }
-        let allowed = self.allowed(case.live);
-        (case.released_lately + case.missing() > allowed).then_some(Held::TooMany { allowed })
+        let allowed = self.allowed(live);
+        (released_lately + missing > allowed).then(|| {
+            format!(
+                "{missing} devices are missing or listed as released, and {released_lately} were released in the last 24 \
+                 hours; {allowed} may leave in a day"
+            )
+        })
     }
 
     /// Returns how many devices of a fleet may leave within a day.

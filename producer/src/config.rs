@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 use windfall_runtime::config::{Period, Violations};
+use windfall_runtime::http::route::loopback;
 use windfall_runtime::secret::Secret;
 use windfall_schemas::identifiers::Org;
 
@@ -13,7 +14,6 @@ use crate::apple::auth::Account;
 use crate::apple::key::SigningKey;
 use crate::breaker::Limits;
 use crate::budget::Limit;
-use windfall_runtime::http::route::loopback;
 
 /// Apple's token endpoint, the same for both products.
 pub const DEFAULT_TOKEN_URL: &str = "https://account.apple.com/auth/oauth2/token";
@@ -80,43 +80,35 @@ pub enum SourceKind {
 
 /// How many requests may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RateLimitConfig {
     /// Requests that Apple allows the organization …
-    #[serde(default = "default_requests")]
     pub requests: u32,
     /// … in so long a time.
-    #[serde(default = "default_per")]
     pub per: Period,
     /// Part of them that Windfall takes, above 0 and at most 1: the limit is shared by all programs of the organization.
-    #[serde(default = "default_share")]
     pub share: f64,
 }
 
 /// When and how the whole fleet is read.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScanConfig {
     /// Time from the beginning of one scan to that of the next.
-    #[serde(default = "default_interval")]
     pub interval: Period,
     /// Items on a page, 1 to 1000.
-    #[serde(default = "default_page_size")]
     pub page_size: u16,
     /// A scan that was interrupted is resumed when its last page is younger than this, else begun anew.
-    #[serde(default = "default_resume_within")]
     pub resume_within: Period,
 }
 
 /// How many devices may be released within 24 hours before a person is asked: the larger of the two.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
     /// Devices that may be released in any fleet; 0 leaves it to `share`.
-    #[serde(default = "default_breaker_devices")]
     pub devices: u32,
     /// Share of the devices of the organization that may be released, such as `5%`; `0%` leaves it to `devices`.
-    #[serde(default = "default_breaker_share")]
     pub share: String,
 }
 
@@ -124,41 +116,9 @@ fn default_token_url() -> String {
     DEFAULT_TOKEN_URL.to_owned()
 }
 
-fn default_requests() -> u32 {
-    DEFAULT_REQUESTS
-}
-
-fn default_per() -> Period {
-    DEFAULT_PER
-}
-
-fn default_share() -> f64 {
-    DEFAULT_SHARE
-}
-
-fn default_interval() -> Period {
-    DEFAULT_INTERVAL
-}
-
-fn default_page_size() -> u16 {
-    DEFAULT_PAGE_SIZE
-}
-
-fn default_resume_within() -> Period {
-    DEFAULT_RESUME_WITHIN
-}
-
-fn default_breaker_devices() -> u32 {
-    DEFAULT_BREAKER_DEVICES
-}
-
-fn default_breaker_share() -> String {
-    DEFAULT_BREAKER_SHARE.to_owned()
-}
-
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { devices: default_breaker_devices(), share: default_breaker_share() }
+        Self { devices: DEFAULT_BREAKER_DEVICES, share: DEFAULT_BREAKER_SHARE.to_owned() }
     }
 }
 
@@ -174,45 +134,38 @@ impl Default for ScanConfig {
     }
 }
 
+/// What differs between Apple's two products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Product {
+    /// Origin of the API.
+    pub api_url: &'static str,
+    /// The scope that a token is asked for.
+    pub scope: &'static str,
+    /// The word for `source.api` in events.
+    pub api: &'static str,
+    client_id_prefix: &'static str,
+    portal: &'static str,
+}
+
 impl SourceKind {
-    /// Returns the API's origin.
+    /// Returns what differs between the two products.
     #[must_use]
-    pub fn api_url(self) -> &'static str {
+    pub fn product(self) -> Product {
         match self {
-            SourceKind::Abm => "https://api-business.apple.com",
-            SourceKind::Asm => "https://api-school.apple.com",
-        }
-    }
-
-    /// Returns the scope that a token is asked for.
-    #[must_use]
-    pub fn scope(self) -> &'static str {
-        match self {
-            SourceKind::Abm => "business.api",
-            SourceKind::Asm => "school.api",
-        }
-    }
-
-    /// Returns the word for `source.api` in events.
-    #[must_use]
-    pub fn api(self) -> &'static str {
-        match self {
-            SourceKind::Abm => "business",
-            SourceKind::Asm => "school",
-        }
-    }
-
-    fn client_id_prefix(self) -> &'static str {
-        match self {
-            SourceKind::Abm => "BUSINESSAPI.",
-            SourceKind::Asm => "SCHOOLAPI.",
-        }
-    }
-
-    fn portal(self) -> &'static str {
-        match self {
-            SourceKind::Abm => "Apple Business",
-            SourceKind::Asm => "Apple School Manager",
+            SourceKind::Abm => Product {
+                api_url: "https://api-business.apple.com",
+                scope: "business.api",
+                api: "business",
+                client_id_prefix: "BUSINESSAPI.",
+                portal: "Apple Business",
+            },
+            SourceKind::Asm => Product {
+                api_url: "https://api-school.apple.com",
+                scope: "school.api",
+                api: "school",
+                client_id_prefix: "SCHOOLAPI.",
+                portal: "Apple School Manager",
+            },
         }
     }
 }
@@ -226,13 +179,13 @@ impl SourceConfig {
             all.push_with_help("name", format!("must be an alias: {}", error.why), "use a short name such as `acme`");
         }
         self.account_violations(&mut all);
-        let api = self.api_url.as_deref().unwrap_or(self.kind.api_url());
+        let api = self.api_url.as_deref().unwrap_or(self.kind.product().api_url);
         if let Some(api) = checked_url(&mut all, "api_url", api) {
             if api.path() != "/" || api.query().is_some() {
                 let help = format!("write `{}`", api.origin().ascii_serialization());
                 all.push_with_help("api_url", "must be an origin without a path", help);
             }
-            self.check_host(&mut all, "api_url", &api, self.kind.api_url());
+            self.check_host(&mut all, "api_url", &api, self.kind.product().api_url);
         }
         if let Some(token) = checked_url(&mut all, "token_url", &self.token_url) {
             self.check_host(&mut all, "token_url", &token, DEFAULT_TOKEN_URL);
@@ -257,7 +210,7 @@ impl SourceConfig {
             ];
             let found = known.iter().find(|(name, _)| *name == host);
             let does = found.map_or("is none that is known for this", |(_, does)| does);
-            let what = format!("does not fit an account of {}: `{host}` {does}", self.kind.portal());
+            let what = format!("does not fit an account of {}: `{host}` {does}", self.kind.product().portal);
             all.push_with_help(
                 path,
                 what,
@@ -267,16 +220,16 @@ impl SourceConfig {
     }
 
     fn account_violations(&self, all: &mut Violations) {
-        let prefix = self.kind.client_id_prefix();
+        let prefix = self.kind.product().client_id_prefix;
         let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if self.client_id.strip_prefix(prefix).is_none_or(str::is_empty) || !printable(&self.client_id) {
-            let what = format!("must begin with `{prefix}`, as client ids of {} do", self.kind.portal());
+            let what = format!("must begin with `{prefix}`, as client ids of {} do", self.kind.product().portal);
             let other = match self.kind {
-                SourceKind::Abm => SourceKind::Asm,
-                SourceKind::Asm => SourceKind::Abm,
+                SourceKind::Abm => SourceKind::Asm.product(),
+                SourceKind::Asm => SourceKind::Abm.product(),
             };
-            let help = if self.client_id.starts_with(other.client_id_prefix()) {
-                format!("this client id belongs to {}: compare it with `type`", other.portal())
+            let help = if self.client_id.starts_with(other.client_id_prefix) {
+                format!("this client id belongs to {}: compare it with `type`", other.portal)
             } else {
                 "copy the client id from the API account's page in Apple's portal".to_owned()
             };
@@ -294,7 +247,7 @@ impl SourceConfig {
     /// Returns the origin of the API; `None` when it is no URL, which [`SourceConfig::violations`] says.
     #[must_use]
     pub fn api_url(&self) -> Option<Url> {
-        Url::parse(self.api_url.as_deref().unwrap_or(self.kind.api_url())).ok()
+        Url::parse(self.api_url.as_deref().unwrap_or(self.kind.product().api_url)).ok()
     }
 
     /// Returns who asks for tokens, and where; `None` when `token_url` is no URL.
@@ -303,7 +256,7 @@ impl SourceConfig {
         Some(Account {
             client_id: self.client_id.clone(),
             key_id: self.key_id.clone(),
-            scope: self.kind.scope(),
+            scope: self.kind.product().scope,
             token_url: Url::parse(&self.token_url).ok()?,
         })
     }

@@ -41,7 +41,7 @@ pub enum ProducerError {
         #[source]
         source: LedgerError,
     },
-    /// A single run of a source did not come on.
+    /// A single run of a source made no progress.
     #[error("single run of source `{source_name}` did not take it over within {seconds}s: {why}")]
     Stalled {
         /// Name of the source.
@@ -71,12 +71,6 @@ pub enum ProducerError {
         /// What is wrong with it.
         #[source]
         source: ConnectError,
-    },
-    /// No source of that name is configured.
-    #[error("there is no source named `{source_name}`")]
-    UnknownSource {
-        /// The name asked for.
-        source_name: String,
     },
     /// A thread could not be started, or a task panicked.
     #[error("task of source `{source_name}` ended")]
@@ -114,9 +108,6 @@ impl Diagnose for ProducerError {
             ProducerError::Topics(error) => error.diagnosis(),
             ProducerError::Ledger { source, .. } | ProducerError::Schemas(source) => source.diagnosis(),
             ProducerError::Directory { source, .. } => source.diagnosis(),
-            ProducerError::UnknownSource { .. } => {
-                Kind::NotFound.help("see `sources` in the configuration for the names")
-            }
             ProducerError::Connect { source, .. } => source.diagnosis(),
             ProducerError::Task { .. } => Kind::Unavailable.into(),
         }

@@ -18,7 +18,6 @@ pub mod breaker;
 pub mod budget;
 pub mod checkpoint;
 pub mod config;
-mod device;
 pub mod diff;
 pub mod error;
 pub mod event;

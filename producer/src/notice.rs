@@ -92,22 +92,13 @@ pub fn answered(origin: &Origin, signal_id: &str, approval: &ApproveScan, answer
         ("plan".to_owned(), approval.plan.clone()),
         ("plan_hash".to_owned(), approval.plan_hash.clone()),
     ]);
-    let kind = match answer {
-        Answer::Approved { released } => {
-            facts.insert("answer".to_owned(), "approved".to_owned());
-            facts.insert("released".to_owned(), released.to_string());
-            "COMPLETED"
-        }
-        Answer::Stale { hash } => {
-            facts.insert("answer".to_owned(), "stale".to_owned());
-            facts.insert("plan_hash_now".to_owned(), hash.clone());
-            "SKIPPED"
-        }
-        Answer::Unknown => {
-            facts.insert("answer".to_owned(), "unknown".to_owned());
-            "SKIPPED"
-        }
+    let (kind, word, fact) = match answer {
+        Answer::Approved { released } => ("COMPLETED", "approved", Some(("released", released.to_string()))),
+        Answer::Stale { plan_hash } => ("SKIPPED", "stale", Some(("plan_hash_now", plan_hash.clone()))),
+        Answer::Unknown => ("SKIPPED", "unknown", None),
     };
+    facts.insert("answer".to_owned(), word.to_owned());
+    facts.extend(fact.map(|(name, value)| (name.to_owned(), value)));
     Notification {
         id: signal_id.to_owned(),
         kind: kind.to_owned(),

@@ -1,5 +1,6 @@
 //! Whether a device that no list shows any more has left its organization.
 
+use serde::{Deserialize, Serialize};
 use windfall_schemas::device::DeviceValue;
 
 /// What a single read of a missing device answered.
@@ -25,7 +26,8 @@ pub enum LookUp {
 }
 
 /// What a complete scan that misses a device adds to the case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Absence {
     /// Number of the first complete scan that missed the device.
     pub first_scan: u64,

@@ -26,7 +26,7 @@ use crate::config::SourceConfig;
 use crate::error::ProducerError;
 use crate::event::Origin;
 use crate::ledger::{Cluster, Codecs, Topics};
-use crate::source::{OnceOutcome, Source, SourceSettings};
+use crate::source::{OnceOutcome, Source};
 
 /// How long a source may make no progress and still count as ready: its longest pause between two requests.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(300);
@@ -113,7 +113,7 @@ pub async fn run_once(
     Ok(outcomes.max().unwrap_or(OnceOutcome::Complete))
 }
 
-/// Works on each source in a task of its own, and waits for all of them.
+/// Runs `work` for each source in a task of its own, and waits for all tasks.
 async fn each<T, F>(
     setup: &Setup,
     cluster: &Cluster,
@@ -169,19 +169,20 @@ fn source(
     membership: Option<Membership>,
     shutdown: CancellationToken,
 ) -> Source {
-    let settings = SourceSettings {
+    Source {
         origin: Origin {
             org: config.name.clone(),
             name: cluster.names.source_name().to_owned(),
-            api: config.kind.api().to_owned(),
+            api: config.kind.product().api.to_owned(),
         },
-        interval: config.scan.interval.get(),
-        resume_within: config.scan.resume_within.get(),
-        breaker: config.breaker.limits(),
         instance: setup.instance.clone(),
         membership,
-    };
-    let part = part(setup, &config.name);
-    let (config, clock, working) = (config.clone(), Arc::clone(&setup.clock), AtomicBool::new(false));
-    Source { settings, config, cluster: cluster.clone(), clock, part, shutdown, working }
+        breaker: config.breaker.limits(),
+        cluster: cluster.clone(),
+        clock: Arc::clone(&setup.clock),
+        part: part(setup, &config.name),
+        shutdown,
+        config: config.clone(),
+        working: AtomicBool::new(false),
+    }
 }

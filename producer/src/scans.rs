@@ -13,6 +13,7 @@ use windfall_schemas::signal::{ApproveScan, Signal};
 
 use crate::checkpoint::{Header, Plan, Reason, Scans};
 use crate::ledger::{self, Cluster, Ledger, LedgerError};
+use crate::step::Answer;
 
 /// How long an approval waits for its answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -67,38 +68,6 @@ pub struct PlanView {
     pub ended_at: i64,
     /// The devices that would be released.
     pub devices: Vec<String>,
-}
-
-/// What became of an approval.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "answer", rename_all = "lowercase")]
-pub enum Approval {
-    /// The releases are published.
-    Approved {
-        /// How many.
-        released: u64,
-    },
-    /// The plan has changed since it was shown.
-    Stale {
-        /// The hash that it has now.
-        plan_hash: String,
-    },
-    /// There is no such plan any more.
-    Unknown,
-    /// No producer has answered in time; the signal stays, and may still be obeyed.
-    Unanswered,
-}
-
-impl Approval {
-    /// Returns the command's exit code: 0 approved, 1 refused or unanswered, 4 unknown.
-    #[must_use]
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Approval::Approved { .. } => 0,
-            Approval::Stale { .. } | Approval::Unanswered => 1,
-            Approval::Unknown => 4,
-        }
-    }
 }
 
 /// What can go wrong when scans are shown or approved.
@@ -195,11 +164,12 @@ fn view(source: &str, name: &str, plan: &Plan) -> PlanView {
 /// Asks the producer to publish a plan as it was shown, and waits for its answer.
 ///
 /// `signal_id` is chosen by the caller and carried by the answer. The plan is published only when it still holds the
-/// devices of `plan.plan_hash`; approving twice does nothing.
+/// devices of `plan.plan_hash`; approving twice does nothing. `None` means that no producer has answered in time: the signal
+/// stays in its topic, and may still be obeyed.
 ///
 /// # Errors
 /// When a topic cannot be read or written.
-pub async fn approve(cluster: &Cluster, plan: &PlanView, signal_id: &str) -> Result<Approval, ScansError> {
+pub async fn approve(cluster: &Cluster, plan: &PlanView, signal_id: &str) -> Result<Option<Answer>, ScansError> {
     let notifications = cluster.names.notifications();
     let ends = table::ends(&cluster.connection, &notifications, [0]).await.map_err(LedgerError::from)?;
     let mut from: BTreeMap<i32, i64> = ends.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
@@ -212,11 +182,11 @@ pub async fn approve(cluster: &Cluster, plan: &PlanView, signal_id: &str) -> Res
     let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
     while tokio::time::Instant::now() < deadline {
         if let Some(answer) = answer(cluster, &notifications, &mut from, signal_id).await? {
-            return Ok(answer);
+            return Ok(Some(answer));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(Approval::Unanswered)
+    Ok(None)
 }
 
 async fn answer(
@@ -224,7 +194,7 @@ async fn answer(
     topic: &str,
     from: &mut BTreeMap<i32, i64>,
     signal_id: &str,
-) -> Result<Option<Approval>, ScansError> {
+) -> Result<Option<Answer>, ScansError> {
     let request = FoldRequest::tail(topic, from);
     let (wanted, codec) = (signal_id.to_owned(), cluster.codecs.notification_value.clone());
     let folded = table::fold(&cluster.connection, request, None, move |found: &mut Option<Notification>, record| {
@@ -241,13 +211,12 @@ async fn answer(
     Ok(folded.state.map(|notification| read_answer(&notification)))
 }
 
-fn read_answer(notification: &Notification) -> Approval {
+fn read_answer(notification: &Notification) -> Answer {
     let facts = notification.additional_data.clone().unwrap_or_default();
-    match facts.get("answer").map(String::as_str) {
-        Some("approved") => {
-            Approval::Approved { released: facts.get("released").and_then(|count| count.parse().ok()).unwrap_or(0) }
-        }
-        Some("stale") => Approval::Stale { plan_hash: facts.get("plan_hash_now").cloned().unwrap_or_default() },
-        _ => Approval::Unknown,
+    let fact = |name: &str| facts.get(name).cloned().unwrap_or_default();
+    match fact("answer").as_str() {
+        "approved" => Answer::Approved { released: fact("released").parse().unwrap_or(0) },
+        "stale" => Answer::Stale { plan_hash: fact("plan_hash_now") },
+        _ => Answer::Unknown,
     }
 }

@@ -1,4 +1,4 @@
-//! `windfall.signals`, read as they come, by a thread of its own.
+//! Reads `windfall.signals` continuously, on a thread of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +14,9 @@ use windfall_runtime::kafka::{Connection, Reader};
 use windfall_runtime::telemetry::chain;
 use windfall_schemas::signal::Signal;
 
-/// How long the thread takes to notice that nobody listens any more.
+/// The longest poll, and so how long the thread takes to notice that its receiver is gone.
 const POLL: Duration = Duration::from_millis(250);
-/// Signals are rare; a full channel makes the thread wait.
+/// Signals that wait in the channel at most; signals are rare, and a full channel makes the thread wait.
 const WAITING: usize = 16;
 
 /// A signal and where the next one begins.
@@ -99,7 +99,7 @@ fn follow(
                 if matches!(code, Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset)) {
                     assign(consumer, topic, Offset::Beginning)?;
                 }
-                warn!(error = %chain(&error), topic, "signals were not read, trying on");
+                warn!(error = %chain(&error), topic, "signals were not read, trying again");
             }
         }
     }

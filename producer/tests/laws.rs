@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use windfall_producer::assignment::Assignments;
 use windfall_producer::breaker::{Case, Limits};
-use windfall_producer::checkpoint::{Header, State};
+use windfall_producer::checkpoint::{Header, ScanState};
 use windfall_producer::fleet::{Event, Fleet};
 use windfall_producer::memory::Memory;
 use windfall_producer::step::{self, Step};
@@ -226,7 +226,7 @@ proptest! {
         let suspects = memory.scans.suspects.clone();
         let (step, header) = step::give_up(&origin(), &header, "the cursor expired", at);
         memory.apply(&step);
-        prop_assert_eq!(header.state, State::Incomplete);
+        prop_assert_eq!(header.state, ScanState::Incomplete);
         prop_assert_eq!(&memory.scans.suspects, &suspects);
     }
 

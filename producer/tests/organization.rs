@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
-use windfall_producer::scans::{self, Approval};
+use windfall_producer::scans::{self};
 use windfall_producer::source::OnceOutcome;
+use windfall_producer::step::Answer;
 use windfall_runtime::diagnose::Diagnose as _;
 use windfall_runtime::kafka::sender::Sender;
 use windfall_runtime::kafka::{Outgoing, table};
@@ -199,11 +200,11 @@ async fn a_mass_release_is_held_until_a_person_approves_what_was_shown() {
     let mut stale = plan.clone();
     stale.plan_hash = "0".repeat(32);
     let answer = scans::approve(&cluster, &stale, "signal-1").await.unwrap();
-    assert_eq!(answer, Approval::Stale { plan_hash: plan.plan_hash.clone() });
+    assert_eq!(answer, Some(Answer::Stale { plan_hash: plan.plan_hash.clone() }));
     let answer = scans::approve(&cluster, &plan, "signal-2").await.unwrap();
-    assert_eq!(answer, Approval::Approved { released: 24 });
+    assert_eq!(answer, Some(Answer::Approved { released: 24 }));
     let again = scans::approve(&cluster, &plan, "signal-3").await.unwrap();
-    assert_eq!(again, Approval::Unknown, "approving twice does nothing");
+    assert_eq!(again, Some(Answer::Unknown), "approving twice does nothing");
     shutdown.cancel();
     serving.await.unwrap().unwrap();
 
@@ -245,7 +246,7 @@ async fn a_plan_that_is_too_large_for_one_transaction_is_approved_whole_and_answ
     let shutdown = CancellationToken::new();
     let serving = rig.serve(&shutdown);
     let answer = scans::approve(&cluster, &plan, "signal-1").await.unwrap();
-    assert_eq!(answer, Approval::Approved { released: plan.devices.len() as u64 });
+    assert_eq!(answer, Some(Answer::Approved { released: plan.devices.len() }));
     shutdown.cancel();
     serving.await.unwrap().unwrap();
 

@@ -13,7 +13,7 @@ use windfall_producer::event::Origin;
 use windfall_producer::fleet::Event;
 use windfall_producer::memory::Memory;
 use windfall_producer::release::LookUp;
-use windfall_producer::step::{self, ReadServers, Reading, Step};
+use windfall_producer::step::{self, ReadServers, Step};
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::server::ServerValue;
 
@@ -201,7 +201,7 @@ fn play(scenario: &Scenario) -> (Memory, Vec<Step>, Header) {
     for (device_id, said) in &scenario.look_ups {
         assert!(memory.scans.suspects.contains_key(device_id), "`{device_id}` is looked up and no suspect");
         let at = end + 60_000;
-        let reading = Reading { request: 1_000, read_at: at, request_id: None, url: None };
+        let reading = answer(1_000, at);
         let step = step::settle(&origin, &memory, device_id, look_up(said), &reading, at);
         take(&mut memory, step);
     }

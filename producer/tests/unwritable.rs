@@ -3,18 +3,18 @@
 use windfall_producer::apple::Item;
 use windfall_producer::assignment::Assignments;
 use windfall_producer::breaker::Limits;
-use windfall_producer::checkpoint::{Header, State};
+use windfall_producer::checkpoint::{Header, ScanState};
 use windfall_producer::memory::Memory;
 use windfall_producer::release::LookUp;
 use windfall_producer::source::OnceOutcome;
-use windfall_producer::step::{self, Answer, ReadServers, Reading, Unwritable};
+use windfall_producer::step::{self, Answer, ReadServers, Unwritable};
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::server::ServerValue;
 use windfall_schemas::wire::WireError;
 use windfall_simulator::Command;
 
 use crate::rig::{Rig, still, told};
-use crate::scenarios::{BEGIN, known_event, origin, page};
+use crate::scenarios::{BEGIN, answer, known_event, origin, page};
 
 fn device(id: &str) -> DeviceValue {
     DeviceValue { org: "acme".into(), device_id: id.into(), serial_number: id.into(), ..DeviceValue::default() }
@@ -127,7 +127,7 @@ fn missing(ids: [&str; 8]) -> (Memory, Header) {
 #[test]
 fn a_plan_is_approved_without_a_device_that_cannot_be_written() {
     let (mut memory, header) = missing(["A", "B", "C", "D", "E", "F", "G", "H"]);
-    assert_eq!(header.state, State::Held);
+    assert_eq!(header.state, ScanState::Held);
     let plan = windfall_schemas::signal::ApproveScan {
         source: "acme".into(),
         plan: header.scan_id.clone(),
@@ -148,7 +148,7 @@ fn a_look_up_whose_event_cannot_be_written_is_rejected_and_ends_the_suspicion() 
     let (mut memory, _) = missing(["A", "B", "C", "D", "E", "F", "G", "H"]);
     let at = BEGIN + 10;
     memory.scans.apply(&windfall_producer::checkpoint::Suspect::new(1, at).part("acme", "C", "acme-1", at));
-    let reading = Reading { request: 9, read_at: at, request_id: None, url: None };
+    let reading = answer(9, at);
     let mut step = step::settle(&origin(), &memory, "C", LookUp::NotFound { control: true }, &reading, at);
     assert_eq!(step.devices.len(), 1);
     step::reject_of_step(&origin(), &mut step, &too_large("C"), at);

@@ -1,4 +1,4 @@
-//! An answer before it is sent: what it says, how it leaves, what the journal will say of it.
+//! An answer before it is sent: its content, how it is sent, and its journal record.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) struct Asked {
     pub(crate) query: String,
     pub(crate) accept: Option<String>,
     pub(crate) authorization: Option<String>,
-    /// Origin that links should have: what the client called us.
+    /// Origin of the links in the answer: the host that the client used.
     pub(crate) base: String,
     /// Body of a token request.
     pub(crate) form: String,

@@ -1,11 +1,13 @@
-//! The client assertion: a signed word of who asks for a token. Verified without the library that clients sign with.
+//! The client assertion: a signed JWT that says who asks for a token. It is verified without the library that clients sign with.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use p256::ecdsa::Signature;
 use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::{Signature, VerifyingKey};
 use serde_json::{Map, Value};
+
+use crate::credentials::Credentials;
 
 /// Audiences that Apple's endpoint has accepted.
 const AUDIENCES: &[&str] =
@@ -27,18 +29,9 @@ pub enum KeyIdRule {
     Forbidden,
 }
 
-/// The account that an assertion is checked against.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Account<'a> {
-    pub(crate) client_id: &'a str,
-    pub(crate) key_id: &'a str,
-    pub(crate) key_id_rule: KeyIdRule,
-    pub(crate) key: &'a VerifyingKey,
-}
-
 /// What is wrong with an assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum AssertionFault {
     #[error("the assertion is no JWT of three parts")]
     Malformed,
     #[error("`alg` is not ES256")]
@@ -64,54 +57,59 @@ pub(crate) enum Fault {
 }
 
 /// Verifies an assertion at `now`.
-pub(crate) fn verify(assertion: &str, account: Account<'_>, now: DateTime<Utc>) -> Result<(), Fault> {
-    let (signed, signature) = assertion.rsplit_once('.').ok_or(Fault::Malformed)?;
-    let (header, claims) = signed.split_once('.').ok_or(Fault::Malformed)?;
+pub(crate) fn verify(
+    assertion: &str,
+    account: &Credentials,
+    rule: KeyIdRule,
+    now: DateTime<Utc>,
+) -> Result<(), AssertionFault> {
+    let (signed, signature) = assertion.rsplit_once('.').ok_or(AssertionFault::Malformed)?;
+    let (header, claims) = signed.split_once('.').ok_or(AssertionFault::Malformed)?;
     let (header, claims) = (part(header)?, part(claims)?);
-    check_header(&header, account)?;
-    check_claims(&claims, account.client_id, now.timestamp())?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Fault::Malformed)?;
+    check_header(&header, &account.key_id, rule)?;
+    check_claims(&claims, &account.client_id, now.timestamp())?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AssertionFault::Malformed)?;
     // Raw R and S, 64 bytes: a DER signature is refused.
-    let signature = Signature::from_slice(&signature).map_err(|_| Fault::Signature)?;
-    account.key.verify(signed.as_bytes(), &signature).map_err(|_| Fault::Signature)
+    let signature = Signature::from_slice(&signature).map_err(|_| AssertionFault::Signature)?;
+    account.verifying_key().verify(signed.as_bytes(), &signature).map_err(|_| AssertionFault::Signature)
 }
 
-fn check_header(header: &Map<String, Value>, account: Account<'_>) -> Result<(), Fault> {
+fn check_header(header: &Map<String, Value>, key_id: &str, rule: KeyIdRule) -> Result<(), AssertionFault> {
     if header.get("alg").and_then(Value::as_str) != Some("ES256") {
-        return Err(Fault::Algorithm);
+        return Err(AssertionFault::Algorithm);
     }
-    let fits = match (header.get("kid"), account.key_id_rule) {
+    let fits = match (header.get("kid"), rule) {
         (None, KeyIdRule::Optional | KeyIdRule::Forbidden) => true,
         (None, KeyIdRule::Required) | (Some(_), KeyIdRule::Forbidden) => false,
-        (Some(kid), KeyIdRule::Required | KeyIdRule::Optional) => kid.as_str() == Some(account.key_id),
+        (Some(kid), KeyIdRule::Required | KeyIdRule::Optional) => kid.as_str() == Some(key_id),
     };
-    if fits { Ok(()) } else { Err(Fault::KeyId) }
+    if fits { Ok(()) } else { Err(AssertionFault::KeyId) }
 }
 
-fn check_claims(claims: &Map<String, Value>, client_id: &str, now: i64) -> Result<(), Fault> {
+fn check_claims(claims: &Map<String, Value>, client_id: &str, now: i64) -> Result<(), AssertionFault> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let seconds = |name: &str| claims.get(name).and_then(Value::as_i64);
     if text("sub") != Some(client_id) {
-        return Err(Fault::Subject);
+        return Err(AssertionFault::Subject);
     }
     if claims.contains_key("iss") && text("iss") != Some(client_id) {
-        return Err(Fault::Issuer);
+        return Err(AssertionFault::Issuer);
     }
     if !text("aud").is_some_and(|audience| AUDIENCES.contains(&audience)) {
-        return Err(Fault::Audience);
+        return Err(AssertionFault::Audience);
     }
-    let issued = seconds("iat").filter(|issued| *issued <= now + SKEW).ok_or(Fault::IssuedAt)?;
-    let expires = seconds("exp").filter(|expires| *expires > now).ok_or(Fault::Expired)?;
+    let issued = seconds("iat").filter(|issued| *issued <= now + SKEW).ok_or(AssertionFault::IssuedAt)?;
+    let expires = seconds("exp").filter(|expires| *expires > now).ok_or(AssertionFault::Expired)?;
     if expires - issued > LONGEST_LIFE {
-        return Err(Fault::TooLong);
+        return Err(AssertionFault::TooLong);
     }
     if text("jti").is_none_or(str::is_empty) {
-        return Err(Fault::Identifier);
+        return Err(AssertionFault::Identifier);
     }
     Ok(())
 }
 
-fn part(text: &str) -> Result<Map<String, Value>, Fault> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Fault::Malformed)?;
-    serde_json::from_slice(&bytes).map_err(|_| Fault::Malformed)
+fn part(text: &str) -> Result<Map<String, Value>, AssertionFault> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| AssertionFault::Malformed)?;
+    serde_json::from_slice(&bytes).map_err(|_| AssertionFault::Malformed)
 }

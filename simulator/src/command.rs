@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fault::ScriptError;
-use crate::fleet::{FleetError, ReleaseAnswer};
+use crate::fleet::ReleaseAnswer;
 use crate::life::Round;
 
 /// Something made to happen by hand; as JSON `{"command": "release", "device": "SIM0000001"}`.
@@ -114,22 +113,4 @@ pub enum Command {
         /// So many seconds.
         seconds: i64,
     },
-    /// Adds rules to the fault script.
-    AddFaults {
-        /// The rules.
-        script: String,
-    },
-    /// Lifts all faults.
-    ClearFaults,
-}
-
-/// Why a command was not obeyed.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// The fleet cannot do that.
-    #[error("the command is refused")]
-    Fleet(#[from] FleetError),
-    /// The faults cannot be understood.
-    #[error("the fault script is refused")]
-    Script(#[from] ScriptError),
 }

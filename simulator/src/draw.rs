@@ -1,4 +1,4 @@
-//! Numbers that follow from a seed alone, so that a fleet and its life can be made again.
+//! Random numbers that follow from a seed alone, so that a fleet and its life can be repeated.
 //!
 //! SplitMix64, written out here: the stream must not change when a library does.
 

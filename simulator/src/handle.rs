@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 
 use crate::answer::{Answer, Asked};
 use crate::clock::TimeSource;
-use crate::command::{Command, CommandError};
+use crate::command::Command;
 use crate::fault::{FaultScript, ScriptError};
+use crate::fleet::FleetError;
 use crate::journal::{Change, Journal, Line, Record, Truth};
 use crate::life::Round;
 use crate::world::{Now, World, whole_millis};
@@ -60,7 +61,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the command names what is not there, or cannot be done.
-    pub fn command(&self, command: Command) -> Result<Vec<Change>, CommandError> {
+    pub fn command(&self, command: Command) -> Result<Vec<Change>, FleetError> {
         self.command_in(None, command)
     }
 
@@ -68,7 +69,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the command names what is not there, or cannot be done.
-    pub fn command_in(&self, org: Option<&str>, command: Command) -> Result<Vec<Change>, CommandError> {
+    pub fn command_in(&self, org: Option<&str>, command: Command) -> Result<Vec<Change>, FleetError> {
         self.shared.with(|world, now| world.obey(&command, org, now))
     }
 
@@ -92,7 +93,7 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such device, or it was released.
-    pub fn release(&self, device: &str) -> Result<Vec<Change>, CommandError> {
+    pub fn release(&self, device: &str) -> Result<Vec<Change>, FleetError> {
         self.command(Command::Release { device: device.to_owned(), answer: None })
     }
 
@@ -100,7 +101,7 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such device or server, or the device was released.
-    pub fn assign(&self, device: &str, server: &str) -> Result<Vec<Change>, CommandError> {
+    pub fn assign(&self, device: &str, server: &str) -> Result<Vec<Change>, FleetError> {
         self.command(Command::Assign { device: device.to_owned(), server: server.to_owned() })
     }
 

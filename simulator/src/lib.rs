@@ -54,7 +54,7 @@ mod world;
 
 pub use assertion::KeyIdRule;
 pub use clock::{ManualClock, TimeSource};
-pub use command::{Command, CommandError};
+pub use command::Command;
 pub use config::{PagingStyle, Simulator};
 pub use credentials::{Credentials, KeyForm};
 pub use fault::{FaultScript, ScriptError};

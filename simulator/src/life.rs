@@ -15,7 +15,7 @@ use crate::fleet::{Fleet, Unit};
 use crate::journal::Change;
 use crate::portrait;
 
-/// The stream of numbers that lives follow: of those tried, the one whose seed 7, the demo's, has a telling first day.
+/// The stream of random numbers for lives, chosen so that the first day of seed 7, the demo's, shows every usual change.
 const STREAM: u64 = 274;
 
 /// One number for each kind of change.
@@ -149,7 +149,7 @@ impl Life {
     }
 
     fn daily(&self, fleet: &Fleet) -> [(Deed, f64); 7] {
-        // A small fleet lives too: rates are those of twenty devices at least.
+        // A small fleet changes too: the rates are those of twenty devices at least.
         let size = f64::from(fleet.live().max(20));
         let rates = &self.rates;
         [
@@ -230,7 +230,7 @@ impl Life {
         match self.draw.below(5) {
             0 => ("orderNumber", json!(format!("7{:09}", 900_000_000 + self.draw.below(99_999_999)))),
             1 => ("deviceCapacity", json!(self.draw.pick(&["128GB", "256GB", "512GB", "1TB"]))),
-            // A replaced board: beyond every address that a portrait paints.
+            // A replaced board: an address that no device has at first.
             2 => ("wifiMacAddress", json!(portrait::mac(0xF0_0000_0000 + self.draw.below(0x0F_FFFF_FFFF)))),
             3 => ("bluetoothMacAddress", json!(portrait::mac(0xE0_0000_0000 + self.draw.below(0x0F_FFFF_FFFF)))),
             _ => ("partNumber", json!(format!("M{:04X}LL/A", self.draw.below(0xFFFF)))),

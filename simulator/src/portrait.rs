@@ -1,6 +1,6 @@
-//! What a device looks like: its attributes, made again from the seed whenever they are asked for.
+//! The attributes of a device that do not change; they are computed from the seed whenever they are asked for.
 //!
-//! Nothing of a portrait is stored, so a fleet of a million devices costs the memory of their states alone.
+//! They are not stored, so a fleet of a million devices needs memory for their states alone.
 
 use std::borrow::Cow;
 
@@ -45,7 +45,7 @@ pub(crate) const NAMES: &[&str] = &[
 /// How many devices share one order in a fleet's past.
 const ORDER_SIZE: u64 = 6;
 
-/// The device that a portrait is of.
+/// The device whose attributes are computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sitter {
     /// Seed of the fleet.
@@ -65,7 +65,7 @@ impl Sitter {
     }
 }
 
-/// Paints the attributes that do not follow from a device's state.
+/// Computes the attributes that do not follow from a device's state.
 pub(crate) fn portrait(sitter: Sitter) -> Attributes {
     let mut draw = Draw::keyed(sitter.seed, &[sitter.org, u64::from(sitter.index)]);
     let (number, model) = catalogue::model(&mut draw);

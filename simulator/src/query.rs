@@ -166,11 +166,7 @@ impl Parameters {
 
 /// Splits a query or a form into decoded pairs.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
-    let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-    query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
-    })
+    url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned()))
 }
 
 fn page_size(value: &str) -> Result<u32, Problem> {

@@ -1,9 +1,9 @@
-//! Everything simulated: organizations, accounts, faults; and what can be done to it.
+//! The whole simulated state: organizations, accounts and faults; and the commands that change it.
 
 use chrono::{DateTime, Utc};
 
 use crate::apple_time::{Millis, later, moment};
-use crate::command::{Command, CommandError};
+use crate::command::Command;
 use crate::config::Simulator;
 use crate::credentials::Credentials;
 use crate::draw::Draw;
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// Obeys a command in the organization `org`, the first one when none is named; returns the true changes that it made.
-    pub(crate) fn obey(&mut self, command: &Command, org: Option<&str>, now: Now) -> Result<Vec<Change>, CommandError> {
+    pub(crate) fn obey(&mut self, command: &Command, org: Option<&str>, now: Now) -> Result<Vec<Change>, FleetError> {
         let number = match org {
             None => 0,
             Some(alias) => self
@@ -151,8 +151,6 @@ impl World {
                 return Ok(self.changes.clone());
             }
             Command::AdvanceWall { seconds } => self.wall_offset += later(now.wall, *seconds) - now.wall,
-            Command::AddFaults { script } => self.faults.add(&script.parse()?),
-            Command::ClearFaults => self.faults.clear(),
         }
         self.changes.extend(changes.iter().cloned());
         Ok(changes)

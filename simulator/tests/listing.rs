@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use windfall_simulator::{Command, CommandError, FleetError, PagingStyle};
+use windfall_simulator::{Command, FleetError, PagingStyle};
 
 use crate::support::{Bench, ids, quiet};
 
@@ -154,7 +154,7 @@ async fn a_serial_number_that_the_fleet_gives_by_itself_cannot_be_asked_for() {
     let add = Command::Add { device: Some("SIM0000999".into()), server: None };
     let error = bench.handle().command(add).unwrap_err();
     let reserved = FleetError::Reserved("SIM0000999".into());
-    assert!(matches!(error, CommandError::Fleet(found) if found == reserved));
+    assert_eq!(error, reserved);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use chrono::DateTime;
 use serde_json::json;
 use windfall_producer::ledger::Cluster;
 use windfall_producer::run::connect;
-use windfall_producer::scans::{self, Approval, PlanView, ScanLine};
+use windfall_producer::scans::{self, PlanView, ScanLine};
+use windfall_producer::step::Answer;
 
 use windfall_runtime::diagnose::Kind;
 
@@ -119,21 +120,21 @@ async fn approve(global: &Global, cluster: &Cluster, plans: &[PlanView]) -> crat
 
 async fn approve_one(global: &Global, cluster: &Cluster, plan: &PlanView) -> crate::Result<()> {
     let id = format!("approve-{}-{}", plan.plan, uuid::Uuid::now_v7());
-    let approval = scans::approve(cluster, plan, &id).await?;
-    match &approval {
-        Approval::Approved { released } => {
-            told(global, plan, &approval, &format!("approved: {released} devices are published as released"))
+    let answer = scans::approve(cluster, plan, &id).await?;
+    match &answer {
+        Some(approved @ Answer::Approved { released }) => {
+            told(global, plan, approved, &format!("approved: {released} devices are published as released"))
         }
-        Approval::Stale { .. } => {
+        Some(Answer::Stale { .. }) => {
             let failure =
                 Failure::new(Kind::Refused, format!("the plan `{}` has changed since it was shown", plan.plan));
             Err(failure.help(format!("look again: `windfall scans show {}`", plan.plan)).into())
         }
-        Approval::Unknown => {
+        Some(Answer::Unknown) => {
             let failure = Failure::new(Kind::NotFound, format!("the plan `{}` is not held any more", plan.plan));
             Err(failure.help("`windfall scans list` shows what is held").into())
         }
-        Approval::Unanswered => {
+        None => {
             let what = format!("no producer answered within {} s", scans::ANSWER_WITHIN.as_secs());
             let help = "start the producer of this source: it obeys the approval when it comes up";
             Err(Failure::new(Kind::Refused, what).help(help).into())
@@ -141,7 +142,7 @@ async fn approve_one(global: &Global, cluster: &Cluster, plan: &PlanView) -> cra
     }
 }
 
-fn told(global: &Global, plan: &PlanView, approval: &Approval, text: &str) -> crate::Result<()> {
+fn told(global: &Global, plan: &PlanView, approval: &Answer, text: &str) -> crate::Result<()> {
     let mut output = Output::new(global.output);
     if global.output == Form::Table {
         output.line(text)?;

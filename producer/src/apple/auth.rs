@@ -1,4 +1,4 @@
-//! The way to a token: a signed assertion, exchanged, kept until shortly before its end.
+//! Access tokens: a signed assertion is exchanged for a token, which is kept until shortly before it expires.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,11 +21,11 @@ use super::key::SigningKey;
 use super::transport::Settings;
 use crate::budget::{LimiterState, TokenBudget, TokenWait};
 
-/// Whom the assertion is for, by Apple's documentation; also where `token_url` is another one.
+/// The audience of the assertion by Apple's documentation, whatever `token_url` says.
 const AUDIENCE: &str = "https://account.apple.com/auth/oauth2/v2/token";
 /// Apple allows 180 days. Twenty minutes outlast any wait between signing and sending, and a leaked one is soon worthless.
 const ASSERTION_LIFE: Duration = Duration::from_secs(20 * 60);
-/// `iat` lies a little back, since nobody knows how much haste Apple forgives a clock.
+/// `iat` is set back by this much, since it is not known how far ahead of Apple's a client's clock may be.
 const BACKDATED: Duration = Duration::from_secs(60);
 /// Apple's tokens live an hour; this is also what a token without `expires_in` is given.
 const USUAL_LIFE: Duration = Duration::from_secs(3600);
@@ -112,7 +112,7 @@ impl Token {
 /// Where identifiers of assertions come from; a test passes its own.
 pub type Identifiers = Box<dyn Fn() -> Uuid + Send + Sync>;
 
-/// Gives out tokens: one cached, one request in flight, and never so many that Apple would lock the account out.
+/// Provides tokens: one is cached, one request is in flight, and requests are limited so that Apple does not lock the account.
 pub struct Tokens {
     account: Account,
     key: SigningKey,
@@ -127,7 +127,7 @@ pub struct Tokens {
 
 struct Ledger {
     budget: TokenBudget,
-    /// A request that is already counted, and written down, but not yet made.
+    /// Whether a request is counted and durable, but not sent yet.
     reserved: bool,
     /// Until when the cached token is good; for the question whether a new one is due, which must not wait.
     until: Option<Duration>,
@@ -136,7 +136,7 @@ struct Ledger {
     rejected: u32,
     /// How far our clock lags behind the server's, once the server has refused our times.
     correction: chrono::Duration,
-    /// The correction came with the last refusal, and was not tried yet.
+    /// Whether the correction came with the last refusal and was not tried yet.
     corrected: bool,
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use metrics::{counter, histogram};
 use reqwest::header::HeaderMap;
 use tracing::debug;
@@ -69,17 +69,11 @@ pub struct AppleDirectory {
     saved: Mutex<LimiterState>,
 }
 
-/// An answer with status 200.
-struct Success {
-    body: bytes::Bytes,
-    answer: Answer,
-}
-
 /// An answer of any status, read to its end.
 struct Response {
     status: u16,
     headers: HeaderMap,
-    body: bytes::Bytes,
+    body: Bytes,
     answer: Answer,
     /// With which it was asked for.
     token: Token,
@@ -188,7 +182,7 @@ impl AppleDirectory {
         &self,
         path: &str,
         request: reqwest::RequestBuilder,
-    ) -> Result<(u16, HeaderMap, bytes::Bytes), DirectoryError> {
+    ) -> Result<(u16, HeaderMap, Bytes), DirectoryError> {
         let broken = |source| self.broken(path, source);
         let mut response = request.send().await.map_err(broken)?;
         let status = response.status().as_u16();
@@ -246,16 +240,16 @@ impl AppleDirectory {
         }
     }
 
-    /// Takes the answer for a success, or says what it is instead.
+    /// Returns the body of an answer with status 200, or says what the answer is instead.
     fn judge(
         &self,
         endpoint: &Endpoint<'_>,
         cursor: Option<&Cursor>,
         response: Response,
-    ) -> Result<Success, DirectoryError> {
+    ) -> Result<(Bytes, Answer), DirectoryError> {
         let Response { status, headers, body, answer, token } = response;
         if status == 200 {
-            return Ok(Success { body, answer });
+            return Ok((body, answer));
         }
         let problems = wire::problems(&body);
         let apples = problems.is_some();
@@ -292,7 +286,7 @@ impl AppleDirectory {
     ) -> Result<PageOf<T>, DirectoryError> {
         let path = endpoint.path();
         let response = self.get(&endpoint, cursor).await?;
-        let Success { body, answer } = self.judge(&endpoint, cursor, response)?;
+        let (body, answer) = self.judge(&endpoint, cursor, response)?;
         let list = read(&body, &self.org).map_err(|unreadable| unreadable_at(&path, unreadable))?;
         let wire::List { items, rejected, next, total } = list;
         let next = self.next(&path, next)?;
@@ -346,7 +340,7 @@ impl AppleDirectory {
         }
         let answer = response.answer.clone();
         let body = match self.judge(&endpoint, None, response) {
-            Ok(Success { body, .. }) => body,
+            Ok((body, _)) => body,
             Err(DirectoryError::Forbidden(refusal)) => return Ok(Lookup::Forbidden { refusal, answer }),
             Err(error) => return Err(error),
         };
@@ -385,7 +379,7 @@ impl AppleDirectory {
         if response.says_not_found() {
             return Ok(AssignedServer { server_id: None, answer: response.answer });
         }
-        let Success { body, answer } = self.judge(&endpoint, None, response)?;
+        let (body, answer) = self.judge(&endpoint, None, response)?;
         let server_id = wire::to_one(&body).map_err(|unreadable| unreadable_at(&path, unreadable))?;
         Ok(AssignedServer { server_id, answer })
     }
@@ -398,15 +392,8 @@ impl AppleDirectory {
         self.tokens.reserve();
         let state = self.state();
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let LimiterState { not_before, retry_after_ms, requests: _, tokens, refusals, account, tokens_not_before } =
-            &state;
         // The pace recovers by itself and need not be written each time.
-        let same = saved.not_before == *not_before
-            && saved.retry_after_ms == *retry_after_ms
-            && saved.tokens == *tokens
-            && saved.refusals == *refusals
-            && saved.account == *account
-            && saved.tokens_not_before == *tokens_not_before;
+        let same = LimiterState { requests: saved.requests, ..state.clone() } == *saved;
         (!same).then_some(state)
     }
 

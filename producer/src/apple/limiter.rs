@@ -1,4 +1,4 @@
-//! The door that every request of an organization goes through, one at a time.
+//! Admits the requests of an organization, one at a time, as its budget allows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use windfall_runtime::metrics::{
 
 use crate::budget::{Budget, Limit, LimiterState, Pace, Priority, Ticket, Turn};
 
-/// The clock's time begins with the process, and what a predecessor has sent lies before: its requests must have a
-/// place on the time line. As long as the longest period of a limit.
+/// The clock begins at zero with the process, and requests of the previous process lie before that. Adding this to the
+/// clock gives them a positive time. It is as long as the longest period of a limit.
 const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lets requests through as the budget allows: never two at a time, never more than the limit in any period.
@@ -27,7 +27,7 @@ pub struct Limiter {
     /// What each job has waited beyond the whole seconds that were counted.
     fractions: Mutex<HashMap<Priority, Duration>>,
     per: Duration,
-    /// Somebody left, finished or was told to wait: everybody looks again.
+    /// Notified when a waiter left, a request ended or the budget changed: every waiter asks again.
     changed: Notify,
 }
 
@@ -50,7 +50,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Takes a waiter out of the queue when its future is dropped before its turn came.
+/// Removes a waiter from the queue when its future is dropped before its turn.
 struct Place<'a> {
     limiter: &'a Limiter,
     ticket: Option<Ticket>,
@@ -162,7 +162,7 @@ impl Limiter {
         }
     }
 
-    /// A panic inside the budget leaves plain numbers behind, so the lock's poison is not heeded.
+    /// The budget holds plain numbers, which a panic leaves usable, so a poisoned lock is used on.
     fn lock(&self) -> MutexGuard<'_, Budget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }

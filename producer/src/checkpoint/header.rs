@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
 
-use super::{Part, value};
+use super::{ScanRecord, detail, value};
+use crate::event::ScanPage;
 
 /// Share of rejected items, in hundredths, above which absence proves nothing.
 const TOLERATED_REJECTS_PERCENT: u64 = 1;
@@ -21,7 +22,7 @@ const MOST_DISAGREEING: usize = 16 * 1024;
 /// Where a scan stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ScanState {
     /// Pages are still to be read.
     #[default]
     Running,
@@ -33,24 +34,24 @@ pub enum State {
     Held,
 }
 
-impl State {
+impl ScanState {
     /// Returns the word that stands in the record.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Running => "running",
-            State::Complete => "complete",
-            State::Incomplete => "incomplete",
-            State::Held => "held",
+            ScanState::Running => "running",
+            ScanState::Complete => "complete",
+            ScanState::Incomplete => "incomplete",
+            ScanState::Held => "held",
         }
     }
 
     fn parse(text: &str) -> Self {
         match text {
-            "running" => State::Running,
-            "complete" => State::Complete,
-            "held" => State::Held,
-            _ => State::Incomplete,
+            "running" => ScanState::Running,
+            "complete" => ScanState::Complete,
+            "held" => ScanState::Held,
+            _ => ScanState::Incomplete,
         }
     }
 }
@@ -98,7 +99,7 @@ pub struct Header {
     pub number: u64,
     /// Where it stands.
     #[serde(skip)]
-    pub state: State,
+    pub state: ScanState,
     /// Where the next page begins; `None` before the first and after the last.
     #[serde(skip)]
     pub cursor: Option<String>,
@@ -180,13 +181,19 @@ impl Header {
     /// Tells whether a scan may go on where it stopped: a page of it is done, and the last one is younger than `within`.
     #[must_use]
     pub fn resumable(&self, at: i64, within: i64) -> bool {
-        self.state == State::Running && self.page > 0 && at - self.updated_at <= within
+        self.state == ScanState::Running && self.page > 0 && at - self.updated_at <= within
     }
 
     /// Tells whether the last page is done and only the end of the scan is missing.
     #[must_use]
     pub fn pages_done(&self) -> bool {
-        self.state == State::Running && self.page > 0 && self.cursor.is_none()
+        self.state == ScanState::Running && self.page > 0 && self.cursor.is_none()
+    }
+
+    /// Returns the scan and the page for the events that are seen there.
+    #[must_use]
+    pub fn at(&self, page: Option<u32>) -> ScanPage {
+        ScanPage { scan_id: self.scan_id.clone(), started_at: self.started_at, page }
     }
 
     /// Notes a reason once for each page.
@@ -243,7 +250,7 @@ impl Header {
 
     /// Writes the header as the record that goes last into its transaction.
     #[must_use]
-    pub fn part(&self, org: &str, table: &str) -> Part {
+    pub fn part(&self, org: &str, table: &str) -> ScanRecord {
         let mut value = value(org, table, &ScanPart::Header, &self.scan_id);
         value.scan_number = i64::try_from(self.number).ok();
         value.state = Some(self.state.as_str().to_owned());
@@ -256,15 +263,15 @@ impl Header {
         value.devices = i64::try_from(self.devices).ok();
         value.counts = serde_json::to_string(&self.counts).ok();
         value.detail = serde_json::to_string(self).ok();
-        Part::set(value)
+        ScanRecord::set(value)
     }
 
     pub(super) fn read(value: &ScanValue) -> Self {
-        let detail = value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let detail = detail(value).unwrap_or_default();
         Self {
             scan_id: value.scan_id.clone(),
             number: unsigned(value.scan_number),
-            state: State::parse(value.state.as_deref().unwrap_or_default()),
+            state: ScanState::parse(value.state.as_deref().unwrap_or_default()),
             cursor: value.cursor.clone(),
             page: value.page.and_then(|page| u32::try_from(page).ok()).unwrap_or(0),
             started_at: value.started_at.unwrap_or(0),

@@ -4,18 +4,18 @@
 //! last. Memory is moved by applying these records after the commit, by the same function that folds the topic, so that
 //! memory and fold cannot drift apart.
 
-mod approving;
 mod header;
 mod plan;
 mod suspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanKey, ScanPart, ScanValue};
 
-pub use approving::Approving;
-pub use header::{Header, Missing, Reason, Scope, State};
-pub use plan::{First, Origin as PlanOrigin, Plan};
+pub use header::{Header, Missing, Reason, ScanState, Scope};
+pub use plan::{First, Plan, PlanOrigin};
 pub use suspect::Suspect;
 
 use crate::budget::LimiterState;
@@ -27,14 +27,14 @@ pub const SERVERS: &str = "servers";
 
 /// A record of `abm.scans` to be written: a part with its value, or its tombstone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct ScanRecord {
     /// The key.
     pub key: ScanKey,
     /// The value; `None` is a tombstone.
     pub value: Option<ScanValue>,
 }
 
-impl Part {
+impl ScanRecord {
     /// Makes a record that sets a part.
     #[must_use]
     pub fn set(value: ScanValue) -> Self {
@@ -52,6 +52,17 @@ fn key(org: &str, table: &str, part: &ScanPart) -> ScanKey {
     ScanKey { org: org.to_owned(), table: table.to_owned(), part: part.to_string() }
 }
 
+/// Makes the value of a part of the devices table that keeps `detail` as JSON.
+fn detailed(org: &str, part: &ScanPart, detail: &impl Serialize, at: i64) -> ScanValue {
+    let detail = serde_json::to_string(detail).ok();
+    ScanValue { detail, updated_at: Some(at), ..value(org, DEVICES, part, "") }
+}
+
+/// Reads the JSON that a part keeps in its `detail`; `None` where there is none that can be read.
+pub(crate) fn detail<T: DeserializeOwned>(value: &ScanValue) -> Option<T> {
+    serde_json::from_str(value.detail.as_deref()?).ok()
+}
+
 fn value(org: &str, table: &str, part: &ScanPart, scan_id: &str) -> ScanValue {
     ScanValue {
         org: org.to_owned(),
@@ -59,6 +70,33 @@ fn value(org: &str, table: &str, part: &ScanPart, scan_id: &str) -> ScanValue {
         part: part.to_string(),
         scan_id: scan_id.to_owned(),
         ..ScanValue::default()
+    }
+}
+
+/// An approval of which some pieces are published, since its plan does not fit one transaction: what is left of the plan is
+/// published without asking for the hash again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Approving {
+    /// Id of the signal.
+    pub signal: String,
+    /// The plan.
+    pub plan: String,
+    /// Devices released so far.
+    pub released: usize,
+}
+
+impl Approving {
+    /// Returns the part of `abm.scans` that holds it; there is one at most, since signals are obeyed one after another.
+    #[must_use]
+    pub fn place() -> ScanPart {
+        ScanPart::Other("approval".to_owned())
+    }
+
+    /// Writes how far it has come, as a record.
+    #[must_use]
+    pub fn part(&self, org: &str, at: i64) -> ScanRecord {
+        ScanRecord::set(detailed(org, &Self::place(), self, at))
     }
 }
 
@@ -84,8 +122,8 @@ pub struct Scans {
 
 impl Scans {
     /// Applies one record; parts that this version does not know are left alone.
-    pub fn apply(&mut self, part: &Part) {
-        let Part { key, value } = part;
+    pub fn apply(&mut self, part: &ScanRecord) {
+        let ScanRecord { key, value } = part;
         let devices = key.table == DEVICES;
         match ScanPart::parse(&key.part) {
             ScanPart::Header if devices => self.devices = value.as_ref().map(Header::read),
@@ -100,20 +138,16 @@ impl Scans {
             },
             ScanPart::Suspect(device) if devices => match value {
                 Some(value) => {
-                    self.suspects.insert(device, Suspect::read(value));
+                    self.suspects.insert(device, detail(value).unwrap_or_default());
                 }
                 None => {
                     self.suspects.remove(&device);
                 }
             },
             ScanPart::Held { plan, chunk } if devices => self.apply_chunk(plan, chunk, value.as_ref()),
-            ScanPart::Limiter => {
-                self.limiter = value.as_ref().and_then(|value| serde_json::from_str(value.detail.as_deref()?).ok());
-            }
-            ScanPart::Signals => {
-                self.signals = value.as_ref().and_then(|value| value.detail.as_deref()?.parse().ok());
-            }
-            part if part == Approving::place() => self.approving = value.as_ref().and_then(Approving::read),
+            ScanPart::Limiter => self.limiter = value.as_ref().and_then(detail),
+            ScanPart::Signals => self.signals = value.as_ref().and_then(detail),
+            part if part == Approving::place() => self.approving = value.as_ref().and_then(detail),
             _ => {}
         }
     }
@@ -155,16 +189,16 @@ impl Scans {
     /// Makes the records by which an operator accepts the topics as they are: pages seen, suspects and plans go, and a header of
     /// no devices comes last, behind which the next scan is a first one where no device is known.
     #[must_use]
-    pub fn accept(&self, org: &str, known: bool, at: i64) -> Vec<Part> {
+    pub fn accept(&self, org: &str, known: bool, at: i64) -> Vec<ScanRecord> {
         let seen = self.seen.keys().map(|page| ScanPart::Seen(*page));
         let suspects = self.suspects.keys().map(|device| ScanPart::Suspect(device.clone()));
-        let mut parts: Vec<Part> = seen.chain(suspects).map(|part| Part::remove(org, &part)).collect();
+        let mut parts: Vec<ScanRecord> = seen.chain(suspects).map(|part| ScanRecord::remove(org, &part)).collect();
         for (name, plan) in &self.plans {
             parts.extend(plan.without(org, name, &plan.ids().iter().map(String::as_str).collect(), at));
         }
-        parts.extend(self.approving.iter().map(|_| Part::remove(org, &Approving::place())));
+        parts.extend(self.approving.iter().map(|_| ScanRecord::remove(org, &Approving::place())));
         let mut header = Header { known: 0, ..Header::begin(org, self.devices.as_ref(), "operator", at) };
-        (header.state, header.read_to_end, header.finished_at) = (State::Incomplete, known, Some(at));
+        (header.state, header.read_to_end, header.finished_at) = (ScanState::Incomplete, known, Some(at));
         header.note(Scope::Devices, None, "an operator has accepted the topics as they are");
         parts.push(header.part(org, DEVICES));
         parts
@@ -172,39 +206,33 @@ impl Scans {
 
     /// Makes the record of the ids seen on a page.
     #[must_use]
-    pub fn seen_part(org: &str, scan_id: &str, page: u32, ids: Vec<String>, at: i64) -> Part {
+    pub fn seen_part(org: &str, scan_id: &str, page: u32, ids: Vec<String>, at: i64) -> ScanRecord {
         let mut value = value(org, DEVICES, &ScanPart::Seen(page), scan_id);
         value.page = i32::try_from(page).ok();
         value.updated_at = Some(at);
         value.ids = Some(ids);
-        Part::set(value)
+        ScanRecord::set(value)
     }
 
     /// Makes the record of what the limiter must remember.
     #[must_use]
-    pub fn limiter_part(org: &str, state: &LimiterState, at: i64) -> Part {
-        let mut value = value(org, DEVICES, &ScanPart::Limiter, "");
-        value.updated_at = Some(at);
-        value.detail = serde_json::to_string(state).ok();
-        Part::set(value)
+    pub fn limiter_part(org: &str, state: &LimiterState, at: i64) -> ScanRecord {
+        ScanRecord::set(detailed(org, &ScanPart::Limiter, state, at))
     }
 
     /// Makes the record of the next offset to read in `windfall.signals`.
     #[must_use]
-    pub fn signals_part(org: &str, next_offset: i64, at: i64) -> Part {
-        let mut value = value(org, DEVICES, &ScanPart::Signals, "");
-        value.updated_at = Some(at);
-        value.detail = Some(next_offset.to_string());
-        Part::set(value)
+    pub fn signals_part(org: &str, next_offset: i64, at: i64) -> ScanRecord {
+        ScanRecord::set(detailed(org, &ScanPart::Signals, &next_offset, at))
     }
 
     /// Makes the records that take a device, listed again or settled, out of suspicion and out of every plan.
     #[must_use]
-    pub fn clear(&self, org: &str, device_ids: &BTreeSet<&str>, at: i64) -> Vec<Part> {
-        let mut parts: Vec<Part> = device_ids
+    pub fn clear(&self, org: &str, device_ids: &BTreeSet<&str>, at: i64) -> Vec<ScanRecord> {
+        let mut parts: Vec<ScanRecord> = device_ids
             .iter()
             .filter(|id| self.suspects.contains_key(**id))
-            .map(|id| Part::remove(org, &ScanPart::Suspect((*id).to_owned())))
+            .map(|id| ScanRecord::remove(org, &ScanPart::Suspect((*id).to_owned())))
             .collect();
         for (name, plan) in &self.plans {
             parts.extend(plan.without(org, name, device_ids, at));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use windfall_schemas::scan::{ScanPart, ScanValue};
 
-use super::{DEVICES, Part, value};
+use super::{ScanRecord, detail, detailed};
 use crate::breaker::plan_hash;
 use crate::release::Absence;
 
@@ -17,7 +17,7 @@ const MOST_AT_ONCE: usize = 5_000;
 /// What a plan remembers of the scan that made it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Origin {
+pub struct PlanOrigin {
     /// Why the devices are held, for people.
     pub reason: String,
     /// The scan that made the plan.
@@ -50,7 +50,7 @@ impl From<Absence> for First {
 #[serde(default)]
 struct Detail {
     #[serde(flatten)]
-    origin: Origin,
+    origin: PlanOrigin,
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<First>,
 }
@@ -69,7 +69,7 @@ struct Piece {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What the scan that made it left.
-    pub origin: Origin,
+    pub origin: PlanOrigin,
     /// Id of that scan.
     pub scan_id: String,
     pieces: BTreeMap<u32, Piece>,
@@ -78,7 +78,7 @@ pub struct Plan {
 impl Plan {
     /// Makes a plan of the devices that a scan missed; `earlier` names those that a scan before it had missed already.
     #[must_use]
-    pub fn new(scan_id: &str, origin: Origin, ids: &BTreeSet<String>, earlier: &BTreeMap<String, First>) -> Self {
+    pub fn new(scan_id: &str, origin: PlanOrigin, ids: &BTreeSet<String>, earlier: &BTreeMap<String, First>) -> Self {
         let own = First { scan: origin.scan, ended_at: origin.ended_at };
         let mut by_first: BTreeMap<First, Vec<&String>> = BTreeMap::new();
         for id in ids {
@@ -143,7 +143,7 @@ impl Plan {
 
     /// Writes the whole plan as records.
     #[must_use]
-    pub fn parts(&self, org: &str, name: &str, at: i64) -> Vec<Part> {
+    pub fn parts(&self, org: &str, name: &str, at: i64) -> Vec<ScanRecord> {
         let hash = self.hash();
         let pieces = self.pieces.iter();
         pieces.map(|(number, piece)| self.part(org, name, *number, piece.first, &piece.ids, (&hash, at))).collect()
@@ -152,14 +152,14 @@ impl Plan {
     /// Returns the devices of the first pieces of the plan, as many as one transaction releases, with the tombstones that take
     /// these pieces out, and whether they are the last ones.
     #[must_use]
-    pub fn batch(&self, org: &str, name: &str) -> (Vec<&str>, Vec<Part>, bool) {
-        let (mut ids, mut parts): (Vec<&str>, Vec<Part>) = (Vec::new(), Vec::new());
+    pub fn batch(&self, org: &str, name: &str) -> (Vec<&str>, Vec<ScanRecord>, bool) {
+        let (mut ids, mut parts): (Vec<&str>, Vec<ScanRecord>) = (Vec::new(), Vec::new());
         for (number, piece) in &self.pieces {
             if !ids.is_empty() && ids.len() + piece.ids.len() > MOST_AT_ONCE {
                 break;
             }
             ids.extend(piece.ids.iter().map(String::as_str));
-            parts.push(Part::remove(org, &place(name, *number)));
+            parts.push(ScanRecord::remove(org, &place(name, *number)));
         }
         let last = parts.len() == self.pieces.len();
         (ids, parts, last)
@@ -167,14 +167,14 @@ impl Plan {
 
     /// Makes the records that take devices out of the plan; none where it holds none of them.
     #[must_use]
-    pub fn without(&self, org: &str, name: &str, device_ids: &BTreeSet<&str>, at: i64) -> Vec<Part> {
+    pub fn without(&self, org: &str, name: &str, device_ids: &BTreeSet<&str>, at: i64) -> Vec<ScanRecord> {
         let ids: BTreeSet<String> = self.ids().into_iter().filter(|id| !device_ids.contains(id.as_str())).collect();
         let hash = plan_hash(&ids);
         let mut parts = Vec::new();
         for (number, piece) in &self.pieces {
             let left: BTreeSet<String> = piece.ids.intersection(&ids).cloned().collect();
             if left.is_empty() {
-                parts.push(Part::remove(org, &place(name, *number)));
+                parts.push(ScanRecord::remove(org, &place(name, *number)));
             } else if left.len() != piece.ids.len() {
                 parts.push(self.part(org, name, *number, piece.first, &left, (&hash, at)));
             }
@@ -190,23 +190,21 @@ impl Plan {
         first: First,
         ids: &BTreeSet<String>,
         (hash, at): (&str, i64),
-    ) -> Part {
-        let mut value = value(org, DEVICES, &place(name, number), &self.scan_id);
+    ) -> ScanRecord {
+        let detail = Detail { origin: self.origin.clone(), first: Some(first) };
+        let mut value = detailed(org, &place(name, number), &detail, at);
+        value.scan_id.clone_from(&self.scan_id);
         value.scan_number = i64::try_from(self.origin.scan).ok();
         value.finished_at = Some(self.origin.ended_at);
-        value.updated_at = Some(at);
         value.devices = i64::try_from(ids.len()).ok();
         value.ids = Some(ids.iter().cloned().collect());
         value.plan_hash = Some(hash.to_owned());
-        let detail = Detail { origin: self.origin.clone(), first: Some(first) };
-        value.detail = serde_json::to_string(&detail).ok();
-        Part::set(value)
+        ScanRecord::set(value)
     }
 
     pub(super) fn set_piece(&mut self, number: u32, value: &ScanValue) {
         self.scan_id.clone_from(&value.scan_id);
-        let detail = value.detail.as_deref().and_then(|text| serde_json::from_str::<Detail>(text).ok());
-        let Detail { origin, first } = detail.unwrap_or_default();
+        let Detail { origin, first } = detail(value).unwrap_or_default();
         let first = first.unwrap_or(First { scan: origin.scan, ended_at: origin.ended_at });
         self.origin = origin;
         self.pieces.insert(number, Piece { first, ids: value.ids.iter().flatten().cloned().collect() });

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use windfall_schemas::scan::{ScanPart, ScanValue};
+use windfall_schemas::scan::ScanPart;
 
 use super::header::cut;
-use super::{DEVICES, Part, value};
+use super::{ScanRecord, detailed};
 use crate::release::Absence;
 
 /// First wait after a look-up that settled nothing, in milliseconds.
@@ -17,9 +17,11 @@ const LONGEST_WAIT: i64 = 60 * 60_000;
 /// A device that is missing and may have been released.
 ///
 /// When scans have missed it is told by the steady clock of [`crate::step::Moment`], when it is tried again by the wall clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Suspect {
     /// The complete scans that missed it.
+    #[serde(flatten)]
     pub absence: Absence,
     /// Look-ups that settled nothing.
     pub tries: u32,
@@ -27,18 +29,6 @@ pub struct Suspect {
     pub next_try_at: i64,
     /// What the last look-up said, for people.
     pub last_answer: Option<String>,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Detail {
-    first_scan: u64,
-    first_ended_at: i64,
-    last_scan: u64,
-    last_ended_at: i64,
-    tries: u32,
-    next_try_at: i64,
-    last_answer: Option<String>,
 }
 
 impl Suspect {
@@ -73,30 +63,11 @@ impl Suspect {
 
     /// Writes the suspicion as a record.
     #[must_use]
-    pub fn part(&self, org: &str, device_id: &str, scan_id: &str, at: i64) -> Part {
-        let Absence { first_scan, first_ended_at, last_scan, last_ended_at } = self.absence;
-        let mut value = value(org, DEVICES, &ScanPart::Suspect(device_id.to_owned()), scan_id);
-        value.started_at = Some(first_ended_at);
-        value.updated_at = Some(at);
-        let detail = Detail {
-            first_scan,
-            first_ended_at,
-            last_scan,
-            last_ended_at,
-            tries: self.tries,
-            next_try_at: self.next_try_at,
-            last_answer: self.last_answer.clone(),
-        };
-        value.detail = serde_json::to_string(&detail).ok();
-        Part::set(value)
-    }
-
-    pub(super) fn read(value: &ScanValue) -> Self {
-        let detail: Detail =
-            value.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let Detail { first_scan, first_ended_at, last_scan, last_ended_at, tries, next_try_at, last_answer } = detail;
-        let absence = Absence { first_scan, first_ended_at, last_scan, last_ended_at };
-        Self { absence, tries, next_try_at, last_answer }
+    pub fn part(&self, org: &str, device_id: &str, scan_id: &str, at: i64) -> ScanRecord {
+        let mut value = detailed(org, &ScanPart::Suspect(device_id.to_owned()), self, at);
+        value.scan_id = scan_id.to_owned();
+        value.started_at = Some(self.absence.first_ended_at);
+        ScanRecord::set(value)
     }
 }
 

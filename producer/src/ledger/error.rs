@@ -98,7 +98,7 @@ impl Diagnose for LedgerError {
 /// Names the first of the records, and how many more there are.
 fn names(unwritable: &[Unwritable]) -> String {
     match unwritable {
-        [] => "nobody".to_owned(),
+        [] => "no record".to_owned(),
         [one] => format!("`{}`", one.id),
         [first, others @ ..] => format!("`{}` and {} others", first.id, others.len()),
     }

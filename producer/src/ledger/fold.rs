@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use windfall_runtime::kafka::Record;
-use windfall_runtime::kafka::table::FoldProgress;
+use windfall_runtime::kafka::table::{self, FoldProgress, FoldRequest};
 use windfall_runtime::reader::Decoder;
 use windfall_schemas::device::{DeviceKey, DeviceValue};
 use windfall_schemas::envelope::Envelope;
 use windfall_schemas::scan::{ScanKey, ScanValue};
 use windfall_schemas::server::{ServerKey, ServerValue};
+use windfall_schemas::topic::SINGLE_PARTITION;
 
-use super::hidden::{self, Hidden, Place};
-use super::{Cluster, Found, LedgerError, shared};
-use crate::checkpoint::{Header, Part, Scans, State};
+use super::unreadable::{self, Place, UnreadableRecords};
+use super::{Cluster, Found, LedgerError};
+use crate::checkpoint::{Header, ScanRecord, ScanState, Scans};
 use crate::fleet::{Event, Fleet, Known, Servers};
 use crate::memory::Memory;
 
@@ -28,29 +29,30 @@ pub(crate) async fn memory(
     let devices = topics.devices.take(cluster, org, &report).await?;
     let servers = topics.servers.take(cluster, org, &report).await?;
     let scans = topics.scans.take(cluster, org, &report).await?;
-    let hidden = Hidden {
-        devices: devices.state.hidden,
-        servers: servers.state.hidden,
-        parts: scans.state.hidden,
+    let unreadable = UnreadableRecords {
+        devices: devices.state.unreadable,
+        servers: servers.state.unreadable,
+        parts: scans.state.unreadable,
         passed_over: devices.passed_over + servers.passed_over + scans.passed_over,
     };
     let records = devices.records + servers.records + scans.records;
     let memory = Memory { fleet: devices.state.known, servers: servers.state.known, scans: scans.state.known };
-    let (known, seen) = (memory.fleet.len() + hidden.devices.len(), memory.scans.devices.as_ref().map_or(0, written));
+    let (known, seen) =
+        (memory.fleet.len() + unreadable.devices.len(), memory.scans.devices.as_ref().map_or(0, written));
     let known = u64::try_from(known).unwrap_or(u64::MAX);
     if has_lost(known, seen) {
         return Err(LedgerError::Lost { topic: cluster.names.devices(), org: org.to_owned(), known, seen });
     }
-    if known > 0 && memory.scans.devices.is_none() && hidden.parts.is_empty() && hidden.passed_over == 0 {
+    if known > 0 && memory.scans.devices.is_none() && unreadable.parts.is_empty() && unreadable.passed_over == 0 {
         return Err(LedgerError::LostScans { topic: cluster.names.scans(), org: org.to_owned(), known });
     }
-    Ok((Found { memory, hidden, records }, devices.next_offsets))
+    Ok((Found { memory, unreadable, records }, devices.next_offsets))
 }
 
 /// How many devices the topic held when the header was written. A complete scan has also counted those that it wrote itself; an
 /// incomplete one may have counted some twice.
 fn written(header: &Header) -> u64 {
-    let counted = if header.state == State::Complete { header.devices.saturating_sub(header.rejects) } else { 0 };
+    let counted = if header.state == ScanState::Complete { header.devices.saturating_sub(header.rejects) } else { 0 };
     header.known.max(counted)
 }
 
@@ -64,8 +66,14 @@ fn has_lost(known: u64, seen: u64) -> bool {
 
 /// Reads the scan state of every organization.
 pub(crate) async fn all_scans(cluster: &Cluster) -> Result<BTreeMap<String, Scans>, LedgerError> {
-    let scans = shared::everyone::<Scans>(cluster, &cluster.names.scans()).await?;
-    Ok(scans.into_iter().map(|(org, taken)| (org, taken.known)).collect())
+    let request = FoldRequest::whole(cluster.names.scans(), 0..SINGLE_PARTITION);
+    let decoder = cluster.codecs.decoder.clone();
+    let on_record = move |taken: &mut BTreeMap<String, Taken<Scans>>, key: ScanKey, record: &Record| {
+        taken.entry(key.org.clone()).or_default().take(&decoder, key, record);
+    };
+    let empty = (BTreeMap::new(), BTreeMap::new());
+    let folded = table::fold_keyed(&cluster.connection, &cluster.codecs.decoder, request, empty, on_record).await?;
+    Ok(folded.state.0.into_iter().map(|(org, taken)| (org, taken.known)).collect())
 }
 
 /// What a topic is folded into, for one organization.
@@ -76,7 +84,7 @@ pub(super) trait Folds: Default + Send + 'static {
     fn names(key: &Self::Key) -> (&str, String);
     fn take(&mut self, key: Self::Key, value: Option<Self::Value>);
     /// Notes a value that cannot be read: what is known stands, and the event it may have been took a number.
-    fn hide(&mut self, _id: &str, _place: &Place) {}
+    fn keep(&mut self, _id: &str, _place: &Place) {}
 }
 
 impl Folds for Fleet {
@@ -91,7 +99,7 @@ impl Folds for Fleet {
         self.apply(&key.device_id, value.map(Event::from));
     }
 
-    fn hide(&mut self, id: &str, place: &Place) {
+    fn keep(&mut self, id: &str, place: &Place) {
         let stands = standing(self.get(id).as_ref(), place);
         self.apply(id, Some(stands));
     }
@@ -109,13 +117,13 @@ impl Folds for Servers {
         self.apply(&key.server_id, value.map(Event::from));
     }
 
-    fn hide(&mut self, id: &str, place: &Place) {
+    fn keep(&mut self, id: &str, place: &Place) {
         let stands = standing(self.get(id), place);
         self.apply(id, Some(stands));
     }
 }
 
-/// Makes of a record that is hidden what it last was, under a number that no event of it can have had.
+/// Makes an event that leaves an unreadable record as it last was, under a number that no event of it can have had.
 fn standing<V>(known: Option<&Known<V>>, place: &Place) -> Event<V> {
     Event {
         after: known.map(|known| Arc::clone(&known.value)),
@@ -135,7 +143,7 @@ impl Folds for Scans {
     }
 
     fn take(&mut self, key: ScanKey, value: Option<ScanValue>) {
-        self.apply(&Part { key, value });
+        self.apply(&ScanRecord { key, value });
     }
 }
 
@@ -143,23 +151,23 @@ impl Folds for Scans {
 #[derive(Default)]
 pub(super) struct Taken<S> {
     pub(super) known: S,
-    pub(super) hidden: BTreeMap<String, Place>,
+    pub(super) unreadable: BTreeMap<String, Place>,
 }
 
 impl<S: Folds> Taken<S> {
-    /// Folds a record; see [`super::hidden`] for what becomes of one that cannot be read.
+    /// Folds a record; see [`super::unreadable`] for what becomes of one that cannot be read.
     pub(super) fn take(&mut self, decoder: &Decoder, key: S::Key, record: &Record) {
         let (_, id) = S::names(&key);
         match decoder.value::<S::Value>(record) {
             Ok(value) => {
-                self.hidden.remove(&id);
+                self.unreadable.remove(&id);
                 self.known.take(key, value);
             }
             Err(error) => {
-                hidden::tell(record, &id, &error);
+                unreadable::tell(record, &id, &error);
                 let place = Place::of(record);
-                self.known.hide(&id, &place);
-                self.hidden.insert(id, place);
+                self.known.keep(&id, &place);
+                self.unreadable.insert(id, place);
             }
         }
     }

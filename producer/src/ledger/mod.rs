@@ -8,29 +8,32 @@
 mod codecs;
 mod error;
 mod fold;
-mod hidden;
 mod shared;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::histogram;
+use serde::Serialize;
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
 use windfall_runtime::kafka::record::Delivered;
 use windfall_runtime::kafka::table::FoldProgress;
 use windfall_runtime::kafka::{Connection, Headers, Outgoing};
 use windfall_runtime::metrics::{TRANSACTION_SECONDS, label};
+use windfall_schemas::device::DeviceValue;
+use windfall_schemas::envelope::Envelope;
+use windfall_schemas::server::ServerValue;
 use windfall_schemas::topic::Names;
-use windfall_schemas::wire::WireError;
+use windfall_schemas::wire::Codec;
 
 pub use codecs::Codecs;
 pub use error::LedgerError;
 pub(crate) use fold::{all_scans, describe, memory};
-pub use hidden::{Hidden, Place};
 pub use shared::Topics;
+pub use unreadable::{Place, UnreadableRecords};
 
-use crate::checkpoint::Part;
 use crate::event::{self, Recorded};
 use crate::memory::Memory;
 use crate::step::{Step, Unwritable};
@@ -54,7 +57,7 @@ pub struct Found {
     /// What is known.
     pub memory: Memory,
     /// What could not be read.
-    pub hidden: Hidden,
+    pub unreadable: UnreadableRecords,
     /// How many records were read for it; what another source's take-over has read for both is not counted.
     pub records: u64,
 }
@@ -132,19 +135,9 @@ impl Ledger {
         let mut transaction = Transaction::default();
         let mut unwritable = Vec::new();
         let servers = Table { topic: names.servers().into(), key: &codecs.server_key, value: &codecs.server_value };
-        for envelope in &step.servers {
-            let Some(value) = envelope.after.as_ref().or(envelope.before.as_ref()) else { continue };
-            if let Err(error) = servers.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent) {
-                unwritable.push(Unwritable { id: value.server_id.clone(), error });
-            }
-        }
+        servers.put(&mut transaction.derived, &step.servers, ServerValue::key, &step.traceparent, &mut unwritable);
         let devices = Table { topic: names.devices().into(), key: &codecs.device_key, value: &codecs.device_value };
-        for envelope in &step.devices {
-            let Some(value) = envelope.after.as_ref().or(envelope.before.as_ref()) else { continue };
-            if let Err(error) = devices.put(&mut transaction.derived, &value.key(), envelope, &step.traceparent) {
-                unwritable.push(Unwritable { id: value.device_id.clone(), error });
-            }
-        }
+        devices.put(&mut transaction.derived, &step.devices, DeviceValue::key, &step.traceparent, &mut unwritable);
         if !unwritable.is_empty() {
             return Err(LedgerError::Unwritable(unwritable));
         }
@@ -152,13 +145,8 @@ impl Ledger {
         for reject in &step.rejects {
             let value = codecs.reject_value.encode(reject)?;
             let headers = Headers::new().with("traceparent", step.traceparent.clone());
-            transaction.derived.push(Outgoing {
-                topic: Arc::clone(&rejects),
-                partition: None,
-                key: None,
-                value: Some(value.into()),
-                headers,
-            });
+            let (topic, value) = (Arc::clone(&rejects), Some(value.into()));
+            transaction.derived.push(Outgoing { topic, partition: None, key: None, value, headers });
         }
         let notifications: Arc<str> = names.notifications().into();
         for notification in &step.notifications {
@@ -168,48 +156,52 @@ impl Ledger {
         }
         let scans: Arc<str> = names.scans().into();
         for part in &step.parts {
-            let record = self.part(&scans, part)?;
+            let (topic, key) = (Arc::clone(&scans), codecs.scan_key.encode(&part.key)?);
+            let record = match &part.value {
+                Some(value) => Outgoing::new(topic, key, codecs.scan_value.encode(value)?),
+                None => Outgoing::tombstone(topic, key),
+            };
             let header = part.key.part.is_empty();
             if header { &mut transaction.checkpoint } else { &mut transaction.follow_up }.push(record);
         }
         Ok(transaction)
-    }
-
-    fn part(&self, topic: &Arc<str>, part: &Part) -> Result<Outgoing, LedgerError> {
-        let codecs = &self.cluster.codecs;
-        let key = codecs.scan_key.encode(&part.key)?;
-        Ok(match &part.value {
-            Some(value) => Outgoing::new(Arc::clone(topic), key, codecs.scan_value.encode(value)?),
-            None => Outgoing::tombstone(Arc::clone(topic), key),
-        })
     }
 }
 
 /// A change topic with its schemas.
 struct Table<'a> {
     topic: Arc<str>,
-    key: &'a windfall_schemas::wire::Codec,
-    value: &'a windfall_schemas::wire::Codec,
+    key: &'a Codec,
+    value: &'a Codec,
 }
 
 impl Table<'_> {
-    /// Adds an event, and the tombstone that follows a `d`.
-    fn put<K: serde::Serialize, V: Recorded + serde::Serialize>(
+    /// Adds events, each with the tombstone that follows a `d`; notes those that cannot be encoded.
+    fn put<K: Serialize, V: Recorded + Serialize>(
         &self,
         records: &mut Vec<Outgoing>,
-        key: &K,
-        envelope: &windfall_schemas::envelope::Envelope<Arc<V>>,
+        events: &[Envelope<Arc<V>>],
+        key: fn(&V) -> K,
         traceparent: &str,
-    ) -> Result<(), WireError> {
-        let key = self.key.encode(key)?;
-        let value = self.value.encode(envelope)?;
-        let headers = native(event::headers(envelope, traceparent, false));
-        records.push(Outgoing::new(Arc::clone(&self.topic), key.clone(), value).with_headers(headers));
-        if envelope.after.is_none() {
-            let headers = native(event::headers(envelope, traceparent, true));
-            records.push(Outgoing::tombstone(Arc::clone(&self.topic), key).with_headers(headers));
+        unwritable: &mut Vec<Unwritable>,
+    ) {
+        for envelope in events {
+            let Some(value) = envelope.after.as_deref().or(envelope.before.as_deref()) else { continue };
+            let encoded = self.key.encode(&key(value)).and_then(|key| Ok((key, self.value.encode(envelope)?)));
+            let (key, encoded) = match encoded {
+                Ok(encoded) => encoded,
+                Err(error) => {
+                    unwritable.push(Unwritable { id: value.id().to_owned(), error });
+                    continue;
+                }
+            };
+            let headers = native(event::headers(envelope, traceparent, false));
+            records.push(Outgoing::new(Arc::clone(&self.topic), key.clone(), encoded).with_headers(headers));
+            if envelope.after.is_none() {
+                let headers = native(event::headers(envelope, traceparent, true));
+                records.push(Outgoing::tombstone(Arc::clone(&self.topic), key).with_headers(headers));
+            }
         }
-        Ok(())
     }
 }
 

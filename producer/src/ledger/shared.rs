@@ -61,35 +61,28 @@ impl Topics {
 pub(super) struct Shared<S> {
     topic: String,
     partitions: i32,
-    /// Held by whoever reads.
+    /// Held by the take-over that reads.
     turn: tokio::sync::Mutex<()>,
     waiting: Mutex<Waiting<S>>,
     /// How far the present reading has come, for all who wait for it.
     progress: watch::Sender<FoldProgress>,
 }
 
+/// The organizations that are expected, and what was read of the topic for them up to `next_offsets`.
 struct Waiting<S> {
     expected: BTreeSet<String>,
-    read: Read<S>,
-}
-
-/// What was read of a topic up to `next_offsets`, for the organizations in `states` and for no other.
-struct Read<S> {
-    states: BTreeMap<String, Taken<S>>,
+    states: States<S>,
     keys: BTreeMap<i32, Keys>,
     next_offsets: BTreeMap<i32, i64>,
 }
 
-impl<S> Default for Read<S> {
-    fn default() -> Self {
-        Self { states: BTreeMap::new(), keys: BTreeMap::new(), next_offsets: BTreeMap::new() }
-    }
-}
+/// What was folded, by organization.
+type States<S> = BTreeMap<String, Taken<S>>;
 
 impl<S> Waiting<S> {
     fn forget(&mut self, org: &str) {
         self.expected.remove(org);
-        self.read.states.remove(org);
+        self.states.remove(org);
     }
 }
 
@@ -106,8 +99,10 @@ pub(super) struct Share<S> {
 
 impl<S: Folds> Shared<S> {
     fn new(topic: String, partitions: i32) -> Self {
-        let waiting = Mutex::new(Waiting { expected: BTreeSet::new(), read: Read::default() });
-        Self { topic, partitions, turn: tokio::sync::Mutex::default(), waiting, progress: watch::Sender::default() }
+        let (expected, states) = (BTreeSet::new(), States::new());
+        let waiting = Waiting { expected, states, keys: BTreeMap::new(), next_offsets: BTreeMap::new() };
+        let (turn, waiting, progress) = (tokio::sync::Mutex::default(), Mutex::new(waiting), watch::Sender::default());
+        Self { topic, partitions, turn, waiting, progress }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting<S>> {
@@ -133,14 +128,14 @@ impl<S: Folds> Shared<S> {
 
     async fn read(&self, cluster: &Cluster, org: &str) -> Result<Share<S>, LedgerError> {
         let _turn = self.turn.lock().await;
-        let Read { states, keys, next_offsets } = self.lock().begin(org);
+        let (states, keys, next_offsets) = self.lock().begin(org);
         let request = match next_offsets.is_empty() {
             true => FoldRequest::whole(&self.topic, 0..self.partitions),
             false => FoldRequest::tail(&self.topic, &next_offsets),
         };
         let request = request.reporting(self.progress.clone());
         let decoder = cluster.codecs.decoder.clone();
-        let on_record = move |states: &mut BTreeMap<String, Taken<S>>, key: S::Key, record: &Record| {
+        let on_record = move |states: &mut States<S>, key: S::Key, record: &Record| {
             if let Some(state) = states.get_mut(S::names(&key).0) {
                 state.take(&decoder, key, record);
             }
@@ -150,7 +145,10 @@ impl<S: Folds> Shared<S> {
         let Folded { state: (mut states, keys), next_offsets, records } = folded;
         let passed_over = keys.values().map(|keys| keys.passed_over).sum();
         let state = states.remove(org).unwrap_or_default();
-        self.lock().ended(org, Read { states, keys, next_offsets: next_offsets.clone() });
+        let mut waiting = self.lock();
+        waiting.expected.remove(org);
+        states.retain(|org, _| waiting.expected.contains(org));
+        (waiting.states, waiting.keys, waiting.next_offsets) = (states, keys, next_offsets.clone());
         Ok(Share { state, next_offsets, records, passed_over })
     }
 }
@@ -158,34 +156,13 @@ impl<S: Folds> Shared<S> {
 impl<S: Folds> Waiting<S> {
     /// Returns what is read already. An organization that is not part of it needs the whole topic, and then all others that
     /// are expected get it as well. Where the reading fails, the next one begins anew.
-    fn begin(&mut self, org: &str) -> Read<S> {
+    fn begin(&mut self, org: &str) -> (States<S>, BTreeMap<i32, Keys>, BTreeMap<i32, i64>) {
         self.expected.insert(org.to_owned());
-        let read = mem::take(&mut self.read);
-        if read.states.contains_key(org) {
+        let read = (mem::take(&mut self.states), mem::take(&mut self.keys), mem::take(&mut self.next_offsets));
+        if read.0.contains_key(org) {
             return read;
         }
         let states = self.expected.iter().map(|org| (org.clone(), Taken::default())).collect();
-        Read { states, ..Read::default() }
+        (states, BTreeMap::new(), BTreeMap::new())
     }
-
-    fn ended(&mut self, org: &str, mut read: Read<S>) {
-        self.expected.remove(org);
-        read.states.retain(|org, _| self.expected.contains(org));
-        self.read = read;
-    }
-}
-
-/// Folds a topic for every organization that it names, and keeps nothing.
-pub(super) async fn everyone<S: Folds>(
-    cluster: &Cluster,
-    topic: &str,
-) -> Result<BTreeMap<String, Taken<S>>, LedgerError> {
-    let request = FoldRequest::whole(topic, 0..SINGLE_PARTITION);
-    let decoder = cluster.codecs.decoder.clone();
-    let on_record = move |states: &mut BTreeMap<String, Taken<S>>, key: S::Key, record: &Record| {
-        states.entry(S::names(&key).0.to_owned()).or_default().take(&decoder, key, record);
-    };
-    let empty = (BTreeMap::new(), BTreeMap::new());
-    let folded = table::fold_keyed(&cluster.connection, &cluster.codecs.decoder, request, empty, on_record).await?;
-    Ok(folded.state.0)
 }

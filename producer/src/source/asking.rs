@@ -1,4 +1,4 @@
-//! One request to Apple: made durable before it is sent where it must be, repeated where that helps.
+//! One request to Apple: the limiter's state is made durable before it, and it is repeated where that may help.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,8 +67,8 @@ impl Session<'_> {
         }
     }
 
-    /// Waits here, and not where the request is sent, until the limiter lets it through: between the confirmed membership and
-    /// the request there must be no long wait.
+    /// Waits until the limiter admits a request. It waits here and not where the request is sent, because there must be no
+    /// long wait between the confirmation of the membership and the request.
     async fn wait_for_turn(&mut self) -> Result<(), Interruption> {
         loop {
             let wait = self.directory.pace().wait;
@@ -80,8 +80,8 @@ impl Session<'_> {
         }
     }
 
-    /// Has the coordinator confirm that this process still holds the source, if it was paused since it last knew: the group may
-    /// have given the source to another one, whose requests ours would come on top of.
+    /// Has the coordinator confirm that this process still holds the source, if it was paused since the last confirmation: the
+    /// group may have given the source to another process, and both together would exceed Apple's limit.
     async fn confirm_after_a_pause(&mut self) -> Result<(), Interruption> {
         if self.ledger.paused_since(self.confirmed_at) {
             self.write(&Step::default()).await?;
@@ -89,10 +89,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Writes what the limiter must remember, before the next request rests on it.
+    /// Writes the limiter's state before the next request depends on it.
     async fn save_limiter(&mut self) -> Result<(), Interruption> {
         let Some(state) = self.directory.unsaved() else { return Ok(()) };
-        let part = Scans::limiter_part(&self.source.settings.origin.org, &state, self.now());
+        let part = Scans::limiter_part(self.source.org(), &state, self.now());
         self.write(&Step { parts: vec![part], ..Step::default() }).await?;
         self.directory.saved(&state);
         Ok(())

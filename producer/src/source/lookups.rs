@@ -12,10 +12,9 @@ use super::asking::LOOK_UP_TRIES;
 use super::session::{Session, millis};
 use crate::apple::{Answer, DirectoryError, Lookup};
 use crate::fields::Fields as _;
-use crate::ledger::LedgerError;
 use crate::memory::Memory;
 use crate::release::LookUp;
-use crate::step::{self, Reading};
+use crate::step;
 
 /// A control read vouches for look-ups of this long, in milliseconds.
 const CONTROL_HOLDS: i64 = 60_000;
@@ -71,7 +70,7 @@ impl Session<'_> {
         for Refused { device_id, forbidden, answer } in std::mem::take(refused) {
             let control = control.as_ref().is_some_and(|control| vouches(control, &answer));
             let said = if forbidden { LookUp::Forbidden { control } } else { LookUp::NotFound { control } };
-            self.settle(&device_id, said, &reading(&answer)).await?;
+            self.settle(&device_id, said, &answer).await?;
         }
         Ok(())
     }
@@ -79,19 +78,15 @@ impl Session<'_> {
     /// Looks a device up and settles what was said; a 404 or 403 is handed back, since it waits for its control read.
     async fn look_up(&mut self, device_id: String) -> Result<Option<Refused>, Interruption> {
         failpoint!("producer.look_up.before");
-        let failed = |why: String, request: u64, at: i64| {
-            (LookUp::Failed { why }, Reading { request, read_at: at, request_id: None, url: None })
-        };
         let read = match DeviceId::parse(&device_id) {
             Ok(id) => self.read_device(&id).await,
             Err(error) => {
-                let (said, reading) = failed(chain(&error).to_string(), self.newest_request, self.now());
-                self.settle(&device_id, said, &reading).await?;
-                return Ok(None);
+                let why = chain(&error).to_string();
+                return self.settle_failed(&device_id, why).await;
             }
         };
         failpoint!("producer.look_up.after");
-        let (said, reading) = match read {
+        match read {
             Ok(Lookup::Found { mut device, unread, answer }) => {
                 if let Some(known) = self.memory.fleet.get(&device_id) {
                     device.keep(&known.value, |field, _| unread.contains(&field));
@@ -100,28 +95,32 @@ impl Session<'_> {
                     true => LookUp::Failed { why: "the release date could not be understood".to_owned() },
                     false => LookUp::Found(device),
                 };
-                (said, reading(&answer))
+                self.settle(&device_id, said, &answer).await.map(|()| None)
             }
-            Ok(Lookup::NotFound { answer }) => return Ok(Some(Refused { device_id, forbidden: false, answer })),
-            Ok(Lookup::Forbidden { answer, .. }) => return Ok(Some(Refused { device_id, forbidden: true, answer })),
-            Err(Interruption::Directory(error)) => failed(chain(&error).to_string(), self.newest_request, self.now()),
-            Err(other) => return Err(other),
-        };
-        self.settle(&device_id, said, &reading).await?;
-        Ok(None)
+            Ok(Lookup::NotFound { answer }) => Ok(Some(Refused { device_id, forbidden: false, answer })),
+            Ok(Lookup::Forbidden { answer, .. }) => Ok(Some(Refused { device_id, forbidden: true, answer })),
+            Err(Interruption::Directory(error)) => {
+                let why = chain(&error).to_string();
+                self.settle_failed(&device_id, why).await
+            }
+            Err(other) => Err(other),
+        }
     }
 
-    async fn settle(&mut self, device_id: &str, said: LookUp, reading: &Reading) -> Result<(), Interruption> {
+    /// Settles a look-up that got no answer.
+    async fn settle_failed(&mut self, device_id: &str, why: String) -> Result<Option<Refused>, Interruption> {
+        let (number, received_at) = (self.newest_request, self.source.clock.now());
+        let none = Answer { number, path: String::new(), request_id: None, received_at };
+        self.settle(device_id, LookUp::Failed { why }, &none).await.map(|()| None)
+    }
+
+    async fn settle(&mut self, device_id: &str, said: LookUp, answer: &Answer) -> Result<(), Interruption> {
         debug!(source = self.source.org(), device_id, ?said, "missing device looked up");
-        let origin = &self.source.settings.origin;
-        let mut step = step::settle(origin, &self.memory, device_id, said, reading, self.now());
+        let mut step = step::settle(&self.source.origin, &self.memory, device_id, said, answer, self.now());
         failpoint!("producer.look_up_commit.before");
-        match self.commit(&step).await {
-            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => {
-                step::reject_of_step(&self.source.settings.origin, &mut step, &unwritable, self.now());
-                self.commit(&step).await?;
-            }
-            committed => committed?,
+        if let Err(unwritable) = self.commit_writable(&step).await? {
+            step::reject_of_step(&self.source.origin, &mut step, &unwritable, self.now());
+            self.commit(&step).await?;
         }
         failpoint!("producer.look_up_commit.after");
         for event in &step.devices {
@@ -176,12 +175,12 @@ struct Refused {
     answer: Answer,
 }
 
-/// What control reads have met since the take-over.
+/// The control reads since the take-over.
 #[derive(Debug, Default)]
 pub(super) struct Controls {
     /// The last device that was asked for.
     last: String,
-    /// Whether they were refused too; that is told once.
+    /// Whether they were refused too; this is logged once.
     forbidden: bool,
 }
 
@@ -204,15 +203,6 @@ fn controls(memory: &Memory, last: &str, seed: u64) -> Vec<String> {
 fn vouches(control: &Answer, missing: &Answer) -> bool {
     let apart = control.received_at.timestamp_millis() - missing.received_at.timestamp_millis();
     control.number > missing.number && apart.abs() <= CONTROL_HOLDS
-}
-
-fn reading(answer: &Answer) -> Reading {
-    Reading {
-        request: answer.number,
-        read_at: answer.received_at.timestamp_millis(),
-        request_id: answer.request_id.clone(),
-        url: Some(answer.path.clone()),
-    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Source {
 
     /// Joins the group of the source.
     pub(super) fn join(&self) -> Result<Member, ConsumerError> {
-        let Some(membership) = self.settings.membership.clone() else { return Ok(Member::Alone) };
+        let Some(membership) = self.membership.clone() else { return Ok(Member::Alone) };
         let topics = vec![self.cluster.names.sources()];
         let options = GroupOptions { group: self.group(), topics, membership, limits: BatchLimits::default() };
         GroupConsumer::start(&self.cluster.connection, options).map(Member::Joined)
@@ -84,7 +84,7 @@ impl Source {
 
     /// Refuses a single run where the group has a living member: joining would take the source from it, or wait in vain.
     pub(super) async fn refuse_when_at_work(&self) -> Result<(), ProducerError> {
-        if self.settings.membership.is_none() {
+        if self.membership.is_none() {
             return Ok(());
         }
         let group = self.group();

@@ -41,35 +41,26 @@ use crate::ledger::{Cluster, LedgerError};
 use membership::{JOINED_WITHIN, Member};
 use taking::Lasting;
 
-/// After a doubt the group has this long to tell that another process has the source: a member hears of it every second.
+/// After a commit in doubt this process waits so long for its group to say that another process has the source; a member
+/// hears of it within a second.
 const VERDICT_WITHIN: Duration = Duration::from_secs(3);
 
-/// A single run that has not moved for so long ends: longer than any failure that passes by itself within a scan, shorter
+/// A single run ends after so long without progress: longer than any failure that passes by itself within a scan, shorter
 /// than the pause between two runs of a scheduler.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
-/// A slow limit may let this many of its periods pass.
+/// With a low rate limit it waits for this many periods of the limit instead, if they are longer.
 const STALLED_PERIODS: u32 = 3;
-
-/// What a source needs to know of its configuration.
-#[derive(Debug, Clone)]
-pub struct SourceSettings {
-    /// What its events have in common; the organization's alias is the source's name.
-    pub origin: Origin,
-    /// Time from the beginning of one scan to that of the next.
-    pub interval: Duration,
-    /// A scan is resumed when its last page is younger than this.
-    pub resume_within: Duration,
-    /// How many devices may be released within a day before a person is asked.
-    pub breaker: Limits,
-    /// Name of this process among its peers.
-    pub instance: String,
-    /// How this process belongs to the group of the source; `None` where it is the only one by construction.
-    pub membership: Option<Membership>,
-}
 
 /// One organization's task.
 pub(crate) struct Source {
-    pub(crate) settings: SourceSettings,
+    /// What its events have in common; the organization's alias is the source's name.
+    pub(crate) origin: Origin,
+    /// Name of this process among its peers.
+    pub(crate) instance: String,
+    /// How this process belongs to the group of the source; `None` where it is the only one by construction.
+    pub(crate) membership: Option<Membership>,
+    /// How many devices may be released within a day before a person is asked.
+    pub(crate) breaker: Limits,
     pub(crate) cluster: Cluster,
     pub(crate) clock: SharedClock,
     pub(crate) part: StatusPart,
@@ -90,19 +81,7 @@ pub enum OnceOutcome {
     Held,
 }
 
-impl OnceOutcome {
-    /// Returns the process's exit code: 0, 7 or 8.
-    #[must_use]
-    pub fn exit_code(self) -> i32 {
-        match self {
-            OnceOutcome::Complete => 0,
-            OnceOutcome::Incomplete => 7,
-            OnceOutcome::Held => 8,
-        }
-    }
-}
-
-/// What is done in a session.
+/// What a session does: serve until it is stopped, or scan once.
 #[derive(Debug, Clone, Copy)]
 enum Duty {
     Serve,
@@ -138,8 +117,8 @@ impl Source {
 
     /// Scans once, looks up what is missing, and says how it ended; `None` when it was stopped.
     ///
-    /// A run that comes on no more ends, so that a scheduler's next one begins: it is incomplete where the source was taken
-    /// over, and failed where it was not.
+    /// A run without progress ends, so that a scheduler can begin the next one: it is incomplete if the source was taken over,
+    /// and failed if it was not.
     pub(crate) async fn run_once(self) -> Result<Option<OnceOutcome>, ProducerError> {
         let work = async {
             self.refuse_when_at_work().await?;
@@ -153,14 +132,14 @@ impl Source {
                 if !self.working.load(Ordering::Relaxed) {
                     return Err(ProducerError::Stalled { source_name: self.org().to_owned(), seconds, why });
                 }
-                error!(source = self.org(), seconds, why, "single run did not come on, ended where it stands");
+                error!(source = self.org(), seconds, why, "single run made no progress, ended with what it has committed");
                 Ok(Some(OnceOutcome::Incomplete))
             }
         }
     }
 
     /// Shares the source with other processes: joins its group and works whenever the group assigns it, again and again
-    /// while something fails that another try can heal.
+    /// while it meets failures that may pass.
     async fn share(&self, duty: Duty) -> Result<Option<OnceOutcome>, ProducerError> {
         let lasting = Lasting::default();
         loop {
@@ -210,7 +189,7 @@ impl Source {
                 lost = member.lost() => lost,
                 ended = self.session(input, duty, lasting) => return ended,
             };
-            // The session is gone with its writer; when this is dropped, the group goes on.
+            // The session and its writer are dropped already; the rebalance goes on when this is dropped.
             let revoked = lost.map_err(Interruption::Membership)?;
             info!(source = self.org(), lost = revoked.lost, "source given up, standing by");
             self.working.store(false, Ordering::Relaxed);
@@ -243,7 +222,7 @@ impl Source {
         }
     }
 
-    /// Waits after a doubt before the group is joined again, and listens whether another process has the source now.
+    /// Waits after a commit in doubt before the group is joined again; ends early when another process gets the source.
     async fn rest(&self, member: &mut Member, error: &LedgerError, lasting: &Lasting) -> Result<(), Interruption> {
         let failures = lasting.failures.fetch_add(1, Ordering::Relaxed) + 1;
         self.working.store(false, Ordering::Relaxed);
@@ -262,6 +241,6 @@ impl Source {
 
 impl Source {
     pub(crate) fn org(&self) -> &str {
-        &self.settings.origin.org
+        &self.origin.org
     }
 }

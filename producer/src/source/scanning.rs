@@ -11,24 +11,24 @@ use windfall_schemas::envelope::Channel;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 
-use super::Interruption;
 use super::asking::TRIES;
 use super::session::{Session, millis};
 use super::telling;
+use super::{Interruption, Source};
 use crate::apple::{Cursor, DirectoryError, Page, PageOf, PagingError, Retry, Trail};
 use crate::assignment::Assignments;
 use crate::checkpoint::Header;
-use crate::event::{ScanPage, Seen};
+use crate::event::Seen;
 use crate::ledger::LedgerError;
 use crate::notice;
 use crate::step::{self, Moment, ReadServers, Step};
 
-/// A cursor that expires this often in a row is a fault of the list, not of our pace.
+/// After so many expired cursors in a row the list itself is at fault, and the scan is given up.
 const MOST_RESTARTS: u32 = 3;
 /// Look-ups get about half of the requests of a long scan while any are due: so many of them, then so many pages.
 const LOOK_UPS_BETWEEN_PAGES: usize = 4;
 const PAGES_BETWEEN_LOOK_UPS: u32 = 4;
-/// Devices of one scan whose server is asked for singly: a broken linkage list must not eat the budget.
+/// Devices of one scan whose server is read singly at most: a broken linkage list must not use the budget up.
 const MOST_SINGLE_READS: usize = 20;
 
 /// The requests of a scan: those before it was resumed, and those since.
@@ -79,19 +79,18 @@ impl Session<'_> {
 
     fn resume_or_begin(&self) -> Header {
         let last = self.memory.scans.devices.as_ref();
-        let within = millis(self.source.settings.resume_within);
+        let within = millis(self.source.config.scan.resume_within.get());
         match last {
             Some(header) if header.resumable(self.now(), within) => {
                 info!(source = self.source.org(), scan_id = header.scan_id, page = header.page, "scan resumed");
-                Header { instance: self.source.settings.instance.clone(), ..header.clone() }
+                Header { instance: self.source.instance.clone(), ..header.clone() }
             }
             last => self.begin_anew(last),
         }
     }
 
     fn begin_anew(&self, last: Option<&Header>) -> Header {
-        let settings = &self.source.settings;
-        let header = Header::begin(&settings.origin.org, last, &settings.instance, self.now());
+        let header = Header::begin(self.source.org(), last, &self.source.instance, self.now());
         info!(source = self.source.org(), scan_id = header.scan_id, "scan begins");
         header
     }
@@ -164,18 +163,13 @@ impl Session<'_> {
     /// Commits the beginning of a scan; a server whose record cannot be written stays as known.
     async fn commit_servers(&mut self, header: &Header, mut read: ReadServers) -> Result<Header, Interruption> {
         loop {
-            let origin = &self.source.settings.origin;
-            let (mut step, begun) = step::begin(origin, &self.memory, header, &read, self.now());
+            let (mut step, begun) = step::begin(&self.source.origin, &self.memory, header, &read, self.now());
             let told = self.retell_servers(header, &read, &mut step);
             step.parts.splice(0..0, self.signals_part());
-            let unwritable = match self.commit(&step).await {
-                Ok(()) => {
-                    self.hidden.servers.retain(|id, _| !told.contains(id));
-                    telling::hidden(&self.source.part, &self.hidden);
-                    return Ok(begun);
-                }
-                Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => unwritable,
-                Err(other) => return Err(other),
+            let Err(unwritable) = self.commit_writable(&step).await? else {
+                self.unreadable.servers.retain(|id, _| !told.contains(id));
+                telling::unreadable(&self.source.part, &self.unreadable);
+                return Ok(begun);
             };
             if step::reject_of_servers(&mut read, &unwritable) == 0 {
                 return Err(LedgerError::Unwritable(unwritable).into());
@@ -191,19 +185,14 @@ impl Session<'_> {
         mut page: Page,
     ) -> Result<(Step, Header), Interruption> {
         loop {
-            let origin = &self.source.settings.origin;
-            let limits = &self.source.settings.breaker;
+            let Source { origin, breaker, .. } = self.source;
             let (mut step, mut moved) =
-                step::page(origin, limits, &self.memory, header, assignments, page.clone(), self.now());
+                step::page(origin, breaker, &self.memory, header, assignments, page.clone(), self.now());
             let told = self.retell_devices(&mut moved, &page, &mut step);
-            let unwritable = match self.commit(&step).await {
-                Ok(()) => {
-                    self.hidden.devices.retain(|id, _| !told.contains(id));
-                    telling::hidden(&self.source.part, &self.hidden);
-                    return Ok((step, moved));
-                }
-                Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => unwritable,
-                Err(other) => return Err(other),
+            let Err(unwritable) = self.commit_writable(&step).await? else {
+                self.unreadable.devices.retain(|id, _| !told.contains(id));
+                telling::unreadable(&self.source.part, &self.unreadable);
+                return Ok((step, moved));
             };
             if step::reject_of_page(&mut page, &unwritable) == 0 {
                 return Err(LedgerError::Unwritable(unwritable).into());
@@ -211,13 +200,13 @@ impl Session<'_> {
         }
     }
 
-    /// Tells the devices of a page again that stand unreadable in their topic; returns the ids of the page.
+    /// Publishes devices of a page again whose newest record cannot be read; returns the ids of the page.
     fn retell_devices(&self, header: &mut Header, page: &Page, step: &mut Step) -> BTreeSet<String> {
-        let origin = &self.source.settings.origin;
+        let origin = &self.source.origin;
         let seen = self.seen(header, page.answer.received_at.timestamp_millis(), Some(header.page));
         let met: BTreeSet<String> = step.observed.iter().map(|(id, _)| id.clone()).collect();
-        let (fleet, hidden) = (&self.memory.fleet, &self.hidden.devices);
-        for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
+        let (fleet, unreadable) = (&self.memory.fleet, &self.unreadable.devices);
+        for (id, place) in unreadable.iter().filter(|(id, _)| met.contains(*id)) {
             let told = step::retell(origin, &seen, (id, &place.to_string()), fleet.get(id).as_ref(), &mut step.devices);
             if let Some(planned) = told {
                 step::count_again(origin, header, step, planned.as_ref());
@@ -227,20 +216,19 @@ impl Session<'_> {
     }
 
     fn retell_servers(&self, header: &Header, read: &ReadServers, step: &mut Step) -> BTreeSet<String> {
-        let origin = &self.source.settings.origin;
+        let origin = &self.source.origin;
         let seen = self.seen(header, read.read_at, None);
         let met: BTreeSet<String> = read.servers.iter().map(|server| server.server_id.clone()).collect();
-        let (servers, hidden) = (&self.memory.servers, &self.hidden.servers);
-        for (id, place) in hidden.iter().filter(|(id, _)| met.contains(*id)) {
+        let (servers, unreadable) = (&self.memory.servers, &self.unreadable.servers);
+        for (id, place) in unreadable.iter().filter(|(id, _)| met.contains(*id)) {
             let _ = step::retell(origin, &seen, (id, &place.to_string()), servers.get(id), &mut step.servers);
         }
         met
     }
 
     fn seen(&self, header: &Header, read_at: i64, page: Option<u32>) -> Seen {
-        let scan = ScanPage { scan_id: header.scan_id.clone(), started_at: header.started_at, page };
-        let (channel, made_at) = (Channel::Scan, self.now());
-        Seen { channel, scan: Some(scan), read_at, made_at, request_id: None, url: None }
+        let (channel, scan, made_at) = (Channel::Scan, Some(header.at(page)), self.now());
+        Seen { channel, scan, read_at, made_at, request_id: None, url: None }
     }
 
     /// Asks for the management service of those devices that lists and status cannot tell; returns how many it asked for.
@@ -342,13 +330,13 @@ impl Session<'_> {
     /// Ends a scan whose last page is done.
     async fn end(&mut self, header: &Header, began: i64) -> Result<Header, Interruption> {
         let at = self.now();
-        let origin = self.source.settings.origin.clone();
+        let origin = self.source.origin.clone();
         let moment = Moment { wall: at, steady: self.steady_now() };
-        let (mut step, ended) = step::close(&origin, &self.source.settings.breaker, &self.memory, header, moment);
+        let (mut step, ended) = step::close(&origin, &self.source.breaker, &self.memory, header, moment);
         step.notifications.push(notice::completed(&origin, &ended, self.ledger.ends(), at));
         failpoint!("producer.scan_close.before");
         match self.commit(&step).await {
-            // Nothing was written: the scan is given up with little to say, and the next one begins.
+            // Nothing was written: the scan is given up with a short record, and the next one begins.
             Err(Interruption::Ledger(LedgerError::Encode(error))) => {
                 return self.give_up(header, &format!("its end could not be written: {error}")).await;
             }
@@ -372,7 +360,7 @@ impl Session<'_> {
     }
 
     async fn give_up(&mut self, header: &Header, why: &str) -> Result<Header, Interruption> {
-        let origin = self.source.settings.origin.clone();
+        let origin = self.source.origin.clone();
         let (step, ended) = step::give_up(&origin, header, why, self.now());
         self.commit(&step).await?;
         self.commit(&step::forget_seen(&origin, &self.memory)).await?;
@@ -381,7 +369,7 @@ impl Session<'_> {
     }
 }
 
-/// Takes a page into the trail; an error means that the list must be given up.
+/// Adds a page to the trail; an error means that the list must be given up.
 fn walk<T>(trail: &mut Trail, page: &PageOf<T>, name: impl Fn(&T) -> &str) -> Result<(), PagingError> {
     if page.next.is_some() {
         trail.page(page.items.iter().map(|item| name(&item.value)))?;
@@ -394,7 +382,7 @@ type Listed<T> = Result<Vec<PageOf<T>>, (Vec<PageOf<T>>, Cut)>;
 /// Why a list was not read to its end.
 enum Cut {
     Interrupted(Interruption),
-    /// Its next links lead nowhere.
+    /// Its next links lead in a circle, or on without end.
     Astray(PagingError),
 }
 

@@ -1,4 +1,4 @@
-//! What one assignment leads to: a writer, a memory, and the work between signals.
+//! A session: what this process does for a source from its assignment until the assignment or the writer is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,29 +17,29 @@ use super::telling;
 use super::{Interruption, OnceOutcome, STALLED_AFTER, STALLED_PERIODS, Source};
 use crate::apple::client::AppleDirectory;
 use crate::apple::{DirectoryError, Retry};
-use crate::checkpoint::{Header, Scans, State};
+use crate::checkpoint::{Header, ScanState, Scans};
 use crate::error::ProducerError;
-use crate::ledger::{Found, Hidden, Ledger, LedgerError};
+use crate::ledger::{Found, Ledger, LedgerError, UnreadableRecords};
 use crate::memory::Memory;
 use crate::signals::{Received, SignalTail};
-use crate::step::{self, Answer, Step};
+use crate::step::{self, Answer, Step, Unwritable};
 
-/// A source that waits looks this often at the clock, which may have been set, and shows what it waits for.
+/// A waiting source reads the clock this often, since the clock may be set, and reports what it waits for.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Signals that lie there already are read within this time, or with the next run.
+/// A single run reads the signals that were sent before it within this time, else the next run reads them.
 const SIGNALS_WITHIN: Duration = Duration::from_secs(5);
-/// A commit under way has this long when we are asked to stop.
+/// How long a shutdown waits for an in-flight commit.
 const COMMIT_AT_THE_END: Duration = Duration::from_secs(5);
-/// A scan that Apple's trouble has interrupted goes on after this long.
+/// A scan that a failure at Apple has interrupted is continued after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
-/// What shows that the trouble is over that has interrupted a scan.
+/// Which answer shows that the trouble that interrupted a scan is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Healing {
-    /// Any answer of Apple's: we were not let in.
-    AnAnswer,
-    /// A page of the devices: what comes before them was read also while they were not.
-    APage,
+enum Recovery {
+    /// Any answer of Apple's API: no token was to be had, or none was accepted.
+    AnyAnswer,
+    /// A page of devices: the lists that are read before them could be read during the trouble too.
+    DevicePage,
 }
 
 /// The time between an assignment and its end, or that of the writer.
@@ -54,22 +54,22 @@ pub(crate) struct Session<'a> {
     signals_end: i64,
     /// The newest request whose answer was read.
     pub(super) newest_request: u64,
-    /// Which devices vouched last for what single reads answer.
+    /// The control reads made so far.
     pub(super) controls: Controls,
-    /// When a scan that trouble has interrupted goes on, by the clock that never goes back.
+    /// When an interrupted scan is continued, by the monotonic clock.
     try_again_at: Option<Duration>,
-    /// What has interrupted the scan, until that has succeeded.
-    interrupted: Option<Healing>,
+    /// Which answer ends the interruption of the scan; `None` while nothing interrupts it.
+    interrupted: Option<Recovery>,
     /// When the newest commit was begun: at that moment the group had given the source to this process.
     pub(super) confirmed_at: Instant,
-    /// What could not be read at the take-over, and was not told again since.
-    pub(super) hidden: Hidden,
-    /// A moment by the brokers' clock, in epoch milliseconds, and by ours that never goes back; known from the first commit on.
+    /// Records that could not be read at the take-over and were not published again since.
+    pub(super) unreadable: UnreadableRecords,
+    /// One moment by the brokers' clock, in epoch milliseconds, and by our monotonic clock; known from the first commit on.
     steady: Option<(i64, Duration)>,
 }
 
 impl Drop for Session<'_> {
-    /// A session ends wherever it stands when the group takes the source away.
+    /// A session is dropped at any point when the group takes the source away.
     fn drop(&mut self) {
         self.lasting.newest_request.store(self.newest_request, Ordering::Relaxed);
     }
@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
         lasting: &'a Lasting,
         directory: &'a AppleDirectory,
         ledger: Ledger,
-        Found { memory, hidden, records: _ }: Found,
+        Found { memory, unreadable, records: _ }: Found,
         confirmed_at: Instant,
     ) -> Result<Self, Interruption> {
         let topic = source.cluster.names.signals();
@@ -107,10 +107,10 @@ impl<'a> Session<'a> {
             try_again_at: None,
             interrupted: None,
             confirmed_at,
-            hidden,
+            unreadable,
             steady: None,
         };
-        telling::hidden(&source.part, &session.hidden);
+        telling::unreadable(&source.part, &session.unreadable);
         Ok(session)
     }
 
@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
         self.obey_waiting().await?;
         let header = match self.scan().await {
             Ok(header) => header,
-            // Passing trouble: the next run goes on where this one stopped.
+            // The failure may pass: the next run continues where this one stopped.
             Err(Interruption::Directory(error)) if passes(&error) => {
                 self.wait_out(&error);
                 return Ok(OnceOutcome::Incomplete);
@@ -154,7 +154,7 @@ impl<'a> Session<'a> {
         let Scans { suspects, plans, .. } = &self.memory.scans;
         if !plans.is_empty() {
             OnceOutcome::Held
-        } else if header.state == State::Incomplete || !suspects.is_empty() || header.rejects > 0 {
+        } else if header.state == ScanState::Incomplete || !suspects.is_empty() || header.rejects > 0 {
             OnceOutcome::Incomplete
         } else {
             OnceOutcome::Complete
@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
 
     fn wait_out(&mut self, error: &DirectoryError) {
         let wait = match error.retry() {
-            Retry::Never => self.source.settings.interval.min(10 * TRY_AGAIN),
+            Retry::Never => self.source.config.scan.interval.get().min(10 * TRY_AGAIN),
             Retry::Backoff => TRY_AGAIN,
             Retry::After(wait) => wait.max(TRY_AGAIN),
         };
@@ -177,8 +177,8 @@ impl<'a> Session<'a> {
         self.source.part.paused(error.told());
         self.try_again_at = Some(self.source.clock.elapsed() + wait);
         self.interrupted = Some(match error {
-            DirectoryError::Token(_) | DirectoryError::Unauthorized(_) => Healing::AnAnswer,
-            _ => Healing::APage,
+            DirectoryError::Token(_) | DirectoryError::Unauthorized(_) => Recovery::AnyAnswer,
+            _ => Recovery::DevicePage,
         });
     }
 
@@ -188,8 +188,8 @@ impl<'a> Session<'a> {
             return at.saturating_sub(self.source.clock.elapsed());
         }
         match &self.memory.scans.devices {
-            Some(header) if header.state != State::Running => {
-                left_of(self.source.settings.interval, header.started_at, self.now())
+            Some(header) if header.state != ScanState::Running => {
+                left_of(self.source.config.scan.interval.get(), header.started_at, self.now())
             }
             _ => Duration::ZERO,
         }
@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         self.next_scan_in().is_zero()
     }
 
-    /// Reports that a commit or an answer has come; while a scan is interrupted only what heals it counts.
+    /// Reports that a commit or an answer has come; while a scan is interrupted, only the answer that shows its recovery counts as progress.
     pub(super) fn moved(&self) {
         let slow = self.directory.pace().period.saturating_mul(STALLED_PERIODS);
         self.source.part.moved(slow.saturating_sub(STALLED_AFTER));
@@ -210,7 +210,7 @@ impl<'a> Session<'a> {
 
     /// Notes an answer of Apple's.
     pub(super) fn answered(&mut self) {
-        self.interrupted = self.interrupted.filter(|heals| *heals != Healing::AnAnswer);
+        self.interrupted = self.interrupted.filter(|recovery| *recovery != Recovery::AnyAnswer);
         self.moved();
     }
 
@@ -314,17 +314,20 @@ impl<'a> Session<'a> {
         approval: &ApproveScan,
         place: (u64, i64),
     ) -> Result<Option<Answer>, Interruption> {
-        let origin = &self.source.settings.origin;
-        let planned = step::approve(origin, &self.memory, signal_id, approval, place, self.now());
-        match self.commit(&planned.0).await {
-            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => {
-                let at = self.now();
-                let origin = &self.source.settings.origin;
-                let (step, answer) = step::approve_others(origin, planned, signal_id, approval, &unwritable, at);
-                self.commit(&step).await?;
-                Ok(answer)
-            }
-            committed => committed.map(|()| planned.1),
+        let origin = &self.source.origin;
+        let (step, answer) = step::approve(origin, &self.memory, signal_id, approval, place, self.now());
+        let Err(unwritable) = self.commit_writable(&step).await? else { return Ok(answer) };
+        let (origin, at) = (&self.source.origin, self.now());
+        let (step, answer) = step::approve_others(origin, (step, answer), signal_id, approval, &unwritable, at);
+        self.commit(&step).await?;
+        Ok(answer)
+    }
+
+    /// Commits a step as [`Session::commit`] does, or returns the records that cannot be written; nothing is written then.
+    pub(super) async fn commit_writable(&mut self, step: &Step) -> Result<Result<(), Vec<Unwritable>>, Interruption> {
+        match self.commit(step).await {
+            Err(Interruption::Ledger(LedgerError::Unwritable(unwritable))) => Ok(Err(unwritable)),
+            committed => committed.map(Ok),
         }
     }
 
@@ -356,14 +359,14 @@ impl<'a> Session<'a> {
         let clock = &self.source.clock;
         self.steady = self.steady.or_else(|| Some((written_at?, clock.elapsed())));
         self.memory.apply(step);
-        telling::committed(&self.source.settings.origin.org, step, &self.memory);
+        telling::committed(self.source.org(), step, &self.memory);
         Ok(())
     }
 
     /// Where signals were first read; goes into the first transaction of a new organization.
-    pub(super) fn signals_part(&self) -> Option<crate::checkpoint::Part> {
+    pub(super) fn signals_part(&self) -> Option<crate::checkpoint::ScanRecord> {
         let unknown = self.memory.scans.signals.is_none();
-        unknown.then(|| Scans::signals_part(&self.source.settings.origin.org, self.signals_from, self.now()))
+        unknown.then(|| Scans::signals_part(self.source.org(), self.signals_from, self.now()))
     }
 
     /// Returns a time that no setting of a clock moves: see [`step::Moment`].

@@ -16,7 +16,7 @@ use crate::error::ProducerError;
 use crate::ledger::{Found, Ledger, describe};
 use crate::memory::Memory;
 
-/// What outlives the sessions of one process.
+/// What stays when a session ends, within one process.
 #[derive(Default)]
 pub(super) struct Lasting {
     directory: OnceLock<AppleDirectory>,
@@ -27,7 +27,7 @@ pub(super) struct Lasting {
 }
 
 impl Source {
-    /// Fences the writer before us, reads what it has left, and heeds what its limiter remembers.
+    /// Fences the previous writer, reads the state that it has left, and takes the limits of its rate limiter over.
     pub(super) async fn take_over<'a>(
         &'a self,
         input: Option<Input>,
@@ -50,9 +50,9 @@ impl Source {
             taken = Ledger::take_over(&self.cluster, self.org(), input, report) => taken?,
         };
         self.part.clear("take_over");
-        let Found { memory: Memory { fleet, scans, .. }, hidden, records } = &found;
-        let (devices, live, unreadable) = (fleet.len(), fleet.live(), hidden.len());
-        let passed_over = hidden.passed_over;
+        let Found { memory: Memory { fleet, scans, .. }, unreadable, records } = &found;
+        let (devices, live) = (fleet.len(), fleet.live());
+        let (unreadable, passed_over) = (unreadable.len(), unreadable.passed_over);
         info!(source = self.org(), records, devices, live, unreadable, passed_over, "taken over");
         let directory = match lasting.directory.get() {
             Some(directory) => {

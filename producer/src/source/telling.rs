@@ -1,4 +1,4 @@
-//! What a source says of itself: metrics, the status registry, the log.
+//! What a source reports about itself: metrics, its status, log messages.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use windfall_schemas::envelope::Op;
 
 use super::Source;
 use crate::budget::Pace;
-use crate::checkpoint::{Header, State};
-use crate::ledger::Hidden;
+use crate::checkpoint::{Header, ScanState};
+use crate::ledger::UnreadableRecords;
 use crate::memory::Memory;
 use crate::step::Step;
 
@@ -20,16 +20,15 @@ use crate::step::Step;
 pub(super) fn committed(org: &str, step: &Step, memory: &Memory) {
     let source = || org.to_owned();
     for event in &step.devices {
-        let kind = event.kind.as_ref().map_or("", |kind| kind.as_str()).to_owned();
-        counter!(names::CHANGES, label::SOURCE => source(), label::KIND => kind).increment(1);
         // A first reading tells nothing of how long a change took to be seen.
         if let Some(made_at) = event.ts_ms.filter(|_| event.op == Op::Update) {
             let lag = Duration::from_millis(u64::try_from(made_at - event.source.ts_ms).unwrap_or(0));
             histogram!(names::SOURCE_LAG_SECONDS, label::SOURCE => source()).record(lag.as_secs_f64());
         }
     }
-    for event in &step.servers {
-        let kind = event.kind.as_ref().map_or("", |kind| kind.as_str()).to_owned();
+    let kinds = step.devices.iter().map(|event| &event.kind).chain(step.servers.iter().map(|event| &event.kind));
+    for kind in kinds {
+        let kind = kind.as_ref().map_or("", |kind| kind.as_str()).to_owned();
         counter!(names::CHANGES, label::SOURCE => source(), label::KIND => kind).increment(1);
     }
     counter!(names::UNCHANGED, label::SOURCE => source()).increment(step.unchanged);
@@ -55,13 +54,13 @@ pub(super) fn page(source: &Source, header: &Header, step: &Step, memory: &Memor
     debug!(page = header.page, changes = step.devices.len(), unchanged = step.unchanged, "page committed");
 }
 
-/// Shows which of our own records cannot be read, and how many of a stranger's were passed over.
-pub(super) fn hidden(part: &StatusPart, hidden: &Hidden) {
-    match hidden.is_empty() {
+/// Shows which of our own records cannot be read, and how many records of other writers were passed over.
+pub(super) fn unreadable(part: &StatusPart, unreadable: &UnreadableRecords) {
+    match unreadable.is_empty() {
         true => part.clear("unreadable"),
-        false => part.detail("unreadable", hidden.places()),
+        false => part.detail("unreadable", unreadable.places()),
     }
-    match hidden.passed_over {
+    match unreadable.passed_over {
         0 => part.clear("passed_over"),
         count => part.detail("passed_over", count),
     }
@@ -77,7 +76,7 @@ pub(super) fn waiting(part: &StatusPart, pace: &Pace) {
 /// Tells how a scan has ended.
 pub(super) fn ended(source: &Source, header: &Header, memory: &Memory, elapsed: Duration) {
     let org = source.org().to_owned();
-    let complete = matches!(header.state, State::Complete | State::Held);
+    let complete = matches!(header.state, ScanState::Complete | ScanState::Held);
     gauge!(names::SCAN_COMPLETE, label::SOURCE => org.clone()).set(if complete { 1.0 } else { 0.0 });
     if complete {
         let at = header.finished_at.unwrap_or(header.updated_at) as f64 / 1000.0;
@@ -120,7 +119,7 @@ pub(super) fn ended(source: &Source, header: &Header, memory: &Memory, elapsed: 
         );
     }
     for (plan, held) in &memory.scans.plans {
-        let allowed = source.settings.breaker.allowed(memory.fleet.live());
+        let allowed = source.breaker.allowed(memory.fleet.live());
         warn!(
             source = org,
             plan,

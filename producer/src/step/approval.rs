@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use windfall_schemas::envelope::Channel;
 use windfall_schemas::scan::ScanPart;
 use windfall_schemas::signal::ApproveScan;
 
 use super::{Step, Unwritable, reject_of_step};
-use crate::checkpoint::{Approving, Part, Plan, Scans};
+use crate::checkpoint::{self, Approving, Plan, ScanRecord, Scans};
 use crate::diff::diff;
 use crate::event::{self, Origin, ScanPage, Seen, Telling};
 use crate::memory::Memory;
@@ -16,9 +17,10 @@ use crate::observation::{Observation, Reads, RequestNumber};
 use crate::release::left;
 
 /// What became of an approval.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "answer", rename_all = "lowercase")]
 pub enum Answer {
-    /// The plan was published: so many devices.
+    /// The plan was published.
     Approved {
         /// Devices released.
         released: usize,
@@ -26,7 +28,7 @@ pub enum Answer {
     /// The plan has changed since the person saw it.
     Stale {
         /// The hash that the plan has now.
-        hash: String,
+        plan_hash: String,
     },
     /// There is no such plan: it has ended, was approved before, or never was.
     Unknown,
@@ -57,7 +59,7 @@ pub fn approve(
         // What is left of the plan was listed again.
         None if begun.is_some() => Answer::Approved { released },
         None => Answer::Unknown,
-        Some(plan) if begun.is_none() && plan.hash() != approval.plan_hash => Answer::Stale { hash: plan.hash() },
+        Some(plan) if begun.is_none() && plan.hash() != approval.plan_hash => Answer::Stale { plan_hash: plan.hash() },
         Some(plan) => {
             let (ids, removals, last) = plan.batch(&origin.org, &approval.plan);
             for id in ids {
@@ -76,7 +78,7 @@ pub fn approve(
         }
     };
     if memory.scans.approving.is_some() {
-        step.parts.push(Part::remove(&origin.org, &Approving::place()));
+        step.parts.push(ScanRecord::remove(&origin.org, &Approving::place()));
     }
     step.notifications.push(notice::answered(origin, signal_id, approval, &answer, at));
     step.parts.push(Scans::signals_part(&origin.org, next_offset, at));
@@ -100,9 +102,9 @@ pub fn approve_others(
     let rejected = planned - step.devices.len();
     let Some(Answer::Approved { released }) = answer else {
         for part in step.parts.iter_mut().filter(|part| ScanPart::parse(&part.key.part) == Approving::place()) {
-            if let Some(mut approving) = part.value.as_ref().and_then(Approving::read) {
-                approving.released -= rejected;
-                *part = approving.part(&origin.org, at);
+            let written = part.value.as_ref().and_then(checkpoint::detail);
+            if let Some(Approving { signal, plan, released }) = written {
+                *part = Approving { signal, plan, released: released - rejected }.part(&origin.org, at);
             }
         }
         return (step, answer);

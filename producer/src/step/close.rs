@@ -6,7 +6,7 @@ use windfall_schemas::scan::ScanPart;
 
 use super::Step;
 use crate::breaker::{self, Case, Limits};
-use crate::checkpoint::{DEVICES, Header, Part, Plan, PlanOrigin, Scope, State, Suspect};
+use crate::checkpoint::{DEVICES, Header, Plan, PlanOrigin, ScanRecord, ScanState, Scope, Suspect};
 use crate::event::Origin;
 use crate::memory::Memory;
 use crate::notice;
@@ -49,7 +49,7 @@ pub fn close(
     header.finished_at = Some(at);
     header.updated_at = at;
     let mut step = Step::default();
-    header.state = State::Complete;
+    header.state = ScanState::Complete;
     if header.absence_counts() {
         let (held, missing) = missing(memory, &header, &seen, at);
         let case = Case {
@@ -60,18 +60,18 @@ pub fn close(
             listed: seen.len(),
         };
         match limits.ask(&case) {
-            Some(held) => {
-                hold(origin, memory, &header, &missing, held.reason(&case), at, &mut step);
-                header.state = State::Held;
+            Some(reason) => {
+                hold(origin, memory, &header, &missing, reason, at, &mut step);
+                header.state = ScanState::Held;
             }
             None => suspect(origin, memory, &header, &missing, moment, &mut step),
         }
         if held > 0 {
-            header.state = State::Held;
+            header.state = ScanState::Held;
         }
     }
-    if header.state == State::Complete && !header.reasons.is_empty() {
-        header.state = State::Incomplete;
+    if header.state == ScanState::Complete && !header.reasons.is_empty() {
+        header.state = ScanState::Incomplete;
     }
     step.parts.push(header.part(&origin.org, DEVICES));
     (step, header)
@@ -82,7 +82,7 @@ pub fn close(
 pub fn give_up(origin: &Origin, header: &Header, why: &str, at: i64) -> (Step, Header) {
     let mut header = header.clone();
     header.note(Scope::Devices, Some(header.page + 1), why);
-    header.state = State::Incomplete;
+    header.state = ScanState::Incomplete;
     header.finished_at = Some(at);
     header.updated_at = at;
     let mut step = Step::default();
@@ -95,7 +95,7 @@ pub fn give_up(origin: &Origin, header: &Header, why: &str, at: i64) -> (Step, H
 #[must_use]
 pub fn forget_seen(origin: &Origin, memory: &Memory) -> Step {
     let pages = memory.scans.seen_pages();
-    let parts = pages.into_iter().map(|page| Part::remove(&origin.org, &ScanPart::Seen(page))).collect();
+    let parts = pages.into_iter().map(|page| ScanRecord::remove(&origin.org, &ScanPart::Seen(page))).collect();
     Step { parts, ..Step::default() }
 }
 
@@ -123,7 +123,7 @@ fn hold(
     step: &mut Step,
 ) {
     for id in memory.scans.suspects.keys().filter(|id| missing.contains(*id)) {
-        step.parts.push(Part::remove(&origin.org, &ScanPart::Suspect(id.clone())));
+        step.parts.push(ScanRecord::remove(&origin.org, &ScanPart::Suspect(id.clone())));
     }
     let facts = PlanOrigin {
         reason: reason.clone(),

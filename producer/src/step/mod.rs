@@ -21,10 +21,10 @@ pub use close::{Moment, close, forget_seen, give_up};
 pub use page::{in_doubt, page};
 pub use retell::{count_again, retell};
 pub use serverlist::{ReadServers, begin, has_nobody, link};
-pub use settle::{Reading, settle};
+pub use settle::settle;
 pub use unwritable::{Unwritable, reject_of_page, reject_of_servers, reject_of_step};
 
-use crate::checkpoint::Part;
+use crate::checkpoint::ScanRecord;
 use crate::observation::Reads;
 
 /// The content of one transaction, in the order in which it is written: events, rejects, notifications, then the parts
@@ -40,7 +40,7 @@ pub struct Step {
     /// Progress and answers.
     pub notifications: Vec<Notification>,
     /// Parts of the scan state, the header last.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ScanRecord>,
     /// Devices that were observed, changed or not, and by which requests.
     pub observed: Vec<(String, Reads)>,
     /// When they were observed, in epoch milliseconds.

@@ -5,17 +5,16 @@ use std::collections::BTreeSet;
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Kind, Snapshot};
 use windfall_schemas::reject::RejectValue;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::Step;
+use super::unwritable::reject_of;
 use crate::apple::{Item, Page, Rejected};
 use crate::assignment::{Assignments, Contradiction};
 use crate::breaker::{self, Case, Limits};
 use crate::checkpoint::{DEVICES, Header, Plan, Scans, Scope};
 use crate::diff::{DeviceChange, diff};
-use crate::event::{self, Origin, ScanPage, Seen, Telling};
+use crate::event::{self, Origin, Seen, Telling};
 use crate::fields::Fields as _;
-use crate::fleet::Fleet;
 use crate::memory::Memory;
 use crate::notice;
 use crate::observation::{Observation, RequestNumber};
@@ -72,13 +71,14 @@ pub fn page(
     let last_page = next.is_none();
     let seen = Seen {
         channel: Channel::Scan,
-        scan: Some(ScanPage { scan_id: header.scan_id.clone(), started_at: header.started_at, page: Some(number) }),
+        scan: Some(header.at(Some(number))),
         read_at,
         made_at: at,
         request_id: answer.request_id.clone(),
         url: Some(answer.path.clone()),
     };
-    let marks = snapshot_marks(&memory.fleet, &header, &changes, last_page);
+    let first_seen = changes.iter().map(|(change, _)| change.before.is_none());
+    let marks = snapshot_marks(first_seen, memory.fleet.is_empty(), !header.read_to_end, last_page);
     step.devices.reserve_exact(changes.len());
     for ((change, index), snapshot) in changes.into_iter().zip(marks) {
         header.count(change.kind.as_str());
@@ -171,28 +171,27 @@ fn finish_parts(origin: &Origin, memory: &Memory, header: &Header, met: BTreeSet
     step.notifications.push(notice::in_progress(origin, header, at));
 }
 
-/// Marks the records of a first scan.
+/// Marks the records of a list, given which of them are first seen and whether the table is `empty`.
 ///
 /// | record | mark |
 /// | --- | --- |
-/// | changed, or first seen after a scan has read its last page | `false` |
+/// | changed, or first seen after a scan has read its last page (no `first_scan`) | `false` |
 /// | the last one first seen on the last page | `last` |
 /// | the first one of an empty table | `first` |
 /// | any other one first seen | `true` |
-fn snapshot_marks(fleet: &Fleet, header: &Header, changes: &[(DeviceChange, u32)], last_page: bool) -> Vec<Snapshot> {
-    let mut marks = vec![Snapshot::False; changes.len()];
-    if header.read_to_end {
-        return marks;
+pub(super) fn snapshot_marks(
+    first_seen: impl Iterator<Item = bool>,
+    empty: bool,
+    first_scan: bool,
+    last_page: bool,
+) -> Vec<Snapshot> {
+    let mark = |new| if first_scan && new { Snapshot::True } else { Snapshot::False };
+    let mut marks: Vec<Snapshot> = first_seen.map(mark).collect();
+    if let Some(first) = marks.iter_mut().find(|mark| empty && **mark == Snapshot::True) {
+        *first = Snapshot::First;
     }
-    let first_seen: Vec<usize> = (0..changes.len()).filter(|at| changes[*at].0.before.is_none()).collect();
-    for at in &first_seen {
-        marks[*at] = Snapshot::True;
-    }
-    if let Some(first) = first_seen.first().filter(|_| fleet.is_empty()) {
-        marks[*first] = Snapshot::First;
-    }
-    if let Some(last) = first_seen.last().filter(|_| last_page) {
-        marks[*last] = Snapshot::Last;
+    if let Some(last) = marks.iter_mut().rfind(|mark| last_page && **mark != Snapshot::False) {
+        *last = Snapshot::Last;
     }
     marks
 }
@@ -216,33 +215,21 @@ fn reject(
                 header.note(Scope::Devices, Some(header.page), why);
             }
         }
-        records.push(reject_record(origin, header, seen, item));
+        let place = format!("{}/{}/{}", header.scan_id, header.page, item.index);
+        records.push(
+            RejectValue {
+                resource_id: item.id,
+                scan_id: Some(header.scan_id.clone()),
+                page: i32::try_from(header.page).ok(),
+                page_index: i32::try_from(item.index).ok(),
+                url: seen.url.clone(),
+                request_id: seen.request_id.clone(),
+                http_status: Some(200),
+                payload: Some(item.raw),
+                ..reject_of(origin, &place, item.reason, item.message, seen.made_at)
+            }
+            .cut(),
+        );
     }
     records
-}
-
-fn reject_record(origin: &Origin, header: &Header, seen: &Seen, item: Rejected) -> RejectValue {
-    let name = format!("{}/{}/{}/{}", origin.org, header.scan_id, header.page, item.index);
-    RejectValue {
-        reject_id: format!("{:032x}", xxh3_128(name.as_bytes())),
-        rejected_at: seen.made_at,
-        stage: super::unwritable::stage(item.reason).to_owned(),
-        reason: item.reason.to_owned(),
-        message: item.message,
-        retriable: false,
-        org: Some(origin.org.clone()),
-        resource: Some(DEVICES.to_owned()),
-        resource_id: item.id,
-        scan_id: Some(header.scan_id.clone()),
-        page: i32::try_from(header.page).ok(),
-        page_index: i32::try_from(item.index).ok(),
-        url: seen.url.clone(),
-        request_id: seen.request_id.clone(),
-        http_status: Some(200),
-        payload: Some(item.raw),
-        content_type: Some("application/json".to_owned()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        trace_id: None,
-    }
-    .cut()
 }

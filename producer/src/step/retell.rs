@@ -1,4 +1,4 @@
-//! Records that stand unreadable in their topic, told again as they are now.
+//! Publishes records again whose newest event in the topic cannot be read.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::event::{self, Origin, Recorded, Seen, Telling};
 use crate::fleet::Known;
 use crate::notice;
 
-/// Tells a record again as `r` whose newest event cannot be read: readers wait to hear of it, and compaction will take away
-/// what can be read. `place` says where the unreadable one stands.
+/// Publishes a record again, as `r`, when its newest event cannot be read: readers cannot know its state, and compaction will
+/// remove the older events that can be read. `place` says where the unreadable event stands.
 ///
 /// | the record, just observed | what is told |
 /// | --- | --- |

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windfall_schemas::envelope::{Channel, Snapshot};
+use windfall_schemas::envelope::Channel;
 use windfall_schemas::notification::Notification;
 use windfall_schemas::server::ServerValue;
 
 use super::Step;
+use super::page::snapshot_marks;
 use crate::apple::{Linkage, PageOf, ServerList};
 use crate::assignment::Assignments;
 use crate::breaker::plan_hash;
-use crate::checkpoint::{DEVICES, Header, Missing, SERVERS, Scope, State};
+use crate::checkpoint::{DEVICES, Header, Missing, SERVERS, ScanState, Scope};
 use crate::diff::{ServerChange, diff_server, removed_server};
-use crate::event::{self, Origin, ScanPage, Seen, Telling};
+use crate::event::{self, Origin, Seen, Telling};
 use crate::fields::Fields as _;
 use crate::memory::Memory;
 use crate::notice;
@@ -157,21 +158,30 @@ pub fn begin(origin: &Origin, memory: &Memory, header: &Header, read: &ReadServe
     let mut servers = Header::begin(&origin.org, memory.scans.servers.as_ref(), &header.instance, header.started_at);
     let changes = changes(memory, read);
     let first_scan = !servers.read_to_end;
-    let marks = snapshot_marks(memory, &changes, first_scan, read.complete);
+    let first_seen = changes.iter().map(|change| change.before.is_none());
+    let marks = snapshot_marks(first_seen, memory.servers.is_empty(), first_scan, read.complete);
+    let seen = Seen {
+        channel: Channel::Scan,
+        scan: Some(header.at(None)),
+        read_at: read.read_at,
+        made_at: at,
+        request_id: None,
+        url: read.url.clone(),
+    };
     for (change, snapshot) in changes.into_iter().zip(marks) {
         servers.count(change.kind.as_str());
         let telling = match change.after {
             Some(_) => Telling { snapshot, ..Telling::shown() },
             None => Telling::inferred(absent(&header, read)),
         };
-        step.servers.push(event::envelope(origin, &seen(&header, read, at), change, telling));
+        step.servers.push(event::envelope(origin, &seen, change, telling));
     }
     let missed_before = servers.missing.take();
     servers.missing = read.missing.clone().filter(|_| !read.removes());
     let news = read.complete && (first_scan || !step.servers.is_empty());
     if news || servers.missing != missed_before {
         servers.read_to_end |= read.complete;
-        servers.state = if read.complete { State::Complete } else { State::Incomplete };
+        servers.state = if read.complete { ScanState::Complete } else { ScanState::Incomplete };
         servers.scan_id = format!("{}-servers-{}", origin.org, servers.number);
         servers.devices = read.servers.len() as u64;
         servers.finished_at = Some(at);
@@ -199,7 +209,7 @@ fn absent(header: &Header, read: &ReadServers) -> Vec<String> {
 /// Tells of a scan that never came to its end and is not resumed either.
 fn left_behind(origin: &Origin, memory: &Memory, header: &Header, at: i64) -> Option<Notification> {
     let last = memory.scans.devices.as_ref()?;
-    let abandoned = last.state == State::Running && last.scan_id != header.scan_id;
+    let abandoned = last.state == ScanState::Running && last.scan_id != header.scan_id;
     abandoned.then(|| notice::aborted(origin, last, "the scan was begun anew", at))
 }
 
@@ -213,33 +223,4 @@ fn changes(memory: &Memory, read: &ReadServers) -> Vec<ServerChange> {
         changes.extend(gone.map(|(_, known)| removed_server(known)));
     }
     changes
-}
-
-fn snapshot_marks(memory: &Memory, changes: &[ServerChange], first_scan: bool, complete: bool) -> Vec<Snapshot> {
-    let mut marks = vec![Snapshot::False; changes.len()];
-    if !first_scan {
-        return marks;
-    }
-    let new: Vec<usize> = (0..changes.len()).filter(|at| changes[*at].before.is_none()).collect();
-    for at in &new {
-        marks[*at] = Snapshot::True;
-    }
-    if let Some(first) = new.first().filter(|_| memory.servers.is_empty()) {
-        marks[*first] = Snapshot::First;
-    }
-    if let Some(last) = new.last().filter(|_| complete) {
-        marks[*last] = Snapshot::Last;
-    }
-    marks
-}
-
-fn seen(header: &Header, read: &ReadServers, at: i64) -> Seen {
-    Seen {
-        channel: Channel::Scan,
-        scan: Some(ScanPage { scan_id: header.scan_id.clone(), started_at: header.started_at, page: None }),
-        read_at: read.read_at,
-        made_at: at,
-        request_id: None,
-        url: read.url.clone(),
-    }
 }

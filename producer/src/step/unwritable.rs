@@ -1,4 +1,4 @@
-//! Records that cannot be written, such as one that is too large: each rejects itself, and the rest of its step stands.
+//! Records that cannot be written, such as one that is too large: each becomes a reject, and the rest of its step is written.
 
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::reject::RejectValue;
@@ -37,9 +37,21 @@ impl Unwritable {
     }
 }
 
-/// Tells in which stage an item was rejected for this reason.
-pub(super) fn stage(reason: &str) -> &'static str {
-    if matches!(reason, TOO_LARGE | UNFIT) { "encode" } else { "decode" }
+/// Makes the reject of an item of the devices table at a `place` that no other item has.
+pub(super) fn reject_of(origin: &Origin, place: &str, reason: &str, message: String, at: i64) -> RejectValue {
+    let stage = if matches!(reason, TOO_LARGE | UNFIT) { "encode" } else { "decode" };
+    RejectValue {
+        reject_id: format!("{:032x}", xxh3_128(format!("{}/{place}", origin.org).as_bytes())),
+        rejected_at: at,
+        stage: stage.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        org: Some(origin.org.clone()),
+        resource: Some(DEVICES.to_owned()),
+        content_type: Some("application/json".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        ..RejectValue::default()
+    }
 }
 
 /// Turns the devices of a page whose records cannot be written into rejects of the page; returns how many there were.
@@ -81,23 +93,14 @@ pub fn reject_of_step(origin: &Origin, step: &mut Step, unwritable: &[Unwritable
         for event in
             step.devices.extract_if(.., |event| event.after.as_ref().is_some_and(|it| it.device_id == found.id))
         {
-            let name = format!("{}/{}", origin.org, event.event_id.as_deref().unwrap_or_default());
+            let place = event.event_id.as_deref().unwrap_or_default();
             let reject = RejectValue {
-                reject_id: format!("{:032x}", xxh3_128(name.as_bytes())),
-                rejected_at: at,
-                stage: stage(found.reason()).to_owned(),
-                reason: found.reason().to_owned(),
-                message: found.message(),
-                org: Some(origin.org.clone()),
-                resource: Some(DEVICES.to_owned()),
                 resource_id: Some(found.id.clone()),
                 scan_id: event.source.scan_id,
                 url: event.source.url,
                 request_id: event.source.request_id,
                 payload: event.after.as_deref().map(as_read),
-                content_type: Some("application/json".to_owned()),
-                producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-                ..RejectValue::default()
+                ..reject_of(origin, place, found.reason(), found.message(), at)
             };
             step.rejects.push(reject.cut());
         }

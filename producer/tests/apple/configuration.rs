@@ -45,7 +45,10 @@ fn school_manager_has_its_own_host_scope_and_client_ids() {
         source.client_id = "SCHOOLAPI.1".to_owned();
     };
     assert_eq!(violations(change), Vec::<String>::new());
-    assert_eq!((SourceKind::Asm.api_url(), SourceKind::Asm.scope()), ("https://api-school.apple.com", "school.api"));
+    assert_eq!(
+        (SourceKind::Asm.product().api_url, SourceKind::Asm.product().scope),
+        ("https://api-school.apple.com", "school.api")
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::portrait::Attributes;
 pub(crate) fn spoil(resources: &mut Vec<Resource>, fault: ItemFault, count: usize, device: Option<&str>) {
     let chosen: Vec<usize> = match device {
         Some(name) => resources.iter().position(|resource| resource.name == name).into_iter().collect(),
-        // From a third of the page on, so that what stands before and behind shows whether the rest flows.
+        // From a third of the page on, so that there are good items before and behind the odd ones.
         None => (resources.len() / 3..resources.len()).take(count).collect(),
     };
     for place in chosen.into_iter().rev() {

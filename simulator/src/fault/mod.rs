@@ -47,11 +47,10 @@
 //! | `date` | the header `Date` is wrong `by=86400` seconds |
 
 mod item;
-mod plan;
 mod rule;
 mod script;
 
 pub(crate) use item::spoil;
-pub(crate) use plan::{Match, Plan};
 pub use rule::{Action, ItemFault, RetryAfter, Rule, Target, When};
+pub(crate) use rule::{Match, Plan};
 pub use script::{FaultScript, ScriptError};

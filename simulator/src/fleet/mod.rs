@@ -1,6 +1,6 @@
 //! One organization's devices and servers, and what can happen to them.
 //!
-//! A device costs some forty bytes: its looks are painted from the seed, only its state and corrections are kept.
+//! A device needs about sixty bytes: only its state and corrections are kept, all else is computed from the seed.
 
 mod change;
 

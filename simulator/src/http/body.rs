@@ -1,4 +1,4 @@
-//! Bodies that note in the journal whether they left whole.
+//! Response bodies that note in the journal whether they were sent to their end.
 
 use std::io;
 use std::time::Duration;

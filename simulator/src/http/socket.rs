@@ -38,7 +38,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens.
+    /// Takes a listener.
     pub(crate) fn listen(listener: TcpListener) -> Self {
         Self { listener }
     }

@@ -12,9 +12,8 @@ use windfall_schemas::device::DeviceValue;
 use windfall_schemas::identifiers::DeviceId;
 use windfall_schemas::server::ServerValue;
 
-use super::values::{Json, Understood, count, flag, instant, list, macs, required, text};
+use super::values::{Json, Understood, count, flag, instant, list, macs, required, serial_number, text, unmapped_text};
 use crate::apple::Unread;
-use crate::device::{self, unmapped_text};
 
 /// Most attributes that are kept unread.
 const MAX_UNMAPPED: usize = 200;
@@ -226,7 +225,7 @@ impl OrgDeviceAttributes {
             unread.retain(|unread| !read || *unread != field);
         }
         value.org = org.to_owned();
-        value.serial_number = device::serial_number(value.serial_number, &id);
+        value.serial_number = serial_number(value.serial_number, &id);
         value.device_id = id.into_string();
         value.unmapped = unmapped_text(&unmapped);
         (value, unread)

@@ -1,15 +1,15 @@
 //! Apple's values in every spelling that was seen. `null`, `""`, `[]` and an absent attribute all mean that there is no value.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{Datelike as _, NaiveDate};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use windfall_schemas::identifiers::{DeviceId, MacAddress, SerialNumber};
 use windfall_schemas::timestamp;
-
-use crate::device::mac_address;
 
 /// Longest list of an attribute; a device has two IMEIs.
 const MAX_ITEMS: usize = 64;
@@ -197,6 +197,28 @@ fn usual_time(text: &str) -> Option<i64> {
     let days = i64::from(date.num_days_from_ce()) - 719_163;
     let seconds = i64::from(hour * 3600 + minute * 60 + second);
     Some((days * 86_400 + seconds) * 1000 + millis)
+}
+
+/// Takes the serial number as Apple writes it; what is none is replaced by the device's id.
+pub(super) fn serial_number(text: String, id: &DeviceId) -> String {
+    let text = trimmed(text);
+    let usual = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if usual || SerialNumber::parse(&text).is_ok() { text } else { id.as_str().to_owned() }
+}
+
+/// Takes a MAC address as twelve upper-case digits; what is none, such as a longer hardware address, stays as Apple wrote it.
+pub(super) fn mac_address(text: String) -> String {
+    let usual = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    if usual { text } else { MacAddress::parse(&text).map_or_else(|_| trimmed(text), MacAddress::into_string) }
+}
+
+/// Writes attributes that the schema does not name as a JSON object with sorted names.
+pub(super) fn unmapped_text(unmapped: &BTreeMap<String, Value>) -> Option<String> {
+    (!unmapped.is_empty()).then(|| serde_json::to_string(unmapped).unwrap_or_default())
+}
+
+fn trimmed(text: String) -> String {
+    if text.trim().len() == text.len() { text } else { text.trim().to_owned() }
 }
 
 #[cfg(test)]

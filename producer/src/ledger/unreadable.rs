@@ -1,11 +1,11 @@
 //! Records of our own topics that cannot be read.
 //!
-//! Others may be able to write into them, and a registry can lose a schema. None of that may stop a source:
+//! Another program may write into them, and a registry can lose a schema. Neither may stop a source:
 //!
 //! | what cannot be read | what a fold makes of it |
 //! | --- | --- |
 //! | a key, or a key of another organization | passed over, and counted |
-//! | a value under a key of ours | hidden: the last state of the record that can be read stands, and the next observation is told as `r` |
+//! | a value under a key of ours | the last state of the record that can be read stands, and the next observation is published as `r` |
 //! | anything, since the registry does not answer or refuses us | the fold fails, and is tried again where that may pass |
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use windfall_runtime::metrics::{ERRORS, label};
 use windfall_runtime::reader::Unreadable;
 use windfall_runtime::telemetry::chain;
 
-/// Where a record stands that cannot be read.
+/// Where a record that cannot be read stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The topic's full name.
@@ -48,25 +48,25 @@ impl fmt::Display for Place {
 
 /// The unreadable records that are the newest of their keys, by the id of what they speak of, and what was passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hidden {
+pub struct UnreadableRecords {
     /// Devices.
     pub devices: BTreeMap<String, Place>,
     /// Management services.
     pub servers: BTreeMap<String, Place>,
     /// Parts of `abm.scans`.
     pub parts: BTreeMap<String, Place>,
-    /// Records whose keys are a stranger's.
+    /// Records whose keys another program wrote.
     pub passed_over: u64,
 }
 
-impl Hidden {
-    /// Counts what is hidden.
+impl UnreadableRecords {
+    /// Counts the records of ours that cannot be read.
     #[must_use]
     pub fn len(&self) -> usize {
         self.devices.len() + self.servers.len() + self.parts.len()
     }
 
-    /// Tells whether nothing is hidden; strangers' records may have been passed over.
+    /// Tells whether every record of ours could be read; records of other writers may have been passed over.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -75,14 +75,14 @@ impl Hidden {
     /// Lists the first few places, for people.
     #[must_use]
     pub fn places(&self) -> Vec<String> {
-        /// More do not help whoever looks for the reason.
+        /// Enough to find the reason.
         const SHOWN: usize = 10;
         let all = self.devices.iter().chain(&self.servers).chain(&self.parts);
         all.take(SHOWN).map(|(id, place)| format!("{id}: {place}")).collect()
     }
 }
 
-/// Tells of a value of ours that cannot be read.
+/// Counts and logs a value of ours that cannot be read.
 pub(super) fn tell(record: &Record, what: &str, error: &Unreadable) {
     counter!(ERRORS, label::STAGE => "producer", label::CODE => "unreadable_record").increment(1);
     warn!(
