@@ -35,7 +35,6 @@ enum Place {
 impl Assignments {
     /// Begins a join: `names` are the servers of the list, `request` is the last request that read of them, and
     /// `servers_complete` says whether the list of servers was read to its end.
-    #[must_use]
     pub fn new(names: BTreeMap<String, String>, servers_complete: bool, request: RequestNumber) -> Self {
         Self { names, servers_complete, request, ..Self::default() }
     }
@@ -68,7 +67,6 @@ impl Assignments {
     }
 
     /// Tells whether every list was read to its end.
-    #[must_use]
     pub fn complete(&self) -> bool {
         self.servers_complete && self.unread.is_empty()
     }
@@ -155,7 +153,6 @@ impl Assignments {
     }
 
     /// Returns the name of a server that the list of this scan holds.
-    #[must_use]
     pub fn name(&self, server_id: &str) -> Option<&str> {
         self.names.get(server_id).map(String::as_str)
     }

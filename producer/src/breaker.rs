@@ -44,7 +44,6 @@ impl Limits {
     ///
     /// Held when the list is empty and the fleet is not, when more than half of a fleet of four or more is missing, or when
     /// the suspects, those held before and the releases of the last day are more than [`Limits::allowed`].
-    #[must_use]
     pub fn ask(&self, case: &Case) -> Option<String> {
         let Case { released_lately, suspects, held, live, listed } = *case;
         if suspects == 0 {
@@ -67,14 +66,12 @@ impl Limits {
     }
 
     /// Returns how many devices of a fleet may leave within a day.
-    #[must_use]
     pub fn allowed(&self, live: usize) -> usize {
         self.devices.max((live as f64 * self.percent / 100.0) as usize)
     }
 }
 
 /// Hashes the ids that a plan holds now; an approval names this hash, so that a stale one is refused.
-#[must_use]
 pub fn plan_hash(ids: &BTreeSet<String>) -> String {
     let mut buffer = Vec::new();
     for id in ids {

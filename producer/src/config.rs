@@ -149,7 +149,6 @@ pub struct Product {
 
 impl SourceKind {
     /// Returns what differs between the two products.
-    #[must_use]
     pub fn product(self) -> Product {
         match self {
             SourceKind::Abm => Product {
@@ -245,13 +244,11 @@ impl SourceConfig {
     }
 
     /// Returns the origin of the API; `None` when it is no URL, which [`SourceConfig::violations`] says.
-    #[must_use]
     pub fn api_url(&self) -> Option<Url> {
         Url::parse(self.api_url.as_deref().unwrap_or(self.kind.product().api_url)).ok()
     }
 
     /// Returns who asks for tokens, and where; `None` when `token_url` is no URL.
-    #[must_use]
     pub fn account(&self) -> Option<Account> {
         Some(Account {
             client_id: self.client_id.clone(),
@@ -264,7 +261,6 @@ impl SourceConfig {
 
 impl RateLimitConfig {
     /// Returns the limit for the budget.
-    #[must_use]
     pub fn limit(&self) -> Limit {
         Limit { requests: self.requests, per: self.per.get(), share: self.share }
     }
@@ -291,7 +287,6 @@ impl ScanConfig {
 
 impl BreakerConfig {
     /// Returns the numbers of the breaker.
-    #[must_use]
     pub fn limits(&self) -> Limits {
         Limits { devices: self.devices as usize, percent: self.percent().unwrap_or_default() }
     }

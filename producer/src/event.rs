@@ -116,13 +116,11 @@ pub struct Telling {
 
 impl Telling {
     /// Tells a change that Apple showed, outside a snapshot.
-    #[must_use]
     pub fn shown() -> Self {
         Self { snapshot: Snapshot::False, page_index: None, evidence: Vec::new(), shown: true }
     }
 
     /// Tells a change that was inferred: its time is the time of the reading.
-    #[must_use]
     pub fn inferred(evidence: Vec<String>) -> Self {
         Self { evidence, shown: false, ..Self::shown() }
     }
@@ -225,7 +223,6 @@ pub fn headers<V: Recorded>(envelope: &Envelope<Arc<V>>, traceparent: &str, tomb
 }
 
 /// Names the span of a page: one for all of its records, the same when the page is sent again.
-#[must_use]
 pub fn traceparent(scan_id: &str, span: &str) -> String {
     // Either id of all zeros is forbidden; a set bit keeps clear of it.
     let trace = xxh3_128(scan_id.as_bytes()) | 1;
@@ -234,7 +231,6 @@ pub fn traceparent(scan_id: &str, span: &str) -> String {
 }
 
 /// Writes epoch milliseconds as RFC 3339 in UTC.
-#[must_use]
 pub fn rfc3339(millis: i64) -> String {
     DateTime::from_timestamp_millis(millis)
         .map_or_else(|| millis.to_string(), |at| at.to_rfc3339_opts(SecondsFormat::Millis, true))

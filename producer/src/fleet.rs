@@ -30,7 +30,6 @@ pub struct Known<V> {
 
 impl<V> Known<V> {
     /// Tells when it was last read and last told of.
-    #[must_use]
     pub fn last(&self) -> Last {
         Last { read_at: self.observed_at, told_at: self.told_at }
     }
@@ -94,7 +93,6 @@ const USUAL_BYTES: usize = 512;
 
 impl Device {
     /// Returns the record as it was last published.
-    #[must_use]
     pub fn value(&self) -> DeviceValue {
         let (mut value, mut packed) = (DeviceValue::default(), &*self.packed);
         value.unpack(listed, &mut packed);
@@ -104,13 +102,11 @@ impl Device {
     }
 
     /// Tells whether the device was released.
-    #[must_use]
     pub fn is_released(&self) -> bool {
         self.released
     }
 
     /// Returns when it was last observed, in epoch milliseconds.
-    #[must_use]
     pub fn observed_at(&self) -> i64 {
         self.observed_at
     }
@@ -192,7 +188,6 @@ impl Fleet {
     /// Tells whether an observation shows a device exactly as it is known, byte for byte.
     ///
     /// `false` is no verdict: two spellings of one value differ in their bytes, and `differing` decides.
-    #[must_use]
     pub fn shows_nothing_new(&self, observation: &Observation) -> bool {
         let Observation { value, reads } = observation;
         let Some(device) = self.devices.get(&*value.device_id) else { return false };
@@ -210,37 +205,31 @@ impl Fleet {
     }
 
     /// Returns a device, unpacked.
-    #[must_use]
     pub fn get(&self, device_id: &str) -> Option<Known<DeviceValue>> {
         self.devices.get(device_id).map(|device| device.known())
     }
 
     /// Tells whether a device is known and not released.
-    #[must_use]
     pub fn is_live(&self, device_id: &str) -> bool {
         self.devices.get(device_id).is_some_and(|device| !device.released)
     }
 
     /// Returns the number of the last event of a device, also of one that is gone.
-    #[must_use]
     pub fn last_number(&self, device_id: &str) -> u64 {
         self.devices.get(device_id).map(|known| known.number).or_else(|| self.gone.get(device_id).copied()).unwrap_or(0)
     }
 
     /// Returns the number of devices that are not released.
-    #[must_use]
     pub fn live(&self) -> usize {
         self.live
     }
 
     /// Returns the number of devices, released ones included.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.devices.len()
     }
 
     /// Tells whether no device was ever published.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty() && self.gone.is_empty()
     }
@@ -256,7 +245,6 @@ impl Fleet {
     }
 
     /// Counts the releases after `since`, those that an operator approved left out.
-    #[must_use]
     pub fn releases_since(&self, since: i64) -> usize {
         self.releases.iter().filter(|made_at| **made_at > since).count()
     }
@@ -291,19 +279,16 @@ impl Servers {
     }
 
     /// Returns a server.
-    #[must_use]
     pub fn get(&self, server_id: &str) -> Option<&Known<ServerValue>> {
         self.servers.get(server_id)
     }
 
     /// Returns the number of the last event of a server, also of one that is gone.
-    #[must_use]
     pub fn last_number(&self, server_id: &str) -> u64 {
         self.servers.get(server_id).map(|known| known.number).or_else(|| self.gone.get(server_id).copied()).unwrap_or(0)
     }
 
     /// Tells whether no server was ever published.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.gone.is_empty()
     }

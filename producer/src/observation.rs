@@ -23,7 +23,6 @@ pub struct Reads {
 
 impl Reads {
     /// Returns the request that read `group`; `None` where it was not read.
-    #[must_use]
     pub fn of(&self, group: Group) -> Option<RequestNumber> {
         match group {
             Group::Attributes => self.attributes,
@@ -46,7 +45,6 @@ impl Reads {
     }
 
     /// Tells whether this reading of `group` may stand over the one already `known`.
-    #[must_use]
     pub fn supersedes(&self, known: &Reads, group: Group) -> bool {
         self.of(group).is_some_and(|mine| mine >= known.of(group).unwrap_or(0))
     }
@@ -72,7 +70,6 @@ impl Observation {
     /// Takes a device as a list or a single read shows it: its attributes and whether it is released, nothing of its service.
     ///
     /// A release date before the date on which the device was added belongs to an earlier stay and is no release.
-    #[must_use]
     pub fn shown(mut value: DeviceValue, request: RequestNumber) -> Self {
         if !crate::release::counts(value.released_from_org_date_time, value.added_to_org_date_time) {
             value.released_from_org_date_time = None;

@@ -117,7 +117,6 @@ pub fn classify(last: &DeviceValue, absence: &Absence, answer: LookUp, at: i64) 
 }
 
 /// Returns the record after a release at `at` that Apple did not show: without status and service, which nobody knows now.
-#[must_use]
 pub fn left(last: DeviceValue, at: i64) -> DeviceValue {
     DeviceValue {
         status: None,
@@ -129,7 +128,6 @@ pub fn left(last: DeviceValue, at: i64) -> DeviceValue {
 }
 
 /// Tells whether a release date is one: one before the device was added belongs to an earlier stay.
-#[must_use]
 pub fn counts(released_at: Option<i64>, added_at: Option<i64>) -> bool {
     match (released_at, added_at) {
         (None, _) => false,

@@ -28,13 +28,11 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// Makes a clock whose [`Clock::elapsed`] begins now.
-    #[must_use]
     pub fn new() -> Self {
         Self { started: Instant::now() }
     }
 
     /// Makes a shared clock.
-    #[must_use]
     pub fn shared() -> SharedClock {
         Arc::new(Self::new())
     }
@@ -73,7 +71,6 @@ impl ScaledClock {
     ///
     /// # Panics
     /// When `scale` is not above zero.
-    #[must_use]
     pub fn new(origin: DateTime<Utc>, scale: f64) -> Self {
         assert!(scale > 0.0 && scale.is_finite(), "a clock's scale must be above zero");
         Self { started: Instant::now(), origin, scale }

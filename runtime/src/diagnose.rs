@@ -202,7 +202,6 @@ impl Diagnose for KafkaError {
 }
 
 /// Returns what kind of trouble a broker's answer is.
-#[must_use]
 pub fn of_kafka(code: Code) -> Kind {
     match code {
         Code::Authentication | Code::SaslAuthenticationFailed => Kind::Authentication,

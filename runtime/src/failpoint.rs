@@ -37,7 +37,6 @@ pub fn reach(label: &str) {
 }
 
 /// Reads `FAILPOINTS`; the returned value must live as long as the labels are to obey. Without the feature it does nothing.
-#[must_use]
 pub fn setup() -> Setup {
     #[cfg(feature = "failpoints")]
     return Setup(fail::FailScenario::setup());

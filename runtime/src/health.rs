@@ -38,7 +38,6 @@ pub enum PartState {
 
 impl PartState {
     /// Returns its name in `status` and in metrics.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -67,7 +66,6 @@ pub struct Progress {
 
 impl Progress {
     /// Estimates the seconds that are left from the speed so far; none while nothing is known.
-    #[must_use]
     pub fn eta_s(&self) -> Option<u64> {
         let left = self.total?.saturating_sub(self.done);
         if self.done == 0 || self.elapsed_s == 0 {
@@ -170,7 +168,6 @@ pub struct StatusRegistry(Arc<Shared>);
 
 impl StatusRegistry {
     /// Makes an empty registry, which is not ready until a part is.
-    #[must_use]
     pub fn new(instance: impl Into<String>, clock: SharedClock) -> Self {
         let (instance, started_at) = (instance.into(), clock.now());
         let (draining, parts) = (AtomicBool::new(false), Mutex::default());
@@ -178,7 +175,6 @@ impl StatusRegistry {
     }
 
     /// Adds a part, which is [`PartState::Starting`] and may be silent for `limit`; it replaces a part of the same name.
-    #[must_use]
     pub fn part(&self, name: impl Into<String>, limit: Duration) -> StatusPart {
         let (name, now) = (name.into(), self.0.clock.elapsed());
         let entry = PartEntry {
@@ -217,13 +213,11 @@ impl StatusRegistry {
     }
 
     /// Returns whether the process is stopping.
-    #[must_use]
     pub fn draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
     }
 
     /// Returns the present state of the process and its parts.
-    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let now = self.0.clock.elapsed();
         let parts: BTreeMap<_, _> = self.parts().iter().map(|(name, entry)| (name.clone(), entry.show(now))).collect();
@@ -328,7 +322,6 @@ impl StatusPart {
     }
 
     /// Returns whether the part waits for an outage to end.
-    #[must_use]
     pub fn is_paused(&self) -> bool {
         self.current() == Some(PartState::Paused)
     }

@@ -22,7 +22,6 @@ pub struct Position {
 
 impl Position {
     /// A position without a time: of a version that noted none, or of a partition that was never read.
-    #[must_use]
     pub fn at(next_offset: i64) -> Self {
         Self { next_offset, log_time: None }
     }

@@ -69,7 +69,6 @@ pub enum Unreadable {
 
 impl Unreadable {
     /// Returns a name to count by; dead letters carry it.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoKey => "no_key",
@@ -130,7 +129,6 @@ pub struct Decoder {
 impl Decoder {
     /// Makes a decoder. `subject` is one that stands in the registry before the first record is written, such as
     /// `abm.devices-value`.
-    #[must_use]
     pub fn new(registry: RegistryClient, subject: impl Into<Arc<str>>) -> Self {
         Self { registry, subject: subject.into(), known: Arc::default(), believed: Arc::default() }
     }

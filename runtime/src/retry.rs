@@ -66,7 +66,6 @@ pub struct Quiet {
 
 impl Quiet {
     /// Makes a limiter for an outage that has not begun.
-    #[must_use]
     pub const fn new() -> Self {
         Self { told_at: None, left_out: 0 }
     }

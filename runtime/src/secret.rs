@@ -28,19 +28,16 @@ pub struct Secret(SecretString);
 
 impl Secret {
     /// Wraps a value that was made or read elsewhere, as the demo and tests do.
-    #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
         Self(SecretString::from(value.into()))
     }
 
     /// Returns the value; never to be logged, printed or put into an error.
-    #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
     /// Returns the value in the wrapper that other crates take.
-    #[must_use]
     pub fn into_inner(self) -> SecretString {
         self.0
     }
@@ -88,7 +85,6 @@ pub enum TextOrSecret {
 
 impl TextOrSecret {
     /// Returns the value; never to be logged, printed or put into an error.
-    #[must_use]
     pub fn expose(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -97,7 +93,6 @@ impl TextOrSecret {
     }
 
     /// Whether the value came from a reference.
-    #[must_use]
     pub fn secret(&self) -> bool {
         matches!(self, Self::Secret(_))
     }

@@ -98,7 +98,6 @@ pub enum Next<T> {
 
 impl<T: Send + 'static> Crew<T> {
     /// Makes a crew without members; its deadline begins when `stop` is cancelled.
-    #[must_use]
     pub fn new(stop: &CancellationToken) -> Self {
         Self::until(late(stop.clone()))
     }

@@ -143,7 +143,6 @@ impl fmt::Display for Chain<'_> {
 }
 
 /// Shows `text` with its control characters escaped, so that what others sent cannot forge lines or colours.
-#[must_use]
 pub fn escaped(text: &str) -> impl fmt::Display + '_ {
     struct Escaped<'a>(&'a str);
     impl fmt::Display for Escaped<'_> {

@@ -8,13 +8,11 @@ use chrono::{DateTime, Utc};
 pub type TimeSource = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// Tells the machine's own time.
-#[must_use]
 pub fn system() -> TimeSource {
     Arc::new(Utc::now)
 }
 
 /// Tells a time that shows `origin` now and runs `scale` times as fast as the machine's.
-#[must_use]
 pub fn scaled(origin: DateTime<Utc>, scale: f64) -> TimeSource {
     let started = std::time::Instant::now();
     Arc::new(move || {
@@ -31,13 +29,11 @@ pub struct ManualClock {
 
 impl ManualClock {
     /// Makes a clock that shows `at`.
-    #[must_use]
     pub fn new(at: DateTime<Utc>) -> Self {
         Self { now: Arc::new(Mutex::new(at)) }
     }
 
     /// Returns the time shown.
-    #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +49,6 @@ impl ManualClock {
     }
 
     /// Returns this clock as a [`TimeSource`].
-    #[must_use]
     pub fn source(&self) -> TimeSource {
         let clock = self.clone();
         Arc::new(move || clock.now())

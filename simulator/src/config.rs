@@ -40,7 +40,6 @@ macro_rules! settings {
         impl Simulator {
             $(
                 $(#[$doc])*
-                #[must_use]
                 pub fn $name(mut self, $name: $kind) -> Self {
                     self.$name = $name;
                     self
@@ -95,7 +94,6 @@ settings! {
 
 impl Simulator {
     /// Begins with the default settings.
-    #[must_use]
     pub fn builder() -> Self {
         Self::default()
     }

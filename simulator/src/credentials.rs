@@ -56,7 +56,6 @@ impl Credentials {
     }
 
     /// Returns the private key in one of the forms that occur.
-    #[must_use]
     pub fn private_key_as(&self, form: KeyForm) -> String {
         match form {
             KeyForm::Pkcs8 => self.private_key_pem.clone(),

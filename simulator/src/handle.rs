@@ -121,13 +121,11 @@ impl Handle {
     }
 
     /// Returns each rule of the fault script with how often it has played.
-    #[must_use]
     pub fn faults_played(&self) -> Vec<(String, u64)> {
         self.shared.with(|world, _| world.faults.played())
     }
 
     /// Returns everything as it is now.
-    #[must_use]
     pub fn truth(&self) -> Truth {
         self.shared.with(|world, now| world.truth(now))
     }
@@ -140,25 +138,21 @@ impl Handle {
     }
 
     /// Returns the journal, when it is kept in memory.
-    #[must_use]
     pub fn journal(&self) -> Vec<Line> {
         self.shared.journal.lines()
     }
 
     /// Returns the time of the fleet's life.
-    #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.shared.with(|_, now| now.life)
     }
 
     /// Returns the aliases of the organizations served.
-    #[must_use]
     pub fn orgs(&self) -> Vec<String> {
         self.shared.with(|world, _| world.orgs.iter().map(|org| org.fleet.org().to_owned()).collect())
     }
 
     /// Returns how many devices belong to the organizations now.
-    #[must_use]
     pub fn live_devices(&self) -> u32 {
         self.shared.with(|world, _| world.orgs.iter().map(|org| org.fleet.live()).sum())
     }

@@ -46,7 +46,6 @@ pub type Round = PerKind<u32>;
 
 impl Rates {
     /// An office: 200 devices see six additions, a dozen assignments and one or two releases a day.
-    #[must_use]
     pub fn office() -> Self {
         Self {
             added: 0.03,
@@ -62,7 +61,6 @@ impl Rates {
 
 impl Round {
     /// Asks for `n` of each kind.
-    #[must_use]
     pub fn of_each(n: u32) -> Self {
         Self { added: n, assigned: n, reassigned: n, unassigned: n, released: n, readded: n, corrected: n }
     }

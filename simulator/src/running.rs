@@ -39,7 +39,6 @@ pub enum StartError {
 
 impl StartError {
     /// Returns what the operator can do.
-    #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
             Self::NoOrganization => "name at least one organization alias",
@@ -51,7 +50,6 @@ impl StartError {
 
 impl Simulator {
     /// Returns the accounts that it will serve, the same for the same seed.
-    #[must_use]
     pub fn credentials(&self) -> Vec<Credentials> {
         let numbered = (0..).zip(&self.orgs);
         numbered.map(|(number, org)| Credentials::seeded(self.seed, number, org, self.school)).collect()
@@ -104,25 +102,21 @@ pub struct Running {
 
 impl Running {
     /// Returns the address that it listens on.
-    #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Returns the origin of the API, such as `http://127.0.0.1:49152`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
     /// Returns the URL of the token endpoint.
-    #[must_use]
     pub fn token_url(&self) -> String {
         format!("{}/auth/oauth2/token", self.url())
     }
 
     /// Returns one account an organization, in the order of the configuration.
-    #[must_use]
     pub fn credentials(&self) -> &[Credentials] {
         &self.credentials
     }

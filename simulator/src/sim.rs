@@ -96,7 +96,6 @@ pub enum SimError {
 
 impl SimError {
     /// Returns what the operator can do.
-    #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
             Self::Faults(error) => error.help(),

@@ -74,7 +74,6 @@ pub enum SinkKind {
 
 impl SinkKind {
     /// Returns the name as it stands in the configuration.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",

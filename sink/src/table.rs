@@ -39,13 +39,11 @@ impl Name {
     }
 
     /// Returns the bare name.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Returns the name in double quotes, as SQL wants it.
-    #[must_use]
     pub fn quoted(&self) -> String {
         format!("\"{}\"", self.0)
     }

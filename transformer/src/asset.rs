@@ -54,7 +54,6 @@ pub struct Conclusion {
 
 impl Conclusion {
     /// Says whether nothing is to be published.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.record.is_none() && !self.tombstone && self.conflicts.is_empty()
     }
@@ -109,7 +108,6 @@ impl Asset {
     }
 
     /// Returns whether the asset stays as it was last published because a contribution cannot be read.
-    #[must_use]
     pub fn is_held(&self) -> bool {
         !self.unreadable.is_empty()
     }
@@ -168,7 +166,6 @@ impl Asset {
     }
 
     /// Copies what was published of the asset, without its contributions.
-    #[must_use]
     pub fn published(&self) -> Self {
         let Self { last, version, conflicts, contributions: _, current: _, unreadable: _, too_large: _ } = self;
         Self { last: last.clone(), version: *version, conflicts: conflicts.clone(), ..Self::default() }
@@ -182,7 +179,6 @@ impl Asset {
     }
 
     /// Counts the conflicts that are open.
-    #[must_use]
     pub fn open_conflicts(&self) -> usize {
         self.conflicts.iter().filter(|conflict| conflict.state == OPEN).count()
     }

@@ -30,13 +30,11 @@ pub struct LoadedCollection {
 
 impl LoadedCollection {
     /// The source tables that the mappings name, without prefix.
-    #[must_use]
     pub fn sources(&self) -> Vec<&str> {
         self.mappings.iter().map(|mapping| mapping.program.table.name.as_str()).collect()
     }
 
     /// The identity of what maps and merges: a hash of the collection and its mappings, whatever their order.
-    #[must_use]
     pub fn program(&self) -> String {
         let mut versions: Vec<&str> = self.mappings.iter().map(|mapping| &*mapping.program.version).collect();
         versions.sort_unstable();

@@ -24,7 +24,6 @@ pub struct CollectionConfig {
 
 impl CollectionConfig {
     /// The collection that is meant when none is configured.
-    #[must_use]
     pub fn shipped() -> Self {
         Self { name: DEFAULT_COLLECTION.to_owned(), file: None, mappings: Vec::new() }
     }

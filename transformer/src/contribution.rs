@@ -24,7 +24,6 @@ pub struct SourceRecord {
 
 impl SourceRecord {
     /// The key of the record's link.
-    #[must_use]
     pub fn link_key(&self) -> LinkKey {
         LinkKey { source: self.source.to_string(), source_key: self.source_key.clone() }
     }
@@ -47,7 +46,6 @@ pub enum Outcome {
 
 impl Outcome {
     /// The outcome as metrics name it.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mapped => "ok",

@@ -32,7 +32,6 @@ pub enum Shape {
 
 impl Shape {
     /// Chooses the shape by a field's name: `imei_2` is an IMEI, `wifi_mac_address` a MAC address.
-    #[must_use]
     pub fn of_field(name: &str) -> Self {
         let shapes = [("imei", Self::Imei), ("meid", Self::Meid), ("eid", Self::Eid), ("mac", Self::Mac)];
         let named = shapes.into_iter().find(|(word, _)| name.split('_').any(|part| part == *word));
@@ -40,7 +39,6 @@ impl Shape {
     }
 
     /// Normalises a text; `None` when it is no identifier of this shape.
-    #[must_use]
     pub fn normalise(self, text: &str) -> Option<String> {
         if placeholder(text) {
             return None;
@@ -109,7 +107,6 @@ const PLACEHOLDERS: [&str; 23] = [
 const LONGEST: usize = 18;
 
 /// Says whether a text stands for "nothing is known": a word of the list, or one character repeated (`000000`, `XXXX`, `--`).
-#[must_use]
 pub fn placeholder(text: &str) -> bool {
     let mut bare = text.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).peekable();
     let Some(first) = bare.peek().copied() else { return true };

@@ -42,7 +42,6 @@ impl Eq for PackedEntry {}
 
 impl PackedMap {
     /// Returns the bytes of a name.
-    #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.get(name.as_bytes()).map(|entry| entry.split().1)
     }
@@ -67,7 +66,6 @@ impl PackedMap {
     }
 
     /// Returns whether there is no name.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

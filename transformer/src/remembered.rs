@@ -146,7 +146,6 @@ impl Contributions {
     }
 
     /// Returns whether the asset has or had a contribution, even if it was withdrawn later.
-    #[must_use]
     pub fn knows_of(&self, asset_id: &str) -> bool {
         let Self { said, unreadable, too_large: _, ahead, withdrawn } = self;
         said.get(asset_id).is_some()
@@ -282,7 +281,6 @@ impl Lasts {
     }
 
     /// Returns whether nothing was ever published.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -300,7 +298,6 @@ pub struct Links(BTreeMap<String, PackedMap>);
 
 impl Links {
     /// Unpacks the link of a source record.
-    #[must_use]
     pub fn get(&self, LinkKey { source, source_key }: &LinkKey) -> Option<Link> {
         self.0.get(source)?.get(source_key).map(|packed| link(source, source_key, packed))
     }

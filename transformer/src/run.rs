@@ -155,7 +155,6 @@ async fn one_once(
 }
 
 /// The topics that a collection's loops read and write, without those of its sinks.
-#[must_use]
 pub fn topics(names: &Names, loaded: &LoadedCollection) -> Vec<TopicSpec> {
     let sources = loaded.sources();
     let mut specs = names.base_topics();

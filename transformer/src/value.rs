@@ -25,19 +25,16 @@ pub enum Value {
 
 impl Value {
     /// Says whether nothing is known.
-    #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 
     /// Makes a text, or nothing out of blanks alone.
-    #[must_use]
     pub fn text(text: &str) -> Self {
         if text.trim().is_empty() { Self::Null } else { Self::Text(text.to_owned()) }
     }
 
     /// Writes the value as text; nothing becomes the empty text.
-    #[must_use]
     pub fn to_text(&self) -> String {
         match self {
             Self::Null => String::new(),
@@ -50,7 +47,6 @@ impl Value {
     }
 
     /// Makes the value of a collection's field out of it; a list is none.
-    #[must_use]
     pub fn into_field(self) -> FieldValue {
         match self {
             Self::Null | Self::List(_) => FieldValue::Null,

@@ -143,7 +143,6 @@ impl Config {
     }
 
     /// Returns the names of the collections, the shipped one when none is configured.
-    #[must_use]
     pub fn collection_names(&self) -> Vec<&str> {
         match self.collections.as_slice() {
             [] => vec![DEFAULT_COLLECTION],

@@ -42,7 +42,6 @@ use crate::exit::{Exit, Failure};
 type Result<T, E = Diagnosed> = std::result::Result<T, E>;
 
 /// Runs the command of this process's arguments to its end.
-#[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = begin(&cli).unwrap_or_else(|error| report::report(&error, &cli.global));
@@ -53,7 +52,6 @@ pub fn main() -> ExitCode {
 }
 
 /// Returns the declared command line: verbs, options and their help.
-#[must_use]
 pub fn command_line() -> clap::Command {
     Cli::command()
 }

@@ -12,7 +12,6 @@ use crate::config::Config;
 const SCHEMA_TITLE: &str = "Windfall configuration";
 
 /// Returns the JSON Schema of the configuration.
-#[must_use]
 pub fn schema() -> Value {
     let mut schema = windfall_runtime::config::schema::<Config>();
     schema["title"] = json!(SCHEMA_TITLE);
@@ -20,13 +19,11 @@ pub fn schema() -> Value {
 }
 
 /// Returns the JSON Schema as it is checked in.
-#[must_use]
 pub fn schema_text() -> String {
     format!("{:#}\n", schema())
 }
 
 /// Returns the pages of the reference by file name, one page for each part of the configuration.
-#[must_use]
 pub fn pages() -> BTreeMap<String, String> {
     let schema = schema();
     let part = |name: &str| schema["properties"].get(name).cloned().unwrap_or_default();
@@ -51,7 +48,6 @@ pub fn pages() -> BTreeMap<String, String> {
 }
 
 /// Returns the page of all metrics, in the order of the pipeline.
-#[must_use]
 pub fn metrics_page() -> String {
     let mut text = "<!-- Generated from `runtime/src/metrics.rs` by `make bless`; do not edit. -->\n# Metrics\n\n\
         What `GET /metrics` of `http.listen` shows, in Prometheus' form. No label grows with the fleet.\n\n\

@@ -74,7 +74,6 @@ impl AppleDirectory {
 }
 
 /// Makes the identifiers of assertions from the machine's randomness.
-#[must_use]
 pub fn random_identifiers() -> Identifiers {
     Box::new(Uuid::new_v4)
 }

@@ -226,7 +226,6 @@ pub enum DirectoryError {
 
 impl DirectoryError {
     /// Returns a short word for metrics and logs.
-    #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             DirectoryError::Token(_) => "token",

@@ -67,7 +67,6 @@ impl Drop for Place<'_> {
 
 impl Limiter {
     /// Takes `source` over: nothing leaves before what `state` says, and not within one period.
-    #[must_use]
     pub fn take_over(source: &str, limit: Limit, state: &LimiterState, clock: SharedClock) -> Self {
         let budget = Budget::take_over(limit, state, clock.elapsed() + HEAD_START, clock.now());
         Self {
@@ -142,7 +141,6 @@ impl Limiter {
     }
 
     /// Tells how fast requests are let through now.
-    #[must_use]
     pub fn pace(&self) -> Pace {
         self.lock().pace(self.now())
     }

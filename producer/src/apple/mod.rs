@@ -34,7 +34,6 @@ const MAX_CURSOR_BYTES: usize = 4096;
 
 impl Cursor {
     /// Takes a cursor from Apple, or from a checkpoint; `None` for an empty, an oversized or an unprintable one.
-    #[must_use]
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         let good = !text.is_empty() && text.len() <= MAX_CURSOR_BYTES && !text.chars().any(char::is_control);
@@ -42,7 +41,6 @@ impl Cursor {
     }
 
     /// Returns the text, for a checkpoint.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

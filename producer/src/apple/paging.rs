@@ -36,7 +36,6 @@ pub struct Trail {
 
 impl Trail {
     /// Begins a walk, at the first page or, when a scan is resumed, at `from`.
-    #[must_use]
     pub fn new(from: Option<&Cursor>) -> Self {
         Self { met: from.map(hash).into_iter().collect(), pages: HashSet::new() }
     }

@@ -88,7 +88,6 @@ impl Transport {
     }
 
     /// Returns the client for one request. A new connection is made when it is due and TLS can be set up.
-    #[must_use]
     pub fn client(&self) -> Client {
         let mut current = self.lock();
         if current.uses >= REQUESTS_PER_CONNECTION

@@ -167,7 +167,6 @@ impl Budget {
     /// done: that costs less than a period more, once, and holds over any number of crashes.
     ///
     /// `now` is the time since the clock was made, `wall` the same moment as people read it.
-    #[must_use]
     pub fn take_over(limit: Limit, state: &LimiterState, now: Duration, wall: DateTime<Utc>) -> Self {
         let ours = limit.ours();
         let rate = state.requests.filter(|rate| rate.is_finite()).map_or(ours, |rate| rate.clamp(ours * SLOWEST, ours));
@@ -259,7 +258,6 @@ impl Budget {
     }
 
     /// Tells how fast requests are let through.
-    #[must_use]
     pub fn pace(&self, now: Duration) -> Pace {
         let lately = |answered: &&Duration| **answered > self.begun && **answered + self.limit.per > now;
         let used = self.answered.iter().filter(lately).count();

@@ -36,7 +36,6 @@ impl TokenBudget {
     ///
     /// What lies in the future was written by a clock that has been set back since; it counts as asked for now.
     /// Refusals belong to the `account` that met them: whoever has put the right key in its place need not wait.
-    #[must_use]
     pub fn take_over(state: &LimiterState, account: &str, now: DateTime<Utc>) -> Self {
         let asked = state.tokens.iter().map(|asked| (*asked).min(now)).collect();
         let not_before = state.tokens_not_before.map(|until| until.min(now + LONGEST_RETRY_AFTER));
@@ -94,7 +93,6 @@ impl TokenBudget {
     }
 
     /// Returns the refusals in a row.
-    #[must_use]
     pub fn refusals(&self) -> u32 {
         self.refusals
     }

@@ -25,7 +25,6 @@ impl Priority {
     }
 
     /// Returns the word for labels and logs.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Priority::LookUp => "lookup",

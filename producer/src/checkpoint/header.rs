@@ -36,7 +36,6 @@ pub enum ScanState {
 
 impl ScanState {
     /// Returns the word that stands in the record.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             ScanState::Running => "running",
@@ -159,7 +158,6 @@ pub struct Header {
 
 impl Header {
     /// Begins the scan that follows `last`.
-    #[must_use]
     pub fn begin(org: &str, last: Option<&Header>, instance: &str, at: i64) -> Self {
         let number = last.map_or(0, |last| last.number) + 1;
         let read_to_end = last.is_some_and(|last| last.read_to_end);
@@ -179,19 +177,16 @@ impl Header {
     }
 
     /// Tells whether a scan may go on where it stopped: a page of it is done, and the last one is younger than `within`.
-    #[must_use]
     pub fn resumable(&self, at: i64, within: i64) -> bool {
         self.state == ScanState::Running && self.page > 0 && at - self.updated_at <= within
     }
 
     /// Tells whether the last page is done and only the end of the scan is missing.
-    #[must_use]
     pub fn pages_done(&self) -> bool {
         self.state == ScanState::Running && self.page > 0 && self.cursor.is_none()
     }
 
     /// Returns the scan and the page for the events that are seen there.
-    #[must_use]
     pub fn at(&self, page: Option<u32>) -> ScanPage {
         ScanPage { scan_id: self.scan_id.clone(), started_at: self.started_at, page }
     }
@@ -243,7 +238,6 @@ impl Header {
     }
 
     /// Tells whether absence from this scan counts.
-    #[must_use]
     pub fn absence_counts(&self) -> bool {
         !self.reasons.iter().any(|reason| reason.scope == Scope::Devices)
     }

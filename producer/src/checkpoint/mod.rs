@@ -36,13 +36,11 @@ pub struct ScanRecord {
 
 impl ScanRecord {
     /// Makes a record that sets a part.
-    #[must_use]
     pub fn set(value: ScanValue) -> Self {
         Self { key: value.key(), value: Some(value) }
     }
 
     /// Makes a record that removes a part of the devices table.
-    #[must_use]
     pub fn remove(org: &str, part: &ScanPart) -> Self {
         Self { key: key(org, DEVICES, part), value: None }
     }
@@ -88,7 +86,6 @@ pub struct Approving {
 
 impl Approving {
     /// Returns the part of `abm.scans` that holds it; there is one at most, since signals are obeyed one after another.
-    #[must_use]
     pub fn place() -> ScanPart {
         ScanPart::Other("approval".to_owned())
     }
@@ -167,7 +164,6 @@ impl Scans {
     }
 
     /// Returns the ids seen in the scan of the header; what another scan left behind is ignored.
-    #[must_use]
     pub fn seen(&self) -> BTreeSet<&str> {
         let Some(header) = &self.devices else { return BTreeSet::new() };
         let mine = self.seen.values().filter(|(scan_id, _)| *scan_id == header.scan_id);
@@ -175,13 +171,11 @@ impl Scans {
     }
 
     /// Lists the pages whose `seen` parts are still in the topic.
-    #[must_use]
     pub fn seen_pages(&self) -> Vec<u32> {
         self.seen.keys().copied().collect()
     }
 
     /// Tells whether a plan holds the device.
-    #[must_use]
     pub fn held(&self, device_id: &str) -> bool {
         self.plans.values().any(|plan| plan.contains(device_id))
     }

@@ -77,7 +77,6 @@ pub struct Plan {
 
 impl Plan {
     /// Makes a plan of the devices that a scan missed; `earlier` names those that a scan before it had missed already.
-    #[must_use]
     pub fn new(scan_id: &str, origin: PlanOrigin, ids: &BTreeSet<String>, earlier: &BTreeMap<String, First>) -> Self {
         let own = First { scan: origin.scan, ended_at: origin.ended_at };
         let mut by_first: BTreeMap<First, Vec<&String>> = BTreeMap::new();
@@ -106,37 +105,31 @@ impl Plan {
     }
 
     /// Returns the scan that first missed a device of the plan.
-    #[must_use]
     pub fn first_missed(&self, device_id: &str) -> Option<First> {
         self.pieces.values().find(|piece| piece.ids.contains(device_id)).map(|piece| piece.first)
     }
 
     /// Lists the devices that the plan holds now.
-    #[must_use]
     pub fn ids(&self) -> BTreeSet<String> {
         self.pieces.values().flat_map(|piece| &piece.ids).cloned().collect()
     }
 
     /// Counts the devices that the plan holds now.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.pieces.values().map(|piece| piece.ids.len()).sum()
     }
 
     /// Tells whether nothing is left to hold.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
     /// Tells whether the plan holds the device.
-    #[must_use]
     pub fn contains(&self, device_id: &str) -> bool {
         self.first_missed(device_id).is_some()
     }
 
     /// Hashes the ids that the plan holds now.
-    #[must_use]
     pub fn hash(&self) -> String {
         plan_hash(&self.ids())
     }

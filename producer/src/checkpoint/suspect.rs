@@ -33,21 +33,18 @@ pub struct Suspect {
 
 impl Suspect {
     /// Begins a suspicion with the first complete scan that missed the device.
-    #[must_use]
     pub fn new(scan: u64, ended_at: i64) -> Self {
         let absence = Absence { first_scan: scan, first_ended_at: ended_at, last_scan: scan, last_ended_at: ended_at };
         Self { absence, tries: 0, next_try_at: ended_at, last_answer: None }
     }
 
     /// Notes another complete scan that missed the device.
-    #[must_use]
     pub fn missed_again(&self, scan: u64, ended_at: i64) -> Self {
         let absence = Absence { last_scan: scan, last_ended_at: ended_at, ..self.absence };
         Self { absence, ..self.clone() }
     }
 
     /// Notes a look-up that settled nothing: the next one waits twice as long, an hour at most.
-    #[must_use]
     pub fn tried(&self, why: String, at: i64) -> Self {
         let wait = FIRST_WAIT.saturating_mul(1 << self.tries.min(16)).min(LONGEST_WAIT);
         Self { absence: self.absence, tries: self.tries + 1, next_try_at: at + wait, last_answer: Some(cut(why)) }

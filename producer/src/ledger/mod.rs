@@ -99,7 +99,6 @@ impl Ledger {
     }
 
     /// Returns whether this process was paused at some time since `moment`, so that it may hold the source no more.
-    #[must_use]
     pub fn paused_since(&self, moment: Instant) -> bool {
         self.input.as_ref().is_some_and(|input| input.group.paused_since(moment))
     }
@@ -124,7 +123,6 @@ impl Ledger {
     }
 
     /// Returns the end of each partition of the devices, as far as this ledger has read or written it.
-    #[must_use]
     pub fn ends(&self) -> &BTreeMap<i32, i64> {
         &self.ends
     }

@@ -61,19 +61,16 @@ pub struct UnreadableRecords {
 
 impl UnreadableRecords {
     /// Counts the records of ours that cannot be read.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.devices.len() + self.servers.len() + self.parts.len()
     }
 
     /// Tells whether every record of ours could be read; records of other writers may have been passed over.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Lists the first few places, for people.
-    #[must_use]
     pub fn places(&self) -> Vec<String> {
         /// Enough to find the reason.
         const SHOWN: usize = 10;

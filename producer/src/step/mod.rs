@@ -53,7 +53,6 @@ pub struct Step {
 
 impl Step {
     /// Tells whether there is nothing to write.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()
             && self.servers.is_empty()

@@ -21,7 +21,6 @@ use crate::observation::{Observation, RequestNumber};
 use crate::release;
 
 /// Lists the devices of a page whose management service only a single read can tell.
-#[must_use]
 pub fn in_doubt(header: &Header, assignments: &Assignments, page: &Page) -> Vec<String> {
     let doubtful = page.items.iter().map(|item| &item.value).filter(|device| {
         match assignments.contradiction(&device.device_id, device.status.as_deref()) {

@@ -55,7 +55,6 @@ impl ReadServers {
     /// | half of the known servers, or fewer | | complete |
     /// | more | a list of this scan, or of one less than a day ago | not complete |
     /// | more, and exactly what every readable list since lacked | a day or longer | complete |
-    #[must_use]
     pub fn listed(memory: &Memory, pages: Vec<ServerList>, cut: Option<String>, at: i64) -> Self {
         let mut read = Self { read_at: at, url: pages.first().map(|page| page.answer.path.clone()), ..Self::default() };
         read.faults.extend(cut.map(|why| format!("the list of servers was not read: {why}")));
@@ -121,7 +120,6 @@ impl ReadServers {
 }
 
 /// Tells whether a server is listed in a way that lets its linkage list be missing: a 404 then means that it has nobody.
-#[must_use]
 pub fn has_nobody(server: &ServerValue) -> bool {
     server.status.as_deref() == Some(DELETED) || server.device_count == Some(0)
 }

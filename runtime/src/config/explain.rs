@@ -6,7 +6,6 @@ use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 const ALIKE: f64 = 0.78;
 
 /// Returns the one of `known` that `name` was probably meant to be.
-#[must_use]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     known
@@ -25,7 +24,6 @@ fn likeness(name: &str, candidate: &str) -> f64 {
 }
 
 /// Says what a name that is not known may have been meant to be: "did you mean `b`? known here: `a`, `b`".
-#[must_use]
 pub fn suggestion(name: &str, known: &[&str]) -> String {
     let mut sorted = known.to_vec();
     sorted.sort_unstable();
@@ -38,7 +36,6 @@ pub fn suggestion(name: &str, known: &[&str]) -> String {
 }
 
 /// Ends a message about a name that is not known: the one that was probably meant, or all of a short list.
-#[must_use]
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     /// Up to so many names are listed when none is near.
     const LISTED: usize = 12;

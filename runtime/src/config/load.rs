@@ -120,7 +120,6 @@ pub struct Loaded<T> {
 }
 
 /// Returns the folder that paths in the configuration `file` are relative to.
-#[must_use]
 pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(""))
 }

@@ -26,13 +26,11 @@ pub use violation::Violations;
 pub use yaml::Place;
 
 /// Generates the JSON Schema of a configuration, as it is checked in and as editors read it.
-#[must_use]
 pub fn schema<T: schemars::JsonSchema>() -> serde_json::Value {
     schemars::schema_for!(T).to_value()
 }
 
 /// Whether `name` may name a source, sink or collection: `[a-z][a-z0-9_]*`, since it becomes part of topics and groups.
-#[must_use]
 pub fn plain_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')

@@ -31,13 +31,11 @@ fn millis(text: &str) -> Option<u64> {
 
 impl Period {
     /// Makes a period of whole seconds.
-    #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
     /// Makes a period of whole milliseconds.
-    #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }

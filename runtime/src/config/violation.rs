@@ -12,7 +12,6 @@ pub struct Violations(Vec<Fault>);
 
 impl Violations {
     /// Makes an empty collection.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -61,7 +60,6 @@ impl Violations {
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

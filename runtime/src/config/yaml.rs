@@ -101,7 +101,6 @@ impl Scalar {
     }
 
     /// Returns what the value is by itself.
-    #[must_use]
     pub fn plain(&self) -> Plain {
         let options = serde_saphyr::options! {
             with_snippet: false,
@@ -136,7 +135,6 @@ fn quoted(text: &str) -> String {
 
 impl Node {
     /// Names the node's kind for a message.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::List(_) => "a list",
@@ -153,7 +151,6 @@ impl Node {
     }
 
     /// Returns what a single value is by itself.
-    #[must_use]
     pub fn plain(&self) -> Option<Plain> {
         match self {
             Self::Scalar(scalar) => Some(scalar.plain()),
@@ -162,13 +159,11 @@ impl Node {
     }
 
     /// Returns whether nothing stands there.
-    #[must_use]
     pub fn is_null(&self) -> bool {
         self.plain() == Some(Plain::Null)
     }
 
     /// Returns the text of a value that is text by itself.
-    #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Scalar(scalar) if scalar.plain() == Plain::Text => Some(&scalar.text),

@@ -89,7 +89,6 @@ pub enum RequestError {
 
 impl RequestError {
     /// Returns what the client says.
-    #[must_use]
     pub fn client(&self) -> &reqwest::Error {
         match self {
             Self::Direct(source) | Self::Proxied { source, .. } => source,
@@ -165,7 +164,6 @@ fn proxy(variable: &'static str, value: &str) -> Result<Proxy, RouteError> {
 }
 
 /// Returns whether a URL's host is this machine.
-#[must_use]
 pub fn loopback(url: &Url) -> bool {
     url.host_str().is_some_and(loopback_host)
 }

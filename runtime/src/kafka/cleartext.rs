@@ -8,7 +8,6 @@ const OPEN_MECHANISMS: [&str; 2] = ["PLAIN", "OAUTHBEARER"];
 
 impl KafkaConfig {
     /// Returns whether all brokers named are on this machine, where replication below 3 is nothing to warn about.
-    #[must_use]
     pub fn loopback(&self) -> bool {
         self.bootstrap_servers.iter().all(|server| {
             let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
@@ -17,7 +16,6 @@ impl KafkaConfig {
     }
 
     /// Returns what can stand and should not, a sentence each; asks nothing of the network.
-    #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         if self.loopback() {
             return Vec::new();

@@ -195,7 +195,6 @@ const CORRECTNESS: &str = "Windfall sets it, its guarantees rest on it";
 
 impl KafkaConfig {
     /// Makes a configuration with the defaults: one broker list, a registry, everything else left out.
-    #[must_use]
     pub fn new(bootstrap_servers: &str, schema_registry: SchemaRegistryConfig) -> Self {
         Self {
             bootstrap_servers: bootstrap_servers.split(',').map(str::to_owned).collect(),
@@ -282,20 +281,17 @@ impl KafkaConfig {
 
 impl SchemaRegistryConfig {
     /// Uses a registry that runs already.
-    #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: Some(url.into()), embedded: None, register: true, username: None, password: None }
     }
 
     /// Uses the embedded registry, for this process alone or served on an address.
-    #[must_use]
     pub fn embedded(listen: Option<String>) -> Self {
         let embedded = Some(EmbeddedRegistryConfig { listen });
         Self { url: None, embedded, register: true, username: None, password: None }
     }
 
     /// Returns the URLs to try, in order.
-    #[must_use]
     pub fn urls(&self) -> Vec<String> {
         let urls = self.url.as_deref().unwrap_or_default().split(',');
         urls.map(|url| url.trim().trim_end_matches('/').to_owned()).filter(|url| !url.is_empty()).collect()

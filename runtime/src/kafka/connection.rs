@@ -54,7 +54,6 @@ pub struct Connection {
 
 impl Connection {
     /// Describes the cluster for a stage (`producer`, `map-devices`, `sink-assets`) of an instance.
-    #[must_use]
     pub fn new(config: &KafkaConfig, stage: &str, instance: &str) -> Self {
         Self { config: Arc::new(config.clone()), client_id: format!("windfall-{stage}-{instance}"), at_once: false }
     }
@@ -71,19 +70,16 @@ impl Connection {
     }
 
     /// Returns the configuration this was made from.
-    #[must_use]
     pub fn config(&self) -> &KafkaConfig {
         &self.config
     }
 
     /// Returns the client id, `windfall-<stage>-<instance>`.
-    #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
     /// Returns `name` with the prefix of topics, groups and transactional ids in front.
-    #[must_use]
     pub fn prefixed(&self, name: &str) -> String {
         format!("{}{name}", self.config.topic_prefix)
     }

@@ -53,7 +53,6 @@ impl DemoCluster {
     }
 
     /// Returns its address, `host:port`.
-    #[must_use]
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }

@@ -45,7 +45,6 @@ pub struct Transaction {
 
 impl Transaction {
     /// Returns whether there is nothing to write and nothing to move.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.derived.is_empty()
             && self.follow_up.is_empty()
@@ -111,13 +110,11 @@ impl Publisher {
     }
 
     /// Returns the transactional id.
-    #[must_use]
     pub fn transactional_id(&self) -> &str {
         &self.transactional_id
     }
 
     /// Returns whether the instance is used up, so that only a new one helps.
-    #[must_use]
     pub fn is_dead(&self) -> bool {
         self.used_up.is_some()
     }

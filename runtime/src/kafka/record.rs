@@ -21,7 +21,6 @@ pub struct TopicPartition {
 
 impl TopicPartition {
     /// Names a partition.
-    #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
         Self { topic: topic.into(), partition }
     }
@@ -39,7 +38,6 @@ pub struct Headers(Vec<(String, Option<Bytes>)>);
 
 impl Headers {
     /// Makes an empty list.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -62,13 +60,11 @@ impl Headers {
     }
 
     /// Returns the value of the last header of that name, as Kafka's own readers do.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
     }
 
     /// Returns the value of the last header of that name where it is text.
-    #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
@@ -79,13 +75,11 @@ impl Headers {
     }
 
     /// Returns whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns how many bytes names and values take.
-    #[must_use]
     pub fn size(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
     }
@@ -128,19 +122,16 @@ pub struct Record {
 
 impl Record {
     /// Returns where the record stands, without its offset.
-    #[must_use]
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition { topic: Arc::clone(&self.topic), partition: self.partition }
     }
 
     /// Returns how many bytes key, value and headers take.
-    #[must_use]
     pub fn size(&self) -> usize {
         size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }
 
     /// Copies a message out of librdkafka's memory; `topic` is its topic's name.
-    #[must_use]
     pub fn detach(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Self {
         let headers = message.headers().map_or_else(Headers::new, |headers| {
             headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect()
@@ -174,14 +165,12 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Makes a record whose partition follows from its key.
-    #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         let (key, value) = (Some(key.into()), Some(value.into()));
         Self { topic: topic.into(), partition: None, key, value, headers: Headers::new() }
     }
 
     /// Makes a tombstone whose partition follows from its key.
-    #[must_use]
     pub fn tombstone(topic: impl Into<Arc<str>>, key: impl Into<Bytes>) -> Self {
         Self { topic: topic.into(), partition: None, key: Some(key.into()), value: None, headers: Headers::new() }
     }
@@ -201,7 +190,6 @@ impl Outgoing {
     }
 
     /// Returns how many bytes key, value and headers take.
-    #[must_use]
     pub fn size(&self) -> usize {
         size(self.key.as_ref(), self.value.as_ref(), &self.headers)
     }

@@ -63,7 +63,6 @@ impl Sender {
     }
 
     /// Returns whether the producer is beyond repair and a new one is needed.
-    #[must_use]
     pub fn is_dead(&self) -> bool {
         self.producer.client().fatal_error().is_some()
     }

@@ -46,13 +46,11 @@ pub struct FoldRequest {
 
 impl FoldRequest {
     /// Asks for partitions from their beginning.
-    #[must_use]
     pub fn whole(topic: impl Into<String>, partitions: impl IntoIterator<Item = i32>) -> Self {
         Self::begin(topic, partitions.into_iter().map(|partition| (partition, Start::Beginning)))
     }
 
     /// Asks for what has come since an earlier fold.
-    #[must_use]
     pub fn tail(topic: impl Into<String>, next_offsets: &BTreeMap<i32, i64>) -> Self {
         Self::begin(topic, next_offsets.iter().map(|(partition, offset)| (*partition, Start::At(*offset))))
     }

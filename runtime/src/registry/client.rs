@@ -77,7 +77,6 @@ impl RegistryClient {
     }
 
     /// Makes a client for an embedded registry by calls.
-    #[must_use]
     pub fn embedded(registry: Arc<EmbeddedRegistry>, register: bool) -> Self {
         Self::over(Backend::Embedded(registry), register, Duration::ZERO)
     }

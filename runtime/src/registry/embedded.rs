@@ -62,7 +62,6 @@ pub struct EmbeddedRegistry {
 
 impl EmbeddedRegistry {
     /// Makes a registry that ends with this process, for the demo and tests.
-    #[must_use]
     pub fn in_memory() -> Arc<Self> {
         Arc::new(Self::over(Storage::memory(), Duration::ZERO))
     }

@@ -133,7 +133,6 @@ pub enum RegistryError {
 
 impl RegistryError {
     /// Returns whether this is an answer that does not give the schema asked for, which may be true or too early.
-    #[must_use]
     pub fn is_no_schema(&self) -> bool {
         matches!(
             self,

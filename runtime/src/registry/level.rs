@@ -78,7 +78,6 @@ impl Level {
     /// Returns why `new` may not follow `earlier` (oldest first); nothing when it may.
     ///
     /// The library's `Partial` counts as no: it stands for a new required field and for a new enum symbol too.
-    #[must_use]
     pub fn objections(self, new: &Schema, earlier: &[Schema]) -> Vec<String> {
         let first = if self.transitive() { 0 } else { earlier.len().saturating_sub(1) };
         let mut objections = Vec::new();

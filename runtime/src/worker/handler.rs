@@ -78,7 +78,6 @@ pub struct Session {
 
 impl Session {
     /// Says whether the partitions have gone or the process is to stop: nothing new is to be begun.
-    #[must_use]
     pub fn is_over(&self) -> bool {
         self.stop.is_cancelled() || !self.group.current(self.epoch)
     }

@@ -23,7 +23,6 @@ pub struct Logs {
 
 impl Logs {
     /// Knows of nothing that was read.
-    #[must_use]
     pub fn new(connection: Connection) -> Self {
         Self { connection, positions: BTreeMap::new(), asked_at: Instant::now() }
     }

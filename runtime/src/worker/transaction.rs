@@ -85,7 +85,6 @@ impl<E> Work<E> {
     }
 
     /// Says whether there is nothing to write and nothing to move.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.derived.is_empty() && self.follow_up.is_empty() && self.next_offsets.is_empty()
     }

@@ -42,7 +42,6 @@ pub enum ScriptError {
 
 impl ScriptError {
     /// Returns what the operator can do.
-    #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => {

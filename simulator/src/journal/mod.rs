@@ -169,7 +169,6 @@ pub struct Truth {
 
 impl Truth {
     /// Returns the device `id` of the organization `org`.
-    #[must_use]
     pub fn device(&self, org: &str, id: &str) -> Option<&TrueDevice> {
         self.devices.iter().find(|device| device.org == org && device.id == id)
     }
@@ -269,7 +268,6 @@ pub struct ServedAssignment {
 }
 
 /// Returns the digest of a resource's attributes: 16 hex digits over the compact JSON with sorted keys.
-#[must_use]
 pub fn digest(attributes: &Value) -> String {
     format!("{:016x}", crate::draw::text(&sorted(attributes).to_string()))
 }

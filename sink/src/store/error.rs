@@ -128,7 +128,6 @@ pub enum Cause {
 
 impl Cause {
     /// Returns the label for metrics and `status`.
-    #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Connection => "connection",

@@ -57,7 +57,6 @@ enum Last<'a> {
 /// | deleted record | tombstone | the deleted record: the tombstone adds nothing |
 /// | live record | tombstone | the record's fields, deleted, under the tombstone's guard: its deleted record is missing |
 /// | tombstone | tombstone | the earlier one: it deletes, the later finds nothing left to delete |
-#[must_use]
 pub fn fold(batch: &[AssetChange]) -> Folded<'_> {
     let mut last: HashMap<&str, Last<'_>> = HashMap::with_capacity(batch.len());
     let mut overtaken = 0;

@@ -57,26 +57,22 @@ pub struct Memory(Arc<Mutex<Contents>>);
 
 impl Memory {
     /// Opens the table for a sink that reads `topic`.
-    #[must_use]
     pub fn open(&self, sink: &str, topic: &str) -> MemoryStore {
         let identity = Identity { sink: sink.to_owned(), topic: topic.to_owned() };
         MemoryStore { memory: self.clone(), identity, epochs: BTreeMap::new() }
     }
 
     /// Returns the rows by asset.
-    #[must_use]
     pub fn rows(&self) -> BTreeMap<String, Row> {
         self.contents().rows.clone()
     }
 
     /// Returns the position of a partition that was claimed once.
-    #[must_use]
     pub fn next_offset(&self, partition: i32) -> Option<i64> {
         self.contents().positions.get(&partition).map(|position| position.at.next_offset)
     }
 
     /// Returns up to when every deletion of a partition is known.
-    #[must_use]
     pub fn as_of(&self, partition: i32) -> Option<DateTime<Utc>> {
         self.contents().positions.get(&partition).and_then(|position| position.at.as_of)
     }
@@ -92,7 +88,6 @@ impl Memory {
     }
 
     /// Returns how many batches were tried.
-    #[must_use]
     pub fn calls(&self) -> u64 {
         self.contents().calls
     }

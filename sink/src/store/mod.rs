@@ -158,7 +158,6 @@ pub struct Applied {
 
 impl Applied {
     /// Returns how many records this accounts for.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.applied + self.deleted + self.stale + self.unchanged + self.folded
     }

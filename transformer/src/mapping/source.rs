@@ -68,7 +68,6 @@ impl SourceTable {
     }
 
     /// Finds a field's position by name.
-    #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.name == name)
     }
@@ -84,7 +83,6 @@ impl SourceTable {
     }
 
     /// Says whether the record is of a device that its organization has released.
-    #[must_use]
     pub fn released(&self, row: &Row) -> bool {
         self.released.is_some_and(|field| !row.value(field).is_null())
     }
@@ -100,7 +98,6 @@ impl SourceTable {
     }
 
     /// Puts a decoded record into this table's order: unknown fields are left out, absent ones are null.
-    #[must_use]
     pub fn row(&self, decoded: DecodedRow) -> Row {
         let mut values = vec![Value::Null; self.fields.len()];
         for (index, (name, value)) in decoded.0.into_iter().enumerate() {
@@ -164,13 +161,11 @@ pub struct Row(Vec<Value>);
 
 impl Row {
     /// Makes a row of a table with so many fields, all of them null.
-    #[must_use]
     pub fn empty(table: &SourceTable) -> Self {
         Self(vec![Value::Null; table.fields.len()])
     }
 
     /// Gives the value of the field at `position`; a position beyond the row's end is null.
-    #[must_use]
     pub fn value(&self, position: usize) -> &Value {
         self.0.get(position).unwrap_or(&Value::Null)
     }

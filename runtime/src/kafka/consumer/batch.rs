@@ -48,7 +48,6 @@ pub struct Batch {
 
 impl Batch {
     /// Returns how far each partition was read: behind its last record, and up to the greatest time among its records.
-    #[must_use]
     pub fn positions(&self) -> Vec<(TopicPartition, Position)> {
         let mut positions: Vec<(TopicPartition, Position)> = Vec::new();
         for record in &self.records {

@@ -34,7 +34,6 @@ pub enum Start {
 
 impl Start {
     /// Returns the offset, or zero for the beginning.
-    #[must_use]
     pub fn number(self) -> i64 {
         match self {
             Self::Beginning => 0,
@@ -67,7 +66,6 @@ impl Group {
     }
 
     /// Returns the group's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -233,7 +231,6 @@ impl Group {
     }
 
     /// Returns whether records of `epoch` may still be committed.
-    #[must_use]
     pub fn current(&self, epoch: u64) -> bool {
         self.mailbox.current(epoch)
     }
@@ -241,13 +238,11 @@ impl Group {
     /// Returns whether this process did not poll for half a session time-out at some time since `moment`, because it was paused.
     ///
     /// The coordinator may have expelled it meanwhile, and only a commit that carries the membership tells.
-    #[must_use]
     pub fn paused_since(&self, moment: Instant) -> bool {
         self.mailbox.paused_since(moment)
     }
 
     /// Returns whether the assignment is still the present one; if not, an event tells more.
-    #[must_use]
     pub fn stands(&self, assignment: &Assignment) -> bool {
         self.mailbox.current_assignment(assignment.id)
     }

@@ -106,7 +106,6 @@ impl GroupConsumer {
     }
 
     /// Returns a handle for positions, seeks and commits.
-    #[must_use]
     pub fn group(&self) -> Group {
         self.group.clone()
     }

@@ -85,7 +85,6 @@ pub enum PublishError {
 
 impl PublishError {
     /// Returns whether the instance is used up by this error.
-    #[must_use]
     pub fn is_deadly(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Reassigned(_) => false,
@@ -101,7 +100,6 @@ impl PublishError {
 
     /// Returns whether the epoch is no longer the newest. The brokers do not tell whether another process writes in our stead,
     /// which a new instance would fence in turn, or a transaction timed out: membership of a group decides who goes on.
-    #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Fenced { .. })
     }

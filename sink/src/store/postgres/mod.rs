@@ -55,7 +55,6 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Makes a store that is not connected yet.
-    #[must_use]
     pub fn new(address: Address, identity: Identity, table: Table, mode: SchemaMode) -> Self {
         let statements = Statements::of(&table);
         let target = Target { identity, table, statements, claims: BTreeMap::new() };

@@ -43,7 +43,6 @@ struct SqliteFile {
 
 impl SqliteStore {
     /// Makes a store whose file is not open yet. The table's schema is ignored: SQLite has none.
-    #[must_use]
     pub fn new(path: PathBuf, identity: Identity, table: Table, mode: SchemaMode) -> Self {
         let file = SqliteFile { path, identity, table, mode, busy_timeout: BUSY_TIMEOUT };
         Self { file, patience: PATIENCE, worker: None }
