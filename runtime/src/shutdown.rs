@@ -88,8 +88,8 @@ pub struct Crew<T> {
 /// What came of waiting for a [`Crew`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// A task has ended.
-    Ended(T),
+    /// The task of this name has ended.
+    Ended(String, T),
     /// All have ended.
     Gone,
     /// The deadline has passed, and these have not stopped; it was logged.
@@ -120,7 +120,7 @@ impl<T: Send + 'static> Crew<T> {
             biased;
             joined = self.tasks.join_next() => match joined {
                 None => Next::Gone,
-                Some((_, Ok(ended))) => Next::Ended(ended),
+                Some((name, Ok(ended))) => Next::Ended(name, ended),
                 Some((_, Err(error))) => std::panic::resume_unwind(error.into_panic()),
             },
             () = &mut self.late => {
@@ -182,7 +182,7 @@ mod tests {
         });
         crew.spawn("sink assets", std::future::pending());
         stop.cancel();
-        assert_eq!(crew.next().await, Next::Ended("producer"));
+        assert_eq!(crew.next().await, Next::Ended("producer".to_owned(), "producer"));
         pass.send(()).unwrap();
         assert_eq!(crew.next().await, Next::Late(vec!["sink assets".to_owned()]));
     }
@@ -191,7 +191,7 @@ mod tests {
     async fn a_crew_whose_last_has_ended_is_gone() {
         let mut crew = Crew::new(&CancellationToken::new());
         crew.spawn("quick", async { 7 });
-        assert_eq!(crew.next().await, Next::Ended(7));
+        assert_eq!(crew.next().await, Next::Ended("quick".to_owned(), 7));
         assert_eq!(crew.next().await, Next::Gone);
     }
 }

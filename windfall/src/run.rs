@@ -174,17 +174,13 @@ async fn serve_all(global: &Global, stages: Stages, plan: Plan) -> Exit {
     let (stop, status) = (stages.stop.clone(), stages.status.clone());
     let mut crew = Crew::new(&stop);
     if plan.producer {
-        let running = stages.clone().producer();
-        crew.spawn("producer", async { ("producer".to_owned(), running.await) });
+        crew.spawn("producer", stages.clone().producer());
     }
     if plan.transformer {
-        let running = stages.clone().transformer();
-        crew.spawn("transformer", async { ("transformer".to_owned(), running.await) });
+        crew.spawn("transformer", stages.clone().transformer());
     }
     for sink in plan.sinks {
-        let name = format!("sink {}", sink.name);
-        let running = stages.clone().sink(sink);
-        crew.spawn(name.clone(), async { (name, running.await) });
+        crew.spawn(format!("sink {}", sink.name), stages.clone().sink(sink));
     }
     all_ended(crew, |stage, error| {
         let parts = if stage == "transformer" { vec!["map", "merge"] } else { vec![stage] };
@@ -195,15 +191,12 @@ async fn serve_all(global: &Global, stages: Stages, plan: Plan) -> Exit {
 }
 
 /// Waits until all stages have ended, and returns the worst exit code. Calls `failed` as soon as a stage fails.
-async fn all_ended(
-    mut crew: Crew<(String, crate::Result<Exit>)>,
-    mut failed: impl FnMut(&str, Diagnosed) -> Exit,
-) -> Exit {
+async fn all_ended(mut crew: Crew<crate::Result<Exit>>, mut failed: impl FnMut(&str, Diagnosed) -> Exit) -> Exit {
     let mut worst = Exit::Success;
     loop {
         worst = worst.worse(match crew.next().await {
-            Next::Ended((_, Ok(exit))) => exit,
-            Next::Ended((stage, Err(error))) => failed(&stage, error),
+            Next::Ended(_, Ok(exit)) => exit,
+            Next::Ended(stage, Err(error)) => failed(&stage, error),
             Next::Gone => return worst,
             Next::Late(_) => return worst.worse(Exit::Interrupted),
         });
@@ -270,11 +263,12 @@ mod tests {
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut crew = Crew::new(&stop);
         let failure = || Failure::new(Kind::Refused, "too many dead letters").into();
-        crew.spawn("sink a", async move { ("sink a".to_owned(), Err(failure())) });
+        crew.spawn("sink a", async move { Err(failure()) });
         crew.spawn("sink b", async move {
             // It goes on until it has heard that the other one has failed.
             let stage: Option<String> = heard.recv().await;
-            (stage.unwrap_or_default(), Ok(Exit::Success))
+            assert_eq!(stage.as_deref(), Some("sink a"));
+            Ok(Exit::Success)
         });
         let exit = all_ended(crew, |stage, _| {
             told.send(stage.to_owned()).unwrap();

@@ -95,7 +95,7 @@ impl Pipeline {
     async fn stop(mut self) {
         self.producer.cancel();
         self.rest.cancel();
-        while let Next::Ended(_) = self.crew.next().await {}
+        while let Next::Ended(..) = self.crew.next().await {}
     }
 }
 
@@ -122,7 +122,7 @@ async fn show(
             () = stop.cancelled() => break,
             () = &mut over => break,
             next = running.crew.next() => {
-                if let Next::Ended(ended) = next {
+                if let Next::Ended(_, ended) = next {
                     ended?;
                 }
                 return Err(Failure::new(Kind::Refused, "a stage ended before the demo did").into());
