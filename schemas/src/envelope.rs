@@ -131,13 +131,7 @@ impl Op {
 
     /// Reads the letter; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "c" => Some(Self::Create),
-            "u" => Some(Self::Update),
-            "d" => Some(Self::Delete),
-            "r" => Some(Self::Read),
-            _ => None,
-        }
+        [Self::Create, Self::Update, Self::Delete, Self::Read].into_iter().find(|op| op.as_str() == text)
     }
 }
 
@@ -172,9 +166,6 @@ macro_rules! open_set {
         }
 
         impl $name {
-            /// The values that this version knows, in the order of their precedence where there is one.
-            pub const KNOWN: &[$name] = &[$(Self::$variant,)+];
-
             /// The text that stands in the record.
             pub fn as_str(&self) -> &str {
                 match self {

@@ -79,16 +79,6 @@ impl Handle {
         orgs.iter().flat_map(|org| self.command_in(Some(org), Command::Live { round }).unwrap_or_default()).collect()
     }
 
-    /// Lets the fleets live on until `at`, and moves the time of their life there; nothing when it is past.
-    pub fn advance_to(&self, at: DateTime<Utc>) {
-        self.shared.with(|world, now| {
-            if at > now.life {
-                world.life_offset += at - now.life;
-                world.advance(at);
-            }
-        });
-    }
-
     /// Releases a device; what single reads say follows from the seed.
     ///
     /// # Errors

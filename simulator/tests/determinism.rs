@@ -1,6 +1,6 @@
 use chrono::Duration;
 use windfall_simulator::journal::{Change, Record};
-use windfall_simulator::{Rates, Round};
+use windfall_simulator::{Command, Rates, Round};
 
 use crate::support::{Bench, quiet};
 
@@ -16,7 +16,7 @@ async fn lived(seed: u64, asked_often: bool) -> (Bench, Vec<Change>) {
             bench.life.advance(Duration::minutes(30));
             bench.get("/v1/orgDevices").await;
         }
-        bench.handle().advance_to(crate::support::begin() + Duration::days(1));
+        bench.handle().command(Command::AdvanceLife { seconds: 12 * 60 * 60 }).unwrap();
     } else {
         bench.life.advance(Duration::days(1));
         bench.get("/v1/mdmServers").await;

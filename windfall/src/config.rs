@@ -48,21 +48,16 @@ pub struct Config {
 
 /// Where health, metrics and status are served.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address, `host:port`; `off` for nowhere.
-    #[serde(default = "default_listen")]
     pub listen: String,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: default_listen() }
+        Self { listen: DEFAULT_LISTEN.to_owned() }
     }
-}
-
-fn default_listen() -> String {
-    DEFAULT_LISTEN.to_owned()
 }
 
 impl Config {

@@ -52,14 +52,11 @@ async fn schemas(context: &Context, register: bool) -> crate::Result<BTreeMap<St
 }
 
 fn list(global: &Global, specs: &[TopicSpec]) -> crate::Result<Exit> {
-    let answer: Vec<_> = specs
+    let settings = |spec: &TopicSpec| spec.settings().into_iter().collect::<BTreeMap<_, _>>();
+    let answer = specs
         .iter()
-        .map(|spec| {
-            let settings: serde_json::Map<_, _> =
-                spec.settings().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-            json!({ "topic": spec.name, "partitions": spec.partitions, "settings": settings })
-        })
-        .collect();
+        .map(|spec| json!({ "topic": spec.name, "partitions": spec.partitions, "settings": settings(spec) }));
+    let answer: Vec<_> = answer.collect();
     let rows = specs
         .iter()
         .map(|spec| {

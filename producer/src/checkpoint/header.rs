@@ -38,20 +38,16 @@ impl ScanState {
     /// Returns the word that stands in the record.
     pub fn as_str(self) -> &'static str {
         match self {
-            ScanState::Running => "running",
-            ScanState::Complete => "complete",
-            ScanState::Incomplete => "incomplete",
-            ScanState::Held => "held",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
+            Self::Held => "held",
         }
     }
 
     fn parse(text: &str) -> Self {
-        match text {
-            "running" => ScanState::Running,
-            "complete" => ScanState::Complete,
-            "held" => ScanState::Held,
-            _ => ScanState::Incomplete,
-        }
+        let known = [Self::Running, Self::Complete, Self::Held].into_iter().find(|state| state.as_str() == text);
+        known.unwrap_or(Self::Incomplete)
     }
 }
 

@@ -31,17 +31,21 @@ pub enum Level {
 #[error("`{0}` is no compatibility level")]
 pub struct UnknownLevel(String);
 
+/// Every level with its name.
+const NAMES: [(Level, &str); 7] = [
+    (Level::None, "NONE"),
+    (Level::Backward, "BACKWARD"),
+    (Level::BackwardTransitive, "BACKWARD_TRANSITIVE"),
+    (Level::Forward, "FORWARD"),
+    (Level::ForwardTransitive, "FORWARD_TRANSITIVE"),
+    (Level::Full, "FULL"),
+    (Level::FullTransitive, "FULL_TRANSITIVE"),
+];
+
 impl fmt::Display for Level {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::None => "NONE",
-            Self::Backward => "BACKWARD",
-            Self::BackwardTransitive => "BACKWARD_TRANSITIVE",
-            Self::Forward => "FORWARD",
-            Self::ForwardTransitive => "FORWARD_TRANSITIVE",
-            Self::Full => "FULL",
-            Self::FullTransitive => "FULL_TRANSITIVE",
-        })
+        let name = NAMES.iter().find(|(level, _)| level == self).map_or("", |(_, name)| name);
+        formatter.write_str(name)
     }
 }
 
@@ -49,16 +53,8 @@ impl FromStr for Level {
     type Err = UnknownLevel;
 
     fn from_str(name: &str) -> Result<Self, UnknownLevel> {
-        match name.to_ascii_uppercase().as_str() {
-            "NONE" => Ok(Self::None),
-            "BACKWARD" => Ok(Self::Backward),
-            "BACKWARD_TRANSITIVE" => Ok(Self::BackwardTransitive),
-            "FORWARD" => Ok(Self::Forward),
-            "FORWARD_TRANSITIVE" => Ok(Self::ForwardTransitive),
-            "FULL" => Ok(Self::Full),
-            "FULL_TRANSITIVE" => Ok(Self::FullTransitive),
-            _ => Err(UnknownLevel(name.to_owned())),
-        }
+        let found = NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name));
+        found.map(|(level, _)| *level).ok_or_else(|| UnknownLevel(name.to_owned()))
     }
 }
 
