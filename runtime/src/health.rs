@@ -402,7 +402,7 @@ mod tests {
     fn a_part_is_ready_while_its_progress_is_younger_than_its_limit() {
         let clock = Arc::new(HandClock::default());
         let status = StatusRegistry::new("a", clock.clone());
-        assert!(!status.snapshot().ready, "an empty board is not ready");
+        assert!(!status.snapshot().ready, "an empty status registry is not ready");
         let part = status.part("sink assets", Duration::from_secs(30));
         assert!(!status.snapshot().ready, "a part that starts is not ready");
         part.progress();

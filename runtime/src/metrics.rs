@@ -17,9 +17,9 @@ pub mod label {
     pub const TOPIC: &str = "topic";
     /// Number of the partition.
     pub const PARTITION: &str = "partition";
-    /// Kind of the change.
+    /// MetricKind of the change.
     pub const KIND: &str = "kind";
-    /// Kind of request, as a template without ids.
+    /// MetricKind of request, as a template without ids.
     pub const ENDPOINT: &str = "endpoint";
     /// HTTP status, or `unreachable`.
     pub const STATUS: &str = "status";
@@ -47,7 +47,7 @@ pub mod label {
 
 /// What a metric counts or shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -62,7 +62,7 @@ pub struct Metric {
     /// Its name.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Its help text.
     pub help: &'static str,
 }
@@ -72,7 +72,7 @@ macro_rules! metrics {
         $($(#[doc = $doc])+ pub const $constant: &str = $name;)+
 
         /// All metrics.
-        pub const ALL: &[Metric] = &[$(Metric { name: $name, kind: Kind::$kind, help: concat!($($doc),+).trim_ascii() }),+];
+        pub const ALL: &[Metric] = &[$(Metric { name: $name, kind: MetricKind::$kind, help: concat!($($doc),+).trim_ascii() }),+];
     };
 }
 
@@ -181,7 +181,7 @@ fn look_after(every: Duration, upkeep: impl Fn() + Send + 'static) {
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
     let mut builder = PrometheusBuilder::new();
-    for metric in ALL.iter().filter(|metric| metric.kind == Kind::Histogram) {
+    for metric in ALL.iter().filter(|metric| metric.kind == MetricKind::Histogram) {
         builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets(metric.name))?;
     }
     Ok(builder)
@@ -190,9 +190,9 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 fn describe() {
     for metric in ALL {
         match metric.kind {
-            Kind::Counter => describe_counter!(metric.name, metric.help),
-            Kind::Gauge => describe_gauge!(metric.name, metric.help),
-            Kind::Histogram => describe_histogram!(metric.name, Unit::Seconds, metric.help),
+            MetricKind::Counter => describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram => describe_histogram!(metric.name, Unit::Seconds, metric.help),
         }
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         for metric in ALL {
             assert!(seen.insert(metric.name), "{} stands twice", metric.name);
             assert!(metric.name.starts_with("windfall_"), "{}", metric.name);
-            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert_eq!(metric.kind == MetricKind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert!(!metric.help.is_empty(), "{}", metric.name);
         }
     }

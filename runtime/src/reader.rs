@@ -88,7 +88,7 @@ impl Unreadable {
 
 /// What is known of a schema.
 #[derive(Clone)]
-enum Known {
+enum SchemaAnswer {
     Given(Codec),
     Missing(Miss),
 }
@@ -121,7 +121,7 @@ pub struct Decoder {
     registry: RegistryClient,
     /// A subject of ours; if the registry has it, the registry can be believed about other schemas.
     subject: Arc<str>,
-    known: Arc<RwLock<HashMap<SchemaReference, Known>>>,
+    known: Arc<RwLock<HashMap<SchemaReference, SchemaAnswer>>>,
     /// When the registry last kept to an answer that was doubted; none since it was away.
     believed: Arc<Mutex<Option<Instant>>>,
 }
@@ -181,28 +181,30 @@ impl Decoder {
     pub fn codec<'a>(&self, bytes: &'a [u8], header: Option<&[u8]>) -> Result<(Codec, &'a [u8]), Unreadable> {
         let (reference, datum) = unframe(bytes, header)?;
         match self.get(reference) {
-            Some(Known::Given(codec)) => Ok((codec, datum)),
-            Some(Known::Missing(Miss { fault: Some(fault), .. })) => Err(fault),
-            Some(Known::Missing(Miss { fault: None, .. })) | None => Err(Unreadable::UnknownSchema { reference }),
+            Some(SchemaAnswer::Given(codec)) => Ok((codec, datum)),
+            Some(SchemaAnswer::Missing(Miss { fault: Some(fault), .. })) => Err(fault),
+            Some(SchemaAnswer::Missing(Miss { fault: None, .. })) | None => {
+                Err(Unreadable::UnknownSchema { reference })
+            }
         }
     }
 
-    fn get(&self, reference: SchemaReference) -> Option<Known> {
+    fn get(&self, reference: SchemaReference) -> Option<SchemaAnswer> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&reference).cloned()
     }
 
     fn wanted(&self, reference: SchemaReference) -> bool {
         match self.known.read().unwrap_or_else(PoisonError::into_inner).get(&reference) {
-            Some(Known::Given(_)) => false,
-            Some(Known::Missing(miss)) => miss.fault.is_none() || miss.asked_at.elapsed() >= ASK_AGAIN,
+            Some(SchemaAnswer::Given(_)) => false,
+            Some(SchemaAnswer::Missing(miss)) => miss.fault.is_none() || miss.asked_at.elapsed() >= ASK_AGAIN,
             None => true,
         }
     }
 
-    fn keep(&self, reference: SchemaReference, answer: Known) {
+    fn keep(&self, reference: SchemaReference, answer: SchemaAnswer) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_MISSES {
-            known.retain(|_, known| matches!(known, Known::Given(_)));
+            known.retain(|_, known| matches!(known, SchemaAnswer::Given(_)));
         }
         known.insert(reference, answer);
     }
@@ -213,15 +215,15 @@ impl Decoder {
         let answer = self.registry.writer(reference).await;
         let now = Instant::now();
         let before = match self.get(reference) {
-            Some(Known::Missing(miss)) => Some(miss),
-            Some(Known::Given(_)) | None => None,
+            Some(SchemaAnswer::Missing(miss)) => Some(miss),
+            Some(SchemaAnswer::Given(_)) | None => None,
         };
         let mut miss = Miss::again(before.as_ref(), now);
         let settled = now - miss.since >= doubted_for;
         let believed = self.believe(|it| it.is_some_and(|since| now - since < BELIEVED_FOR));
         let result = match answer {
             Ok(codec) => {
-                self.keep(reference, Known::Given(codec));
+                self.keep(reference, SchemaAnswer::Given(codec));
                 return Ok(());
             }
             Err(RegistryError::Schema(why)) => {
@@ -247,7 +249,7 @@ impl Decoder {
                 _ => Err(RegistryError::Doubtful { source: Box::new(error), limit_s: doubted_for.as_secs() }),
             },
         };
-        self.keep(reference, Known::Missing(miss));
+        self.keep(reference, SchemaAnswer::Missing(miss));
         result
     }
 

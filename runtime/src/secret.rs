@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::{Reading, SAVE_AS_UTF8, TEXT_OR_SECRET};
+use crate::config::{SAVE_AS_UTF8, SecretReading, TEXT_OR_SECRET};
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use file::File;
 
@@ -283,7 +283,7 @@ impl SecretBackends {
         &self,
         reference: &str,
         env: &dyn Fn(&str) -> Option<String>,
-        reading: Reading,
+        reading: SecretReading,
         warnings: &mut Vec<String>,
     ) -> Result<Option<String>, SecretError> {
         let Some((backend, name)) = reference.split_once('.').filter(|(b, n)| !b.is_empty() && !n.is_empty()) else {
@@ -292,8 +292,8 @@ impl SecretBackends {
         let directory = match self.0.get(backend) {
             Some(directory) => directory,
             None if backend == "env" => {
-                let value = (reading != Reading::Never).then(|| env(name)).flatten();
-                if value.is_none() && reading == Reading::Needed {
+                let value = (reading != SecretReading::Never).then(|| env(name)).flatten();
+                if value.is_none() && reading == SecretReading::Needed {
                     return Err(SecretError::Unset(name.to_owned()));
                 }
                 return Ok(value);
@@ -303,7 +303,7 @@ impl SecretBackends {
                 return Err(SecretError::UnknownBackend { backend: backend.to_owned(), known });
             }
         };
-        if reading == Reading::Never {
+        if reading == SecretReading::Never {
             return Ok(None);
         }
         match file::read(backend, directory, name) {
@@ -312,7 +312,7 @@ impl SecretBackends {
                 Ok(Some(text))
             }
             Err(SecretError::Unreadable { source, .. })
-                if reading == Reading::IfThere && source.kind() == std::io::ErrorKind::NotFound =>
+                if reading == SecretReading::IfThere && source.kind() == std::io::ErrorKind::NotFound =>
             {
                 Ok(None)
             }

@@ -87,7 +87,7 @@ fn yaml(value: &impl Serialize) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use windfall_runtime::config::{Reading, Rules, Violations, parse};
+    use windfall_runtime::config::{Rules, SecretReading, Violations, parse};
 
     use super::*;
 
@@ -97,7 +97,8 @@ mod tests {
             "name": "acme", "empty": {}, "none": null, "list": [1, "no", { "a": "x: y" }, []], "version": "1.0", "number": "12345e67", "line\n": "a\nb\n", "deep": { "b": true }
         });
         let text = yaml(&value).unwrap();
-        let rules = Rules::<Value> { env: &|_| None, secrets: &|_, _| Reading::Needed, check: &|_| Violations::new() };
+        let rules =
+            Rules::<Value> { env: &|_| None, secrets: &|_, _| SecretReading::Needed, check: &|_| Violations::new() };
         let back = parse(&text, std::path::Path::new("x"), &rules).unwrap().config;
         assert_eq!(back, value, "{text}");
     }

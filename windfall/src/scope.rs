@@ -1,6 +1,6 @@
 //! Which part of the configuration a command needs. The secrets of the other parts are not read.
 
-use windfall_runtime::config::{Reading, Texts};
+use windfall_runtime::config::{SecretReading, Texts};
 use windfall_runtime::diagnose::Kind;
 
 use crate::cli::{StageArgs, StageName};
@@ -42,10 +42,10 @@ impl Scope {
     }
 
     /// Returns whether the secret at `path` is read.
-    pub(crate) fn reading(&self, texts: &Texts, path: &str) -> Reading {
+    pub(crate) fn reading(&self, texts: &Texts, path: &str) -> SecretReading {
         let (list, rest) = path.split_once('[').unwrap_or((path, ""));
         let needed = match (self, list) {
-            (Self::IfThere, _) => return Reading::IfThere,
+            (Self::IfThere, _) => return SecretReading::IfThere,
             (Self::All, _) => true,
             (Self::Nothing, _) => false,
             (Self::Producer, list) => list != "sinks",
@@ -57,7 +57,7 @@ impl Scope {
             }
             (Self::Shared | Self::Sink(_), list) => list != "sources" && list != "sinks",
         };
-        if needed { Reading::Needed } else { Reading::Never }
+        if needed { SecretReading::Needed } else { SecretReading::Never }
     }
 
     /// Returns whether the producer is part of the scope.
@@ -97,12 +97,12 @@ mod tests {
         let found = RefCell::new(None);
         let secrets = |texts: &Texts, _: &str| {
             *found.borrow_mut() = Some(texts.clone());
-            Reading::Never
+            SecretReading::Never
         };
         let rules = Rules::<serde_json::Value> { env: &|_| None, secrets: &secrets, check: &|_| Violations::new() };
         parse(text, std::path::Path::new("w.yaml"), &rules).unwrap();
         let texts = found.take().unwrap();
-        PATHS.into_iter().filter(|path| scope.reading(&texts, path) == Reading::Needed).collect()
+        PATHS.into_iter().filter(|path| scope.reading(&texts, path) == SecretReading::Needed).collect()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::encoding::{SAVE_AS_UTF8, text_of};
 use super::explain::{describe, missing, nearest};
 use super::fill::{Failed, Failure, Filler};
-use super::substitute::{Reading, Sources, Substituted, substitute};
+use super::substitute::{SecretReading, Sources, Substituted, substitute};
 use super::violation::Violations;
 use super::yaml::{self, At, Node, Place};
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
@@ -135,7 +135,7 @@ pub struct Rules<'a, T> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Says of a value by its path whether the secrets that it refers to are read; the texts of all values are given by path, as
     /// they stand in the file.
-    pub secrets: &'a dyn Fn(&Texts, &str) -> Reading,
+    pub secrets: &'a dyn Fn(&Texts, &str) -> SecretReading,
     /// Returns the rules that the configuration breaks.
     pub check: &'a dyn Fn(&T) -> Violations,
 }
@@ -178,7 +178,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &Path, rules: &Rules<'_, T>)
         let sources = Sources { secrets: &secrets, env: rules.env, reading: &|path| (rules.secrets)(&texts, path) };
         let substituted = substitute(&mut root, &sources, &mut faults);
         let gone = faults.iter().filter_map(|fault| fault.path.clone()).collect();
-        let recovery = Recovery { root, gone, withheld: &substituted.withheld, faults: &mut faults };
+        let recovery = FaultCollector { root, gone, withheld: &substituted.withheld, faults: &mut faults };
         let config = recovery.read(rules.check);
         if let (Some(config), true) = (config, faults.is_empty()) {
             let Substituted { withheld, warnings, .. } = substituted;
@@ -194,7 +194,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &Path, rules: &Rules<'_, T>)
 }
 
 /// Reads a tree that may have many faults: what cannot be read is reported and left out, and the rest is read again.
-struct Recovery<'a> {
+struct FaultCollector<'a> {
     root: At<Node>,
     /// Paths of what was left out or has no value.
     gone: Vec<String>,
@@ -202,7 +202,7 @@ struct Recovery<'a> {
     faults: &'a mut Vec<Fault>,
 }
 
-impl Recovery<'_> {
+impl FaultCollector<'_> {
     /// Returns the configuration as far as it can be read, and adds everything that is wrong with it.
     fn read<T: DeserializeOwned>(mut self, check: &dyn Fn(&T) -> Violations) -> Option<T> {
         for _ in 0..MAX_FAULTS {

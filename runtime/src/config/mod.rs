@@ -20,7 +20,7 @@ pub use encoding::{SAVE_AS_UTF8, text_of};
 pub use explain::{did_you_mean, nearest, suggestion};
 pub(crate) use fill::TEXT_OR_SECRET;
 pub use load::{ConfigError, Fault, Loaded, MAX_CONFIG_BYTES, Rules, Texts, folder_of, load, parse};
-pub use substitute::Reading;
+pub use substitute::SecretReading;
 pub use units::{Period, UnitError};
 pub use violation::Violations;
 pub use yaml::Place;

@@ -19,7 +19,7 @@ pub(crate) struct Substituted {
 
 /// Whether a secret is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum SecretReading {
     /// It is needed: one that is not there is a fault.
     Needed,
     /// It is looked at where it is there.
@@ -33,7 +33,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) secrets: &'a SecretBackends,
     pub(crate) env: &'a dyn Fn(&str) -> Option<String>,
     /// Whether the secrets of the value at a path are read.
-    pub(crate) reading: &'a dyn Fn(&str) -> Reading,
+    pub(crate) reading: &'a dyn Fn(&str) -> SecretReading,
 }
 
 /// Replaces references in all single values of a tree, and adds everything that is wrong with them.
@@ -99,7 +99,7 @@ struct Value {
 fn resolve(
     scalar: &Scalar,
     from: &Sources<'_>,
-    reading: Reading,
+    reading: SecretReading,
     refuse: &mut dyn FnMut(String, String),
     warnings: &mut Vec<String>,
 ) -> Option<Value> {

@@ -57,7 +57,7 @@ fn env(name: &str) -> Option<String> {
 
 /// Rules under which every secret is needed and nothing else is asked.
 fn rules<T>() -> Rules<'static, T> {
-    Rules { env: &env, secrets: &|_, _| Reading::Needed, check: &|_| Violations::new() }
+    Rules { env: &env, secrets: &|_, _| SecretReading::Needed, check: &|_| Violations::new() }
 }
 
 fn read(text: &str) -> Result<Root, String> {
@@ -282,7 +282,7 @@ fn a_file_that_is_missing_or_too_large_says_so() {
 }
 
 /// Reads, and refuses a rule about each of these paths.
-fn broken(text: &str, paths: &'static [&'static str], secrets: &dyn Fn(&Texts, &str) -> Reading) -> Vec<Fault> {
+fn broken(text: &str, paths: &'static [&'static str], secrets: &dyn Fn(&Texts, &str) -> SecretReading) -> Vec<Fault> {
     let check = |_: &Root| {
         let mut all = Violations::new();
         paths.iter().for_each(|path| all.push_with_help(*path, "must be another", "leave it out"));
@@ -295,14 +295,15 @@ fn broken(text: &str, paths: &'static [&'static str], secrets: &dyn Fn(&Texts, &
 #[test]
 fn a_violation_is_shown_at_the_place_of_its_field() {
     let text = "sources:\n  - name: a\n    page_size: 0\n";
-    let faults = broken(text, &["sources[0].page_size"], &|_, _| Reading::Needed);
+    let faults = broken(text, &["sources[0].page_size"], &|_, _| SecretReading::Needed);
     assert_eq!(faults[0].to_string(), "w.yaml:3:5 `sources[0].page_size`: must be another");
 }
 
 #[test]
 fn faults_of_every_kind_are_told_together_with_their_places_in_the_file() {
     let text = "kind: postgress\nspare: { naem: x, page_size: two }\nsources:\n  - name: \"${NOPE}\"\n    intervall: 1h\n  - { page_size: 5, url: [x], name: b }\n  - interval: 90\n    name: ${ORG}\nsurces: []\n";
-    let faults = broken(text, &["sources[1].page_size", "sources[2].name", "sources[0].name"], &|_, _| Reading::Needed);
+    let faults =
+        broken(text, &["sources[1].page_size", "sources[2].name", "sources[0].name"], &|_, _| SecretReading::Needed);
     let told: Vec<_> = faults.iter().map(ToString::to_string).collect();
     let parts = [
         "w.yaml:1:7 `kind`: `postgress` is not",
@@ -326,7 +327,7 @@ fn faults_of_every_kind_are_told_together_with_their_places_in_the_file() {
 fn what_follows_from_a_fault_is_not_told_as_another() {
     // The item has no name because its name could not be read, and the list is empty because its one key was unknown.
     let text = "sources:\n  - { name: [x] }\nspare:\n  name: { deep: 1 }\n";
-    let faults = broken(text, &["sources[0].name", "spare.name"], &|_, _| Reading::Needed);
+    let faults = broken(text, &["sources[0].name", "spare.name"], &|_, _| SecretReading::Needed);
     let paths: Vec<_> = faults.iter().map(|fault| fault.path.clone().unwrap()).collect();
     assert_eq!(paths, ["sources[0].name", "spare.name"], "{faults:#?}");
 }
@@ -365,7 +366,7 @@ fn a_control_character_at_the_end_of_a_value_is_named_and_the_value_is_not() {
 
 #[test]
 fn a_secret_is_looked_at_where_it_is_there_and_not_missed_where_it_is_not() {
-    let if_there = Rules { secrets: &|_, _| Reading::IfThere, ..rules::<Root>() };
+    let if_there = Rules { secrets: &|_, _| SecretReading::IfThere, ..rules::<Root>() };
     let text = "secrets: { files: { type: directory, path: nowhere } }\nsources:\n  - { name: a, private_key: \"SECRET[env.UNSET]\", url: \"SECRET[env.KEY]\" }\nspare: { name: x, private_key: \"SECRET[files.k]\" }\n";
     let loaded = parse(text, Path::new("w.yaml"), &if_there).unwrap();
     assert_eq!(loaded.config.sources[0].url.as_ref().unwrap().expose(), "hunter2hunter2");
@@ -383,8 +384,8 @@ fn sources_alone(text: &str) -> Result<Loaded<Root>, ConfigError> {
     parse(text, Path::new("w.yaml"), &Rules { secrets: &of_sources, ..rules() })
 }
 
-fn of_sources(_: &Texts, path: &str) -> Reading {
-    if path.starts_with("sources[") { Reading::Needed } else { Reading::Never }
+fn of_sources(_: &Texts, path: &str) -> SecretReading {
+    if path.starts_with("sources[") { SecretReading::Needed } else { SecretReading::Never }
 }
 
 #[test]
@@ -420,7 +421,7 @@ fn the_texts_of_all_values_are_given_by_their_paths_as_they_stand_in_the_file() 
     let secrets = |texts: &Texts, _: &str| {
         let known: Vec<_> = texts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         assert_eq!(known, [("sources[0].name", "acme"), ("sources[1].name", "${ORG}")]);
-        Reading::Never
+        SecretReading::Never
     };
     assert!(parse::<Root>(text, Path::new("w.yaml"), &Rules { secrets: &secrets, ..rules() }).is_ok());
 }

@@ -218,7 +218,7 @@ impl At<Node> {
 ///
 /// Of a key that stands twice the first counts; an empty document is a map without keys.
 pub fn parse(text: &str, faults: &mut Vec<Fault>) -> Option<At<Node>> {
-    let mut reading = Reading {
+    let mut reading = TreeBuilder {
         events: Parser::new_from_str(text),
         anchors: HashMap::new(),
         nodes: 0,
@@ -238,7 +238,7 @@ fn place_of(span: Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1 }
 }
 
-struct Reading<I> {
+struct TreeBuilder<I> {
     events: I,
     /// What aliases stand for, and how many nodes that is.
     anchors: HashMap<usize, (Node, usize)>,
@@ -248,7 +248,7 @@ struct Reading<I> {
     repeated: Vec<Fault>,
 }
 
-impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> Reading<I> {
+impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> TreeBuilder<I> {
     fn next(&mut self) -> Result<(Event<'a>, Span), Fault> {
         self.events.next().unwrap_or(Ok((Event::StreamEnd, Span::default()))).map_err(|error| {
             let place = Place { line: error.marker().line(), column: error.marker().col() + 1 };

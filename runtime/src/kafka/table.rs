@@ -27,7 +27,7 @@ use super::connection::Connection;
 use super::consumer::Start;
 use super::record::Record;
 use crate::registry::RegistryError;
-use reading::Reading;
+use reading::FoldReader;
 
 /// Which part of a topic is to be folded.
 #[derive(Debug, Clone)]
@@ -134,7 +134,7 @@ pub async fn fold<S: Send + 'static>(
     let stop = CancellationToken::new();
     let (stopped, _stop_on_drop) = (stop.clone(), stop.drop_guard());
     let topic = request.topic.clone();
-    let work = move || Reading::new(&reader, request, &ends, stopped)?.run(state, on_record);
+    let work = move || FoldReader::new(&reader, request, &ends, stopped)?.run(state, on_record);
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(TableError::Stopped { topic }))
 }
 

@@ -64,7 +64,7 @@ pub(super) fn guid_of(text: &str) -> Uuid {
 }
 
 #[derive(Debug)]
-struct Held {
+struct StoredSchema {
     text: Arc<str>,
     guid: Uuid,
     normal: Option<serde_json::Value>,
@@ -74,7 +74,7 @@ struct Held {
 /// What the registry holds.
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
-    schemas: BTreeMap<u32, Held>,
+    schemas: BTreeMap<u32, StoredSchema>,
     guids: HashMap<Uuid, u32>,
     /// Ids of each subject's versions, the first being version 1.
     subjects: BTreeMap<String, Vec<u32>>,
@@ -110,7 +110,7 @@ impl Catalogue {
         let id = self.id_for(subject, text)?;
         if !self.schemas.contains_key(&id) {
             let parsed = guard::parse(text)?;
-            let held = Held { text: text.into(), guid: guid_of(text), normal: normal(text), parsed };
+            let held = StoredSchema { text: text.into(), guid: guid_of(text), normal: normal(text), parsed };
             self.guids.insert(held.guid, id);
             self.schemas.insert(id, held);
         }

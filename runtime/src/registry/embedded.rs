@@ -31,14 +31,14 @@ const MISS_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the registry holds, and how far the topic has been read.
 #[derive(Debug, Default)]
-struct Known {
+struct ReadSoFar {
     catalogue: Catalogue,
     position: i64,
 }
 
 /// The last reading that ended.
 #[derive(Debug)]
-struct Reading {
+struct LastReading {
     /// What was written before is known.
     began_at: Instant,
     /// Why it failed.
@@ -49,9 +49,9 @@ struct Reading {
 pub struct EmbeddedRegistry {
     storage: Storage,
     /// Never held while anything is waited for.
-    known: RwLock<Known>,
+    known: RwLock<ReadSoFar>,
     /// Held while the topic is being read.
-    reading: Mutex<Option<Reading>>,
+    reading: Mutex<Option<LastReading>>,
     /// When a miss last began a reading; held by the one that is next.
     missed_at: Mutex<Option<Instant>>,
     /// From one reading for a miss to the next.
@@ -87,7 +87,7 @@ impl EmbeddedRegistry {
         Self { storage, known, reading, missed_at, miss_period, writing: Mutex::default() }
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
+    fn known(&self) -> RwLockReadGuard<'_, ReadSoFar> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,15 +99,15 @@ impl EmbeddedRegistry {
         }
         let (began_at, from) = (Instant::now(), self.known().position);
         let read = self.storage.read(from).await;
-        *reading = Some(Reading { began_at, failure: read.as_ref().err().map(cause) });
+        *reading = Some(LastReading { began_at, failure: read.as_ref().err().map(cause) });
         let (entries, position) = read?;
         self.apply(&entries, position);
         Ok(())
     }
 
     /// Returns what came of the last reading, if it began after `asked_at`.
-    fn answered(&self, last: Option<&Reading>, asked_at: Instant) -> Option<Result<(), RegistryError>> {
-        let Reading { began_at: _, failure } = last.filter(|last| last.began_at > asked_at)?;
+    fn answered(&self, last: Option<&LastReading>, asked_at: Instant) -> Option<Result<(), RegistryError>> {
+        let LastReading { began_at: _, failure } = last.filter(|last| last.began_at > asked_at)?;
         Some(match failure {
             Some(failure) => Err(self.storage.failed_before(failure)),
             None => Ok(()),

@@ -34,7 +34,7 @@ struct Partition {
     position: i64,
 }
 
-pub(super) struct Reading {
+pub(super) struct FoldReader {
     consumer: BaseConsumer<PlainContext>,
     topic: Arc<str>,
     request: FoldRequest,
@@ -47,7 +47,7 @@ pub(super) struct Reading {
     warned: bool,
 }
 
-impl Reading {
+impl FoldReader {
     pub(super) fn new(
         reader: &ClientConfig,
         request: FoldRequest,
