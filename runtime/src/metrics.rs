@@ -17,9 +17,9 @@ pub mod label {
     pub const TOPIC: &str = "topic";
     /// Number of the partition.
     pub const PARTITION: &str = "partition";
-    /// MetricKind of the change.
+    /// Kind of the change.
     pub const KIND: &str = "kind";
-    /// MetricKind of request, as a template without ids.
+    /// Kind of request, as a template without ids.
     pub const ENDPOINT: &str = "endpoint";
     /// HTTP status, or `unreachable`.
     pub const STATUS: &str = "status";

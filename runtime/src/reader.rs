@@ -88,7 +88,7 @@ impl Unreadable {
 
 /// What is known of a schema.
 #[derive(Clone)]
-enum SchemaAnswer {
+enum Cached {
     Given(Codec),
     Missing(Miss),
 }
@@ -121,7 +121,7 @@ pub struct Decoder {
     registry: RegistryClient,
     /// A subject of ours; if the registry has it, the registry can be believed about other schemas.
     subject: Arc<str>,
-    known: Arc<RwLock<HashMap<SchemaReference, SchemaAnswer>>>,
+    known: Arc<RwLock<HashMap<SchemaReference, Cached>>>,
     /// When the registry last kept to an answer that was doubted; none since it was away.
     believed: Arc<Mutex<Option<Instant>>>,
 }
@@ -181,30 +181,28 @@ impl Decoder {
     pub fn codec<'a>(&self, bytes: &'a [u8], header: Option<&[u8]>) -> Result<(Codec, &'a [u8]), Unreadable> {
         let (reference, datum) = unframe(bytes, header)?;
         match self.get(reference) {
-            Some(SchemaAnswer::Given(codec)) => Ok((codec, datum)),
-            Some(SchemaAnswer::Missing(Miss { fault: Some(fault), .. })) => Err(fault),
-            Some(SchemaAnswer::Missing(Miss { fault: None, .. })) | None => {
-                Err(Unreadable::UnknownSchema { reference })
-            }
+            Some(Cached::Given(codec)) => Ok((codec, datum)),
+            Some(Cached::Missing(Miss { fault: Some(fault), .. })) => Err(fault),
+            Some(Cached::Missing(Miss { fault: None, .. })) | None => Err(Unreadable::UnknownSchema { reference }),
         }
     }
 
-    fn get(&self, reference: SchemaReference) -> Option<SchemaAnswer> {
+    fn get(&self, reference: SchemaReference) -> Option<Cached> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&reference).cloned()
     }
 
     fn wanted(&self, reference: SchemaReference) -> bool {
         match self.known.read().unwrap_or_else(PoisonError::into_inner).get(&reference) {
-            Some(SchemaAnswer::Given(_)) => false,
-            Some(SchemaAnswer::Missing(miss)) => miss.fault.is_none() || miss.asked_at.elapsed() >= ASK_AGAIN,
+            Some(Cached::Given(_)) => false,
+            Some(Cached::Missing(miss)) => miss.fault.is_none() || miss.asked_at.elapsed() >= ASK_AGAIN,
             None => true,
         }
     }
 
-    fn keep(&self, reference: SchemaReference, answer: SchemaAnswer) {
+    fn keep(&self, reference: SchemaReference, answer: Cached) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_MISSES {
-            known.retain(|_, known| matches!(known, SchemaAnswer::Given(_)));
+            known.retain(|_, known| matches!(known, Cached::Given(_)));
         }
         known.insert(reference, answer);
     }
@@ -215,15 +213,15 @@ impl Decoder {
         let answer = self.registry.writer(reference).await;
         let now = Instant::now();
         let before = match self.get(reference) {
-            Some(SchemaAnswer::Missing(miss)) => Some(miss),
-            Some(SchemaAnswer::Given(_)) | None => None,
+            Some(Cached::Missing(miss)) => Some(miss),
+            Some(Cached::Given(_)) | None => None,
         };
         let mut miss = Miss::again(before.as_ref(), now);
         let settled = now - miss.since >= doubted_for;
         let believed = self.believe(|it| it.is_some_and(|since| now - since < BELIEVED_FOR));
         let result = match answer {
             Ok(codec) => {
-                self.keep(reference, SchemaAnswer::Given(codec));
+                self.keep(reference, Cached::Given(codec));
                 return Ok(());
             }
             Err(RegistryError::Schema(why)) => {
@@ -249,7 +247,7 @@ impl Decoder {
                 _ => Err(RegistryError::Doubtful { source: Box::new(error), limit_s: doubted_for.as_secs() }),
             },
         };
-        self.keep(reference, SchemaAnswer::Missing(miss));
+        self.keep(reference, Cached::Missing(miss));
         result
     }
 

@@ -9,7 +9,7 @@ use crate::portrait::Attributes;
 
 /// The type of a resource, by Apple's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) enum DocumentKind {
+pub(crate) enum ApiKind {
     #[serde(rename = "orgDevices")]
     Device,
     #[serde(rename = "mdmServers")]
@@ -19,7 +19,7 @@ pub(crate) enum DocumentKind {
 /// A resource, or what a fault made of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Resource {
-    pub(crate) kind: DocumentKind,
+    pub(crate) kind: ApiKind,
     /// Its id as links name it.
     pub(crate) name: String,
     /// Its member `id`.
@@ -36,7 +36,7 @@ pub(crate) struct Resource {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Identifier {
     #[serde(rename = "type")]
-    pub(crate) kind: DocumentKind,
+    pub(crate) kind: ApiKind,
     pub(crate) id: String,
 }
 
@@ -111,7 +111,7 @@ impl Data {
     }
 }
 
-impl DocumentKind {
+impl ApiKind {
     /// Returns Apple's name of the type.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -137,18 +137,18 @@ impl Serialize for Resource {
         }
         let link = |tail: &str| format!("{url}{tail}");
         let related = match kind {
-            DocumentKind::Device => json!({
+            ApiKind::Device => json!({
                 "assignedServer": { "links": {
                     "self": link("/relationships/assignedServer"), "related": link("/assignedServer"),
                 } },
                 "appleCareCoverage": { "links": { "related": link("/appleCareCoverage") } },
             }),
-            DocumentKind::Server => json!({ "devices": { "links": { "self": link("/relationships/devices") } } }),
+            ApiKind::Server => json!({ "devices": { "links": { "self": link("/relationships/devices") } } }),
         };
         if *relationships {
             members.serialize_entry("relationships", &related)?;
         }
-        if *kind == DocumentKind::Device {
+        if *kind == ApiKind::Device {
             members.serialize_entry("links", &json!({ "self": url }))?;
         }
         members.end()

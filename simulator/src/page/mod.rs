@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::answer::Asked;
 use crate::apple_time::Millis;
 use crate::cursor::Cursor;
-use crate::document::{Data, Document, DocumentKind, Identifier, Links, Meta, Paging, Resource};
+use crate::document::{ApiKind, Data, Document, Identifier, Links, Meta, Paging, Resource};
 use crate::draw::mix;
 use crate::fault::{Action, spoil};
 use crate::fleet::Fleet;
@@ -66,7 +66,7 @@ impl View<'_> {
 
     fn assigned_server_id(&self, id: &str) -> Result<Document, Problem> {
         let index = self.readable(id)?;
-        let server = |id: String| Data::ToOne(Some(Identifier { kind: DocumentKind::Server, id }));
+        let server = |id: String| Data::ToOne(Some(Identifier { kind: ApiKind::Server, id }));
         // The empty forms that clients of the live service have met; the form follows from the device, not from the time.
         let data = match (self.linked(index), mix(self.world.config.seed, &[0xE397, u64::from(index)]) % 3) {
             (Some(found), _) => server(found.id.clone()),
@@ -112,7 +112,7 @@ impl View<'_> {
                 indexes.extend(others.take(*count));
             }
         }
-        let ids = indexes.into_iter().map(|index| Identifier { kind: DocumentKind::Device, id: fleet.serial(index) });
+        let ids = indexes.into_iter().map(|index| Identifier { kind: ApiKind::Device, id: fleet.serial(index) });
         let related = format!("{}/v1/mdmServers/{id}/devices", self.asked.base);
         Ok(self.list(Data::Linkage(ids.collect()), &window, Some(related)))
     }
@@ -160,33 +160,22 @@ impl View<'_> {
 
     fn resource_name(&self) -> &'static str {
         match self.route {
-            Route::Devices | Route::Device(_) => DocumentKind::Device.name(),
-            _ => DocumentKind::Server.name(),
+            Route::Devices | Route::Device(_) => ApiKind::Device.name(),
+            _ => ApiKind::Server.name(),
         }
     }
 
     fn device_resource(&self, index: u32) -> Resource {
         let salt = mix(self.world.config.seed, &[u64::from(index), self.world.answers]);
         let attributes = spell(self.fleet().attributes(index), salt);
-        self.resource(
-            DocumentKind::Device,
-            self.fleet().serial(index),
-            attributes,
-            &["assignedServer", "appleCareCoverage"],
-        )
+        self.resource(ApiKind::Device, self.fleet().serial(index), attributes, &["assignedServer", "appleCareCoverage"])
     }
 
     fn server_resource(&self, server: &Server, attributes: Attributes) -> Resource {
-        self.resource(DocumentKind::Server, server.id.clone(), attributes, &["devices"])
+        self.resource(ApiKind::Server, server.id.clone(), attributes, &["devices"])
     }
 
-    fn resource(
-        &self,
-        kind: DocumentKind,
-        name: String,
-        mut attributes: Attributes,
-        relationships: &[&str],
-    ) -> Resource {
+    fn resource(&self, kind: ApiKind, name: String, mut attributes: Attributes, relationships: &[&str]) -> Resource {
         let fields = self.fields();
         if let Some(fields) = fields {
             attributes.retain(|(name, _)| fields.iter().any(|field| field == name));

@@ -77,7 +77,7 @@ pub(super) struct View {
 }
 
 #[derive(Debug, Default)]
-struct MailboxState {
+struct Mail {
     /// The assignment that stands, if any.
     assignment: Option<u64>,
     live: Live,
@@ -95,7 +95,7 @@ struct MailboxState {
 /// What passes between the polling thread and the run loop.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
-    state: Mutex<MailboxState>,
+    state: Mutex<Mail>,
     /// Read by the polling thread after every poll; changed under the lock only.
     epoch: AtomicU64,
     /// Counts every change of what may be read, new epochs and partitions given up.
@@ -112,12 +112,12 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    fn state(&self) -> MutexGuard<'_, MailboxState> {
+    fn state(&self) -> MutexGuard<'_, Mail> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a new epoch: nothing read before it is delivered, nothing is read until [`Mailbox::open`].
-    fn advance(&self, state: &mut MailboxState) -> u64 {
+    fn advance(&self, state: &mut Mail) -> u64 {
         state.live.clear();
         state.batches.clear();
         self.changed.notify_all();
@@ -192,9 +192,8 @@ impl Mailbox {
     ///
     /// A batch of an epoch that has passed is taken and dropped.
     pub(super) fn offer(&self, batch: Batch, patience: Duration) -> Result<(), Batch> {
-        let full = |state: &mut MailboxState| {
-            state.batches.len() >= QUEUED_BATCHES && self.epoch() == batch.epoch && !self.stopped()
-        };
+        let full =
+            |state: &mut Mail| state.batches.len() >= QUEUED_BATCHES && self.epoch() == batch.epoch && !self.stopped();
         let (mut state, timed_out) = self
             .changed
             .wait_timeout_while(self.state(), patience, full)
@@ -288,8 +287,7 @@ impl Mailbox {
         let mut state = self.state();
         state.asked += 1;
         let asked = state.asked;
-        let waiting =
-            |state: &mut MailboxState| state.taken < asked && state.assignment == Some(assignment) && !self.stopped();
+        let waiting = |state: &mut Mail| state.taken < asked && state.assignment == Some(assignment) && !self.stopped();
         let patience = deadline.saturating_duration_since(Instant::now());
         let state = self.changed.wait_timeout_while(state, patience, waiting);
         let state = state.map(|(state, _)| state).unwrap_or_else(|poisoned| poisoned.into_inner().0);
