@@ -95,10 +95,10 @@ impl<'de> Deserializer<'de> for Filler<'de> {
     }
 }
 
-fn note<T>(failed: &Failed, failure: Failure, read: Result<T, Error>) -> Result<T, Error> {
+fn note<T>(failed: &Failed, failure: impl FnOnce() -> Failure, read: Result<T, Error>) -> Result<T, Error> {
     // Where it failed further inside, that is noted already.
     read.inspect_err(|_| {
-        failed.borrow_mut().get_or_insert(failure);
+        failed.borrow_mut().get_or_insert_with(failure);
     })
 }
 
@@ -108,8 +108,8 @@ fn fill<'de, S: DeserializeSeed<'de>>(
     path: String,
     failed: &'de Failed,
 ) -> Result<S::Value, Error> {
-    let failure = Failure { path: path.clone(), place: node.place, kind: node.value.kind() };
-    note(failed, failure, seed.deserialize(Filler { node, path, failed }))
+    let read = seed.deserialize(Filler { node, path: path.clone(), failed });
+    note(failed, || Failure { path, place: node.place, kind: node.value.kind() }, read)
 }
 
 /// The items of a list, without those that were left out.
@@ -144,7 +144,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         let Some((key, node)) = entry else { return Ok(None) };
         let (path, _) = self.value.insert((path_of(&self.of.path, &key.value), node));
         let read = seed.deserialize(key.value.as_str().into_deserializer());
-        note(self.of.failed, Failure { path: path.clone(), place: key.place, kind: "a key" }, read).map(Some)
+        note(self.of.failed, || Failure { path: path.clone(), place: key.place, kind: "a key" }, read).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {

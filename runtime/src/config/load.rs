@@ -11,12 +11,15 @@ use super::explain::{describe, missing, nearest};
 use super::fill::{Failed, Failure, Filler};
 use super::substitute::{SecretReading, Sources, Substituted, substitute};
 use super::violation::Violations;
-use super::yaml::{self, At, Node, Place};
+use super::yaml::{self, At, Limits, Node, Place};
 use crate::diagnose::{Diagnose, Diagnosis, Kind};
 use crate::secret::{Directory, SecretBackends};
 
 /// A configuration is written by people; a larger file was named by mistake.
 pub const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// What no configuration needs.
+const LIMITS: Limits = Limits { nodes: 50_000, aliases: 200 };
 
 /// Whoever has made more mistakes than this is told of the others later.
 const MAX_FAULTS: usize = 100;
@@ -167,7 +170,7 @@ pub fn load<T: DeserializeOwned>(file: &Path, rules: &Rules<'_, T>) -> Result<Lo
 /// As [`load`].
 pub fn parse<T: DeserializeOwned>(text: &str, file: &Path, rules: &Rules<'_, T>) -> Result<Loaded<T>, ConfigError> {
     let mut faults = Vec::new();
-    if let Some(mut root) = yaml::parse(text, &mut faults) {
+    if let Some(mut root) = yaml::parse(text, LIMITS, &mut faults) {
         let mut texts = Texts::new();
         root.each(&mut |spot, node| {
             if let Node::Scalar(scalar) = &node.value {

@@ -3,7 +3,7 @@
 //! Configurations and mappings are read into this tree first. A configuration's structs are filled from it; a mapping is checked by
 //! hand. So a message can name the place, and all faults of a file are reported together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde_saphyr::Error;
@@ -12,9 +12,18 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use super::fill::path_of;
 use super::load::Fault;
 
-/// No file of ours needs more: a hostile or mistaken one ends here. What an alias stands for counts each time.
-const MAX_NODES: usize = 250_000;
 const MAX_DEPTH: usize = 64;
+/// Bytes of all texts; what an alias stands for counts each time.
+const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a document may ask for; a hostile or mistaken one is refused where it goes beyond.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Keys and values; what an alias stands for counts each time.
+    pub nodes: usize,
+    /// Aliases.
+    pub aliases: usize,
+}
 /// A key whose value names maps that give what the map lacks.
 const MERGE: &str = "<<";
 
@@ -49,7 +58,7 @@ pub enum Node {
     Scalar(Scalar),
     /// A list.
     List(Vec<At<Node>>),
-    /// Keys with their values, in the file's order; a key that stands twice is here twice.
+    /// Keys with their values, in the file's order; each key once.
     Map(Vec<(At<String>, At<Node>)>),
     /// A value that could not be read and was left out.
     LeftOut,
@@ -217,11 +226,13 @@ impl At<Node> {
 /// Reads a document, and adds what is wrong with its form; `None` where it is no YAML or asks for more than a file may.
 ///
 /// Of a key that stands twice the first counts; an empty document is a map without keys.
-pub fn parse(text: &str, faults: &mut Vec<Fault>) -> Option<At<Node>> {
+pub fn parse(text: &str, limits: Limits, faults: &mut Vec<Fault>) -> Option<At<Node>> {
     let mut reading = TreeBuilder {
         events: Parser::new_from_str(text),
+        limits,
         anchors: HashMap::new(),
-        nodes: 0,
+        read: Size::default(),
+        aliases: 0,
         depth: 0,
         repeated: Vec::new(),
     };
@@ -238,11 +249,20 @@ fn place_of(span: Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1 }
 }
 
+/// How large a part of a document is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    nodes: usize,
+    text_bytes: usize,
+}
+
 struct TreeBuilder<I> {
     events: I,
-    /// What aliases stand for, and how many nodes that is.
-    anchors: HashMap<usize, (Node, usize)>,
-    nodes: usize,
+    limits: Limits,
+    /// What aliases stand for, and how large that is.
+    anchors: HashMap<usize, (Node, Size)>,
+    read: Size,
+    aliases: usize,
     depth: usize,
     /// Keys that stand twice in their map.
     repeated: Vec<Fault>,
@@ -278,34 +298,46 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> TreeBuilder<I
 
     /// Reads the value that begins with `event`.
     fn value(&mut self, event: Event<'a>, span: Span) -> Result<At<Node>, Fault> {
-        let (place, before) = (place_of(span), self.nodes);
+        let (place, before) = (place_of(span), self.read);
         self.depth += 1;
-        self.nodes += 1;
+        self.read.nodes += 1;
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let string = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
                 let style = if string { ScalarStyle::DoubleQuoted } else { style };
+                self.read.text_bytes += text.len();
                 (Node::Scalar(Scalar::new(&text, style, span.start.line() == span.end.line())), anchor)
             }
             Event::SequenceStart(_, anchor, _) => (self.list()?, anchor),
             Event::MappingStart(_, anchor, _) => (self.map()?, anchor),
-            Event::Alias(anchor) => match self.anchors.get(&anchor) {
-                Some((node, size)) => {
-                    self.nodes += size;
-                    (node.clone(), 0)
-                }
-                None => return Err(fault(place, "an alias refers to what contains it", "write the value itself here")),
-            },
+            Event::Alias(anchor) => (self.repeat(anchor, place)?, 0),
             other => return Err(fault(place, format!("this is no YAML: {other:?}"), "write a value here")),
         };
         self.depth -= 1;
-        if self.nodes > MAX_NODES {
-            return Err(too_much(place));
-        }
+        self.within(place)?;
         if anchor > 0 {
-            self.anchors.insert(anchor, (value.clone(), self.nodes - before));
+            let size =
+                Size { nodes: self.read.nodes - before.nodes, text_bytes: self.read.text_bytes - before.text_bytes };
+            self.anchors.insert(anchor, (value.clone(), size));
         }
         Ok(At { value, place })
+    }
+
+    /// Returns what an alias stands for. Its size is counted before it is copied.
+    fn repeat(&mut self, anchor: usize, place: Place) -> Result<Node, Fault> {
+        let unknown = || fault(place, "an alias refers to what contains it", "write the value itself here");
+        let size = self.anchors.get(&anchor).ok_or_else(unknown)?.1;
+        self.aliases += 1;
+        self.read.nodes += size.nodes;
+        self.read.text_bytes += size.text_bytes;
+        self.within(place)?;
+        Ok(self.anchors[&anchor].0.clone())
+    }
+
+    fn within(&self, place: Place) -> Result<(), Fault> {
+        let Size { nodes, text_bytes } = self.read;
+        let fits = nodes <= self.limits.nodes && self.aliases <= self.limits.aliases && text_bytes <= MAX_TEXT_BYTES;
+        if fits { Ok(()) } else { Err(too_much(place)) }
     }
 
     fn list(&mut self) -> Result<Node, Fault> {
@@ -321,6 +353,7 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> TreeBuilder<I
 
     fn map(&mut self) -> Result<Node, Fault> {
         let mut entries: Vec<(At<String>, At<Node>)> = Vec::new();
+        let mut lines = HashMap::new();
         loop {
             let (key, place) = match self.next()? {
                 (Event::MappingEnd, _) => break,
@@ -330,18 +363,19 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> TreeBuilder<I
             };
             let (event, span) = self.next()?;
             let value = self.value(event, span)?;
-            match entries.iter().find(|(known, _)| known.value == key && key != MERGE) {
-                Some((first, _)) => {
-                    let what = format!("the key `{key}` stands twice, first on line {}", first.place.line);
+            self.read.text_bytes += key.len();
+            match lines.get(&key).filter(|_| key != MERGE) {
+                Some(line) => {
+                    let what = format!("the key `{key}` stands twice, first on line {line}");
                     self.repeated.push(fault(place, what, "keep one of the two"));
                 }
-                None => entries.push((At { value: key, place }, value)),
+                None => {
+                    lines.insert(key.clone(), place.line);
+                    entries.push((At { value: key, place }, value));
+                }
             }
         }
-        while let Some(at) = entries.iter().position(|(key, _)| key.value == MERGE) {
-            inherit(&mut entries, at);
-        }
-        Ok(Node::Map(entries))
+        Ok(Node::Map(if lines.contains_key(MERGE) { merged(entries) } else { entries }))
     }
 }
 
@@ -350,29 +384,30 @@ fn too_much(place: Place) -> Fault {
     fault(place, what, "write it without anchors that refer to anchors")
 }
 
-/// Replaces the merge key at `at` by the entries of the maps that it names, for keys that the map does not have itself.
-fn inherit(entries: &mut Vec<(At<String>, At<Node>)>, at: usize) {
-    let maps = match entries.remove(at).1.value {
+/// Replaces merge keys by the entries of the maps that they name, for keys that the map does not have itself.
+fn merged(entries: Vec<(At<String>, At<Node>)>) -> Vec<(At<String>, At<Node>)> {
+    let (merges, mut entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| key.value == MERGE);
+    let mut known: HashSet<String> = entries.iter().map(|(key, _)| key.value.clone()).collect();
+    let maps = merges.into_iter().flat_map(|(_, named)| match named.value {
         Node::List(items) => items.into_iter().map(|item| item.value).collect(),
         map => vec![map],
-    };
+    });
     for map in maps {
         let Node::Map(inherited) = map else { continue };
-        for (key, value) in inherited {
-            if entries.iter().all(|(known, _)| known.value != key.value) {
-                entries.push((key, value));
-            }
-        }
+        entries.extend(inherited.into_iter().filter(|(key, _)| known.insert(key.value.clone())));
     }
+    entries
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits { nodes: 1_000, aliases: 200 };
+
     fn read(text: &str) -> At<Node> {
         let mut faults = Vec::new();
-        parse(text, &mut faults).unwrap_or_else(|| panic!("{text}: {faults:?}"))
+        parse(text, LIMITS, &mut faults).unwrap_or_else(|| panic!("{text}: {faults:?}"))
     }
 
     fn kinds(text: &str) -> Vec<&'static str> {
@@ -405,8 +440,23 @@ mod tests {
     fn what_no_file_of_ours_needs_is_refused_with_its_place() {
         for text in ["a: 1\n---\nb: 2\n", "a: &a [*a]\n", "? [x]\n: 1\n", &"[".repeat(100)] {
             let mut faults = Vec::new();
-            assert!(parse(text, &mut faults).is_none(), "{text}");
+            assert!(parse(text, LIMITS, &mut faults).is_none(), "{text}");
             assert!(matches!(&faults[..], [Fault { place: Some(_), .. }]), "{text}: {faults:?}");
         }
+    }
+
+    /// A megabyte that would take a terabyte of memory, and one that doubles with each line.
+    #[test]
+    fn what_aliases_stand_for_is_counted_before_it_is_copied() {
+        let long = format!("a: &a \"{}\"\nb: [{}]\n", "y".repeat(MAX_TEXT_BYTES / 100), "*a, ".repeat(150));
+        let many = format!("a: &a x\nb: [{}]\n", "*a, ".repeat(201));
+        let doubling =
+            (1..30).fold("a0: &a0 [x]\n".to_owned(), |text, n| text + &format!("a{n}: &a{n} [*a{0}, *a{0}]\n", n - 1));
+        for text in [&long, &many, &doubling] {
+            let mut faults = Vec::new();
+            assert!(parse(text, LIMITS, &mut faults).is_none());
+            assert!(faults[0].what.contains("asks for more than it may"), "{faults:?}");
+        }
+        read(&format!("a: &a x\nb: [{}]\n", "*a, ".repeat(200)));
     }
 }

@@ -19,7 +19,7 @@ use crate::value::Value;
 /// Reads a file that a mapping names, by the name that stands there; the error says what was wrong, in lowercase.
 pub type ReadBeside<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
-/// TemplatePart of every mapping's identity. Raise it when a format, a normalised form or another rule of this crate changes, so that equal
+/// Part of every mapping's identity. Raise it when a format, a normalised form or another rule of this crate changes, so that equal
 /// files make other records: devices that do not change get them only by being mapped again.
 const RULES: u32 = 1;
 

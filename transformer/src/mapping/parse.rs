@@ -1,7 +1,10 @@
 //! From the YAML tree to a mapping whose every part still knows its place; checks form, not meaning.
 
-use windfall_runtime::config::yaml::{self, At, Node, Plain};
+use windfall_runtime::config::yaml::{self, At, Limits, Node, Plain};
 use windfall_runtime::config::{Fault, Place, Violations, did_you_mean};
+
+/// What no mapping needs, tables of look-ups included.
+const LIMITS: Limits = Limits { nodes: 250_000, aliases: 50_000 };
 
 /// A mapping file, read but not yet checked against a source and a collection.
 #[derive(Debug, Clone)]
@@ -82,7 +85,7 @@ impl<'a> Reader<'a> {
     /// Reads the document of `file`.
     pub(crate) fn open(file: &'a str, text: &str) -> Result<(Self, At<Node>), Violations> {
         let mut faults = Vec::new();
-        let document = yaml::parse(text, &mut faults);
+        let document = yaml::parse(text, LIMITS, &mut faults);
         let mut problems = Violations::default();
         problems.extend(faults.into_iter().map(|fault| Fault { file: file.to_owned(), ..fault }));
         match document {
