@@ -61,7 +61,7 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
     let Observation { value: mut after, reads } = observation;
     let Some(known) = fleet.get(&after.device_id) else {
         let fingerprint = after.fingerprint();
-        return Some(first_seen(fleet.last_number(&after.device_id), after, fingerprint));
+        return Some(first_seen(fleet.last_number(&after.device_id), *after, fingerprint));
     };
     let changed = known.value.differing(&after, |group| reads.supersedes(&known.reads, group));
     if changed.is_empty() {
@@ -75,7 +75,7 @@ pub fn diff(fleet: &Fleet, observation: Observation) -> Option<DeviceChange> {
         fingerprint: after.fingerprint(),
         last: Some(known.last()),
         before: Some(known.value),
-        after: Some(Arc::new(after)),
+        after: Some(after.into()),
     })
 }
 

@@ -1,5 +1,6 @@
 //! From a change to the record that readers get: the envelope, its key and its headers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
@@ -200,25 +201,24 @@ fn source<V: Recorded>(origin: &Origin, seen: &Seen, number: u64, ts_ms: i64, te
 }
 
 /// A record's headers in their order.
-pub type Headers = Vec<(&'static str, String)>;
+pub type Headers = Vec<(&'static str, Cow<'static, str>)>;
 
 /// Makes the CloudEvents headers of an event; the tombstone behind it carries the same but the content type.
 #[must_use]
 pub fn headers<V: Recorded>(envelope: &Envelope<Arc<V>>, traceparent: &str, tombstone: bool) -> Headers {
     let id = envelope.after.as_deref().or(envelope.before.as_deref()).map_or("", Recorded::id);
     let kind = envelope.kind.as_ref().map_or("", |kind| kind.as_str());
-    let mut headers = vec![
-        ("ce_specversion", "1.0".to_owned()),
-        ("ce_id", envelope.event_id.clone().unwrap_or_default()),
-        ("ce_type", format!("abm.{}.{kind}", V::NOUN)),
-        ("ce_source", format!("/abm/{}/{}", envelope.source.db, V::TABLE)),
-        ("ce_subject", id.to_owned()),
-        ("ce_time", rfc3339(envelope.source.ts_ms)),
-    ];
+    let mut headers = Headers::with_capacity(8);
+    headers.push(("ce_specversion", "1.0".into()));
+    headers.push(("ce_id", envelope.event_id.clone().unwrap_or_default().into()));
+    headers.push(("ce_type", ["abm.", V::NOUN, ".", kind].concat().into()));
+    headers.push(("ce_source", ["/abm/", &envelope.source.db, "/", V::TABLE].concat().into()));
+    headers.push(("ce_subject", id.to_owned().into()));
+    headers.push(("ce_time", rfc3339(envelope.source.ts_ms).into()));
     if !tombstone {
-        headers.push(("content-type", "application/avro".to_owned()));
+        headers.push(("content-type", "application/avro".into()));
     }
-    headers.push(("traceparent", traceparent.to_owned()));
+    headers.push(("traceparent", traceparent.to_owned().into()));
     headers
 }
 

@@ -61,7 +61,7 @@ impl Reads {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
     /// The device as it was shown.
-    pub value: DeviceValue,
+    pub value: Box<DeviceValue>,
     /// Which groups of `value` were read.
     pub reads: Reads,
 }
@@ -70,7 +70,7 @@ impl Observation {
     /// Takes a device as a list or a single read shows it: its attributes and whether it is released, nothing of its service.
     ///
     /// A release date before the date on which the device was added belongs to an earlier stay and is no release.
-    pub fn shown(mut value: DeviceValue, request: RequestNumber) -> Self {
+    pub fn shown(mut value: Box<DeviceValue>, request: RequestNumber) -> Self {
         if !crate::release::counts(value.released_from_org_date_time, value.added_to_org_date_time) {
             value.released_from_org_date_time = None;
             value.releaser_entity_type = None;

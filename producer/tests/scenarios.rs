@@ -109,8 +109,11 @@ pub(crate) fn answer(number: u64, at: i64) -> Answer {
 }
 
 pub(crate) fn page(number: u64, at: i64, devices: Vec<DeviceValue>, rejected: Vec<Rejected>, last: bool) -> Page {
-    let items =
-        devices.into_iter().enumerate().map(|(index, value)| Item { index, value, unread: Vec::new() }).collect();
+    let items = devices
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| Item { index, value: value.into(), unread: Vec::new() })
+        .collect();
     let next = if last { None } else { Cursor::new(format!("page-{number}")) };
     Page { items, rejected, next, total: None, answer: answer(number, at) }
 }

@@ -650,7 +650,7 @@ fn an_event_names_its_scan_its_page_and_its_span() {
     assert_eq!((second.source.page, second.source.page_index), (Some(1), Some(1)));
     assert_eq!(second.source.scan_id.as_deref(), Some("acme-1"));
     let headers = event::headers(second, &step.traceparent, false);
-    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value);
     assert_eq!(header("ce_type"), Some("abm.device.added"));
     assert_eq!(header("ce_source"), Some("/abm/acme/devices"));
     assert_eq!(header("ce_subject"), Some("D00007"));
@@ -699,7 +699,7 @@ fn a_single_read_without_a_service_unassigns_only_where_the_status_agrees() {
     for (status, service) in [("ASSIGNED", Some("S1")), ("UNASSIGNED", None)] {
         let mut assignments = Assignments::new([("S1".to_owned(), "Jamf Cloud".to_owned())].into(), true, 1);
         assignments.settle(&known.device_id, None, 2);
-        let listed = Observation::shown(DeviceValue { status: Some(status.into()), ..device(1) }, 3);
+        let listed = Observation::shown(DeviceValue { status: Some(status.into()), ..device(1) }.into(), 3);
         let joined = assignments.join(|| Some(Arc::new(known.clone())), listed);
         assert_eq!(joined.observation.value.mdm_server_id.as_deref(), service, "{status}");
     }

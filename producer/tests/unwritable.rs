@@ -79,7 +79,7 @@ fn a_page_is_planned_anew_without_a_device_that_cannot_be_written() {
     let mut memory = Memory::default();
     let header = Header::begin("acme", None, "test", BEGIN);
     let mut read = page(1, BEGIN, vec![device("A"), device("B"), device("C")], vec![], true);
-    read.items.push(Item { index: 3, value: device("C"), unread: Vec::new() });
+    read.items.push(Item { index: 3, value: device("C").into(), unread: Vec::new() });
     assert_eq!(step::reject_of_page(&mut read, &too_large("X")), 0);
     assert_eq!(step::reject_of_page(&mut read, &too_large("C")), 2);
     let (step, header) =

@@ -1,10 +1,10 @@
 //! `assets.<collection>.contributions`: what one source record says of one asset, after mapping.
 
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     asset::{Collection, FieldValue},
-    row::RowReader,
+    row::{RowReader, RowWriter},
     wire::{Codec, WireError},
 };
 
@@ -68,12 +68,12 @@ impl Contribution {
     }
 }
 
-/// A contribution with the collection that names its fields.
-struct FlatContribution<'a>(&'a Collection, &'a Contribution);
+/// A contribution with the codec of its schema and the collection that names its fields.
+struct FlatContribution<'a>(&'a Codec, &'a Collection, &'a Contribution);
 
 impl Serialize for FlatContribution<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(collection, contribution) = self;
+        let Self(codec, collection, contribution) = self;
         let Contribution {
             asset_id,
             source,
@@ -92,23 +92,23 @@ impl Serialize for FlatContribution<'_> {
             identifier,
             mapping,
         } = contribution;
-        let mut row = serializer.serialize_map(Some(fields.len() + 15))?;
-        row.serialize_entry("asset_id", asset_id)?;
-        row.serialize_entry("source", source)?;
-        row.serialize_entry("source_key", source_key)?;
-        collection.serialize_fields(&mut row, fields)?;
-        row.serialize_entry("__released", released)?;
-        row.serialize_entry("__op", op)?;
-        row.serialize_entry("__kind", kind)?;
-        row.serialize_entry("__org", org)?;
-        row.serialize_entry("__source_ts_ms", source_ts_ms)?;
-        row.serialize_entry("__claimed_ms", claimed_ms)?;
-        row.serialize_entry("__event_id", event_id)?;
-        row.serialize_entry("__fingerprint", fingerprint)?;
-        row.serialize_entry("__source_partition", source_partition)?;
-        row.serialize_entry("__source_offset", source_offset)?;
-        row.serialize_entry("__identifier", identifier)?;
-        row.serialize_entry("__mapping", mapping)?;
+        let mut row = RowWriter::new(codec, serializer)?;
+        row.write("asset_id", asset_id)?;
+        row.write("source", source)?;
+        row.write("source_key", source_key)?;
+        collection.write_fields(&mut row, fields)?;
+        row.write("__released", released)?;
+        row.write("__op", op)?;
+        row.write("__kind", kind)?;
+        row.write("__org", org)?;
+        row.write("__source_ts_ms", source_ts_ms)?;
+        row.write("__claimed_ms", claimed_ms)?;
+        row.write("__event_id", event_id)?;
+        row.write("__fingerprint", fingerprint)?;
+        row.write("__source_partition", source_partition)?;
+        row.write("__source_offset", source_offset)?;
+        row.write("__identifier", identifier)?;
+        row.write("__mapping", mapping)?;
         row.end()
     }
 }
@@ -117,7 +117,7 @@ impl Collection {
     /// Writes a contribution, framed. `codec` is that of this collection's contributions.
     pub fn encode_contribution(&self, codec: &Codec, contribution: &Contribution) -> Result<Vec<u8>, WireError> {
         self.fits(&contribution.fields, codec)?;
-        codec.encode(&FlatContribution(self, contribution))
+        codec.encode(&FlatContribution(codec, self, contribution))
     }
 
     /// Reads a framed contribution that was written with the schema of `codec`, of this or another version.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Attributes;
+use crate::wire::record;
 
 /// Text of the key's schema, as registered.
 pub const KEY_SCHEMA: &str = include_str!("../abm/devices-key.avsc");
@@ -19,48 +20,49 @@ pub struct DeviceKey {
     pub device_id: String,
 }
 
-/// One device: scalars and arrays of strings, empties as `None`, times in epoch milliseconds.
-///
-/// The fields are those of the `.avsc` file, which documents them, in its order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename = "Value")]
-#[allow(missing_docs, reason = "the .avsc file documents each field")]
-pub struct DeviceValue {
-    pub org: String,
-    pub device_id: String,
-    pub serial_number: String,
-    pub status: Option<String>,
-    pub product_family: Option<String>,
-    pub product_type: Option<String>,
-    pub device_model: Option<String>,
-    pub device_capacity: Option<String>,
-    pub color: Option<String>,
-    pub part_number: Option<String>,
-    pub order_number: Option<String>,
-    pub order_date_time: Option<i64>,
-    pub purchase_source_type: Option<String>,
-    pub purchase_source_id: Option<String>,
-    pub added_to_org_date_time: Option<i64>,
-    pub released_from_org_date_time: Option<i64>,
-    pub releaser_entity_type: Option<String>,
-    pub releaser_id: Option<String>,
-    pub updated_date_time: Option<i64>,
-    pub imei: Option<Vec<String>>,
-    pub meid: Option<Vec<String>>,
-    pub eid: Option<String>,
-    pub wifi_mac_address: Option<Vec<String>>,
-    pub bluetooth_mac_address: Option<Vec<String>>,
-    pub ethernet_mac_address: Option<Vec<String>>,
-    pub mdm_server_id: Option<String>,
-    pub mdm_server_name: Option<String>,
-    pub is_mdm_migration_capable: Option<bool>,
-    pub mdm_migration_status: Option<String>,
-    pub mdm_migration_deadline_date_time: Option<i64>,
-    pub coverage_status: Option<String>,
-    pub coverage_description: Option<String>,
-    pub coverage_end_date_time: Option<i64>,
-    /// JSON object of the attributes that the schema does not name.
-    pub unmapped: Option<String>,
+record! {
+    /// One device: scalars and arrays of strings, empties as `None`, times in epoch milliseconds.
+    ///
+    /// The fields are those of the `.avsc` file, which documents them, in its order.
+    #[derive(Debug, Clone, Default, PartialEq)]
+    #[allow(missing_docs, reason = "the .avsc file documents each field")]
+    pub struct DeviceValue as "Value" {
+        pub org: String,
+        pub device_id: String,
+        pub serial_number: String,
+        pub status: Option<String>,
+        pub product_family: Option<String>,
+        pub product_type: Option<String>,
+        pub device_model: Option<String>,
+        pub device_capacity: Option<String>,
+        pub color: Option<String>,
+        pub part_number: Option<String>,
+        pub order_number: Option<String>,
+        pub order_date_time: Option<i64>,
+        pub purchase_source_type: Option<String>,
+        pub purchase_source_id: Option<String>,
+        pub added_to_org_date_time: Option<i64>,
+        pub released_from_org_date_time: Option<i64>,
+        pub releaser_entity_type: Option<String>,
+        pub releaser_id: Option<String>,
+        pub updated_date_time: Option<i64>,
+        pub imei: Option<Vec<String>>,
+        pub meid: Option<Vec<String>>,
+        pub eid: Option<String>,
+        pub wifi_mac_address: Option<Vec<String>>,
+        pub bluetooth_mac_address: Option<Vec<String>>,
+        pub ethernet_mac_address: Option<Vec<String>>,
+        pub mdm_server_id: Option<String>,
+        pub mdm_server_name: Option<String>,
+        pub is_mdm_migration_capable: Option<bool>,
+        pub mdm_migration_status: Option<String>,
+        pub mdm_migration_deadline_date_time: Option<i64>,
+        pub coverage_status: Option<String>,
+        pub coverage_description: Option<String>,
+        pub coverage_end_date_time: Option<i64>,
+        /// JSON object of the attributes that the schema does not name.
+        pub unmapped: Option<String>,
+    }
 }
 
 impl DeviceValue {

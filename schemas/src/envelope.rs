@@ -4,93 +4,98 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// One change of one record, as it stands in a change topic.
-///
-/// `before` is filled for `u` and `d`, `after` for `c`, `r` and `u`. Readers of Debezium's format ignore what follows
-/// `transaction`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename = "Envelope")]
-pub struct Envelope<V> {
-    /// The record before the change.
-    pub before: Option<V>,
-    /// The record after the change.
-    pub after: Option<V>,
-    /// Where the change was seen.
-    pub source: Source,
-    /// What a table engine does with it.
-    pub op: Op,
-    /// When the producer made the event.
-    pub ts_ms: Option<i64>,
-    /// `ts_ms` in microseconds.
-    pub ts_us: Option<i64>,
-    /// Always null: nanoseconds do not fit a double, which is what some readers have.
-    pub ts_ns: Option<i64>,
-    /// Always null: a scan is not a transaction of the source.
-    pub transaction: Option<Block>,
-    /// The same if the event is sent again.
-    pub event_id: Option<String>,
-    /// What happened, in words of the fleet.
-    pub kind: Option<Kind>,
-    /// Names of the fields that differ; empty for c, d, r.
-    #[serde(default)]
-    pub changed: Vec<String>,
-    /// Hash of `after`, of `before` for `d`.
-    pub fingerprint: Option<String>,
-    /// What the change rests on, such as `scan 41: absent`.
-    #[serde(default)]
-    pub evidence: Vec<String>,
+use crate::wire::record;
+
+record! {
+    /// One change of one record, as it stands in a change topic.
+    ///
+    /// `before` is filled for `u` and `d`, `after` for `c`, `r` and `u`. Readers of Debezium's format ignore what follows
+    /// `transaction`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Envelope<V> as "Envelope" {
+        /// The record before the change.
+        pub before: Option<V>,
+        /// The record after the change.
+        pub after: Option<V>,
+        /// Where the change was seen.
+        pub source: Source,
+        /// What a table engine does with it.
+        pub op: Op,
+        /// When the producer made the event.
+        pub ts_ms: Option<i64>,
+        /// `ts_ms` in microseconds.
+        pub ts_us: Option<i64>,
+        /// Always null: nanoseconds do not fit a double, which is what some readers have.
+        pub ts_ns: Option<i64>,
+        /// Always null: a scan is not a transaction of the source.
+        pub transaction: Option<Block>,
+        /// The same if the event is sent again.
+        pub event_id: Option<String>,
+        /// What happened, in words of the fleet.
+        pub kind: Option<Kind>,
+        /// Names of the fields that differ; empty for c, d, r.
+        #[serde(default)]
+        pub changed: Vec<String>,
+        /// Hash of `after`, of `before` for `d`.
+        pub fingerprint: Option<String>,
+        /// What the change rests on, such as `scan 41: absent`.
+        #[serde(default)]
+        pub evidence: Vec<String>,
+    }
 }
 
-/// Where a change was seen. Word for word the same named type in every change topic.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Source {
-    /// Version of the producer.
-    pub version: String,
-    /// Always `abm`.
-    pub connector: String,
-    /// Topic prefix without its dot, `windfall` when it is empty.
-    pub name: String,
-    /// `updatedDateTime` of the resource, else the time at which the page was read.
-    pub ts_ms: i64,
-    /// Whether the record was read as part of a full state.
-    #[serde(default)]
-    pub snapshot: Snapshot,
-    /// Alias of the organization.
-    pub db: String,
-    /// Text form of the event's number: `fingerprint::sequence`.
-    pub sequence: Option<String>,
-    /// `ts_ms` in microseconds.
-    pub ts_us: Option<i64>,
-    /// Always null.
-    pub ts_ns: Option<i64>,
-    /// devices, servers or coverages.
-    pub table: String,
-    /// business or school.
-    pub api: Option<String>,
-    /// Version of Apple's API that the page was asked for.
-    pub api_version: Option<String>,
-    /// The scan that saw it.
-    pub scan_id: Option<String>,
-    /// When that scan began.
-    pub scan_started_ms: Option<i64>,
-    /// Page of the scan, from 1.
-    pub page: Option<i32>,
-    /// Place on the page, from 0.
-    pub page_index: Option<i32>,
-    /// Request id that Apple returned with the page.
-    pub request_id: Option<String>,
-    /// Path of the resource.
-    pub url: Option<String>,
-    /// Which channel saw it first.
-    pub channel: Option<Channel>,
-    /// Who did it, by the audit log.
-    pub actor_type: Option<String>,
-    /// Id of the actor in the audit log.
-    pub actor_id: Option<String>,
-    /// Name of the actor in the audit log.
-    pub actor_name: Option<String>,
-    /// Id of the audit event that tells of it.
-    pub audit_event_id: Option<String>,
+record! {
+    /// Where a change was seen. Word for word the same named type in every change topic.
+    #[derive(Debug, Clone, Default, PartialEq)]
+    pub struct Source as "Source" {
+        /// Version of the producer.
+        pub version: String,
+        /// Always `abm`.
+        pub connector: String,
+        /// Topic prefix without its dot, `windfall` when it is empty.
+        pub name: String,
+        /// `updatedDateTime` of the resource, else the time at which the page was read.
+        pub ts_ms: i64,
+        /// Whether the record was read as part of a full state.
+        #[serde(default)]
+        pub snapshot: Snapshot,
+        /// Alias of the organization.
+        pub db: String,
+        /// Text form of the event's number: `fingerprint::sequence`.
+        pub sequence: Option<String>,
+        /// `ts_ms` in microseconds.
+        pub ts_us: Option<i64>,
+        /// Always null.
+        pub ts_ns: Option<i64>,
+        /// devices, servers or coverages.
+        pub table: String,
+        /// business or school.
+        pub api: Option<String>,
+        /// Version of Apple's API that the page was asked for.
+        pub api_version: Option<String>,
+        /// The scan that saw it.
+        pub scan_id: Option<String>,
+        /// When that scan began.
+        pub scan_started_ms: Option<i64>,
+        /// Page of the scan, from 1.
+        pub page: Option<i32>,
+        /// Place on the page, from 0.
+        pub page_index: Option<i32>,
+        /// Request id that Apple returned with the page.
+        pub request_id: Option<String>,
+        /// Path of the resource.
+        pub url: Option<String>,
+        /// Which channel saw it first.
+        pub channel: Option<Channel>,
+        /// Who did it, by the audit log.
+        pub actor_type: Option<String>,
+        /// Id of the actor in the audit log.
+        pub actor_id: Option<String>,
+        /// Name of the actor in the audit log.
+        pub actor_name: Option<String>,
+        /// Id of the audit event that tells of it.
+        pub audit_event_id: Option<String>,
+    }
 }
 
 /// Debezium's transaction block; we never fill it.

@@ -182,9 +182,7 @@ fn append(bytes: &mut Vec<u8>, part: &[u8]) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let hash = xxh3_128(bytes).to_be_bytes();
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    hash.into_iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    format!("{:032x}", xxh3_128(bytes))
 }
 
 /// JSON text with sorted keys, whatever order the parser keeps.

@@ -28,7 +28,8 @@
 //! # Bytes
 //!
 //! [`wire::Codec`] is the only place that encodes and decodes: the frame, the limits, leftover bytes and truncation are
-//! looked after there.
+//! looked after there. Records that are written often are handed to the Avro library as tuples, in the order of their schema,
+//! because it looks up each field of a struct by name; a test holds the two orders to each other.
 
 pub mod asset;
 pub mod conflict;

@@ -6,7 +6,7 @@ use apache_avro::{Schema, schema::RecordField};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, SeqAccess, Visitor},
-    ser::SerializeMap,
+    ser::{Error as _, SerializeTuple},
 };
 
 use crate::{
@@ -34,8 +34,47 @@ impl Collection {
     }
 
     /// Writes the collection's own fields into a record.
-    pub(crate) fn serialize_fields<M: SerializeMap>(&self, row: &mut M, values: &[FieldValue]) -> Result<(), M::Error> {
-        self.fields().iter().zip(values).try_for_each(|(field, value)| row.serialize_entry(&field.name, value))
+    pub(crate) fn write_fields<T: SerializeTuple>(
+        &self,
+        row: &mut RowWriter<'_, T>,
+        values: &[FieldValue],
+    ) -> Result<(), T::Error> {
+        self.fields().iter().zip(values).try_for_each(|(field, value)| row.write(&field.name, value))
+    }
+}
+
+/// Writes a record field by field, in the order of its schema: the Avro library takes a tuple as it comes, and would look for
+/// each name of a map.
+pub(crate) struct RowWriter<'c, T> {
+    fields: std::slice::Iter<'c, RecordField>,
+    row: T,
+}
+
+impl<'c, T: SerializeTuple> RowWriter<'c, T> {
+    pub(crate) fn new<S: Serializer<SerializeTuple = T, Error = T::Error>>(
+        codec: &'c Codec,
+        serializer: S,
+    ) -> Result<Self, T::Error> {
+        let fields = fields_of(codec);
+        Ok(Self { fields: fields.iter(), row: serializer.serialize_tuple(fields.len())? })
+    }
+
+    pub(crate) fn write(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), T::Error> {
+        match self.fields.next() {
+            Some(field) if field.name == name => self.row.serialize_element(value),
+            _ => Err(T::Error::custom(format_args!("the schema has no field `{name}` at this place"))),
+        }
+    }
+
+    pub(crate) fn end(self) -> Result<T::Ok, T::Error> {
+        self.row.end()
+    }
+}
+
+fn fields_of(codec: &Codec) -> &[RecordField] {
+    match codec.schema() {
+        Schema::Record(record) => &record.fields,
+        _ => &[],
     }
 }
 
@@ -188,11 +227,7 @@ pub(crate) struct RowReader<'c> {
 
 impl<'c> RowReader<'c> {
     pub(crate) fn new(row: RawRow, codec: &'c Codec) -> Self {
-        let fields = match codec.schema() {
-            Schema::Record(record) => record.fields.as_slice(),
-            _ => &[],
-        };
-        Self { fields, cells: row.0, next: 0, codec }
+        Self { fields: fields_of(codec), cells: row.0, next: 0, codec }
     }
 
     pub(crate) fn required_text(&mut self, name: &str) -> Result<String, WireError> {
@@ -235,17 +270,19 @@ impl<'c> RowReader<'c> {
         &mut self,
         fields: impl Iterator<Item = (&'f str, FieldType)>,
     ) -> Result<Vec<FieldValue>, WireError> {
-        fields
-            .map(|(name, kind)| match (self.take(name), kind) {
-                (RawValue::Null, _) => Ok(FieldValue::Null),
-                (RawValue::Text(text), FieldType::String) => Ok(FieldValue::String(text)),
-                (RawValue::Number(number), FieldType::Integer) => Ok(FieldValue::Integer(number)),
-                (RawValue::Number(number), FieldType::Timestamp) => Ok(FieldValue::Timestamp(number)),
-                (RawValue::Decimal(number), FieldType::Decimal) => Ok(FieldValue::Decimal(number)),
-                (RawValue::Boolean(value), FieldType::Boolean) => Ok(FieldValue::Boolean(value)),
-                (_, kind) => Err(self.misfit(name, kind.as_str())),
-            })
-            .collect()
+        let mut values = Vec::with_capacity(self.fields.len());
+        for (name, kind) in fields {
+            values.push(match (self.take(name), kind) {
+                (RawValue::Null, _) => FieldValue::Null,
+                (RawValue::Text(text), FieldType::String) => FieldValue::String(text),
+                (RawValue::Number(number), FieldType::Integer) => FieldValue::Integer(number),
+                (RawValue::Number(number), FieldType::Timestamp) => FieldValue::Timestamp(number),
+                (RawValue::Decimal(number), FieldType::Decimal) => FieldValue::Decimal(number),
+                (RawValue::Boolean(value), FieldType::Boolean) => FieldValue::Boolean(value),
+                (_, kind) => return Err(self.misfit(name, kind.as_str())),
+            });
+        }
+        Ok(values)
     }
 
     /// Takes the cell of that name; null when the writer had none.

@@ -349,7 +349,7 @@ impl AppleDirectory {
         if device.device_id != id.as_str() {
             return Err(unreadable_at(&path, wire::Unreadable("it is about another device".to_owned())));
         }
-        Ok(Lookup::Found { device: Box::new(device), unread, answer })
+        Ok(Lookup::Found { device, unread, answer })
     }
 
     /// Fetches one page of the management services; `None` asks for the first.

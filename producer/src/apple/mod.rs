@@ -75,7 +75,7 @@ pub struct PageOf<T> {
 }
 
 /// One page of the devices.
-pub type Page = PageOf<DeviceValue>;
+pub type Page = PageOf<Box<DeviceValue>>;
 /// One page of the management services.
 pub type ServerList = PageOf<ServerValue>;
 /// One page of the ids of the devices that are assigned to one management service.

@@ -11,10 +11,12 @@ mod fold;
 mod shared;
 mod unreadable;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use metrics::histogram;
 use serde::Serialize;
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
@@ -204,5 +206,9 @@ impl Table<'_> {
 }
 
 fn native(headers: event::Headers) -> Headers {
-    headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into()))).collect()
+    let bytes = |value: Cow<'static, str>| match value {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => text.into(),
+    };
+    headers.into_iter().map(|(name, value)| (name.into(), Some(bytes(value)))).collect()
 }

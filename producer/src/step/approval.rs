@@ -129,7 +129,7 @@ fn release(
     let Some(first) = plan.first_missed(device_id) else { return };
     let request = Some(newest);
     let reads = Reads { attributes: request, server: request, release: request };
-    let observation = Observation { value: left(Arc::unwrap_or_clone(known.value), first.ended_at), reads };
+    let observation = Observation { value: Box::new(left(Arc::unwrap_or_clone(known.value), first.ended_at)), reads };
     let seen = Seen {
         channel: Channel::Operator,
         scan: Some(ScanPage { scan_id: plan.scan_id.clone(), started_at: plan.origin.started_at, page: None }),

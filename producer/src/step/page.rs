@@ -101,7 +101,7 @@ pub fn page(
 }
 
 /// Lists the devices of a page that are known as present and listed as released.
-fn leaving(memory: &Memory, items: &[Item<DeviceValue>]) -> BTreeSet<String> {
+fn leaving(memory: &Memory, items: &[Item<Box<DeviceValue>>]) -> BTreeSet<String> {
     let released = items.iter().map(|item| &item.value).filter(|device| {
         release::counts(device.released_from_org_date_time, device.added_to_org_date_time)
             && memory.fleet.is_live(&device.device_id)
@@ -120,7 +120,7 @@ struct Compared {
 fn compare(
     memory: &Memory,
     assignments: &Assignments,
-    items: impl Iterator<Item = Item<DeviceValue>>,
+    items: impl Iterator<Item = Item<Box<DeviceValue>>>,
     request: RequestNumber,
     header: &mut Header,
     step: &mut Step,

@@ -32,12 +32,12 @@ pub fn settle(origin: &Origin, memory: &Memory, device_id: &str, said: LookUp, a
             let request = Some(answer.number);
             let reads = Reads { attributes: request, server: request, release: request };
             let telling = if shown { Telling { evidence, ..Telling::shown() } } else { Telling::inferred(evidence) };
-            (Observation { value: *after, reads }, telling)
+            (Observation { value: after, reads }, telling)
         }
         Verdict::Present { found } => {
             // A single read does not name the service, but its status says whether there is one.
             let unassigned = found.status.as_deref() == Some(UNASSIGNED);
-            let shown = Observation::shown(*found, answer.number);
+            let shown = Observation::shown(found, answer.number);
             let observation = if unassigned { shown.with_server(None, answer.number) } else { shown };
             (observation, Telling::shown())
         }

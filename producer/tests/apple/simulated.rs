@@ -240,7 +240,7 @@ async fn a_list_and_a_single_read_say_the_same_of_a_device() {
     for listed in devices {
         let id = DeviceId::parse(&listed.device_id).unwrap();
         let Lookup::Found { device, .. } = directory.device(&id).await.unwrap() else { panic!("{id}") };
-        assert_eq!(*device, listed);
+        assert_eq!(device, listed);
     }
     running.stop().await;
 }

@@ -1,5 +1,7 @@
 //! A refused record with the reason, in the form of Kafka Connect.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -79,7 +81,7 @@ pub fn dead_letter(record: &Record, topic: &str, refusal: &Refusal) -> Outgoing 
         }
     }
     for (name, value) in notes.iter() {
-        letter.headers.push_nullable(name, value.map(Bytes::copy_from_slice));
+        letter.headers.push_nullable(name.to_owned(), value.map(Bytes::copy_from_slice));
     }
     letter
 }
@@ -102,7 +104,7 @@ fn notes(record: &Record, refusal: &Refusal) -> Headers {
     notes
 }
 
-fn note(notes: &mut Headers, name: &str, value: impl ToString) {
+fn note(notes: &mut Headers, name: impl Into<Cow<'static, str>>, value: impl ToString) {
     notes.push(name, value.to_string().into_bytes());
 }
 
@@ -130,8 +132,8 @@ fn leave_out_largest(letter: &mut Outgoing, notes: &mut Headers) -> bool {
 /// Notes the size of a part that was left out, and by what it can be known again.
 fn note_part(notes: &mut Headers, part: &str, bytes: Option<Bytes>) {
     let bytes = bytes.unwrap_or_default();
-    note(notes, &format!("windfall.errors.{part}_bytes"), bytes.len());
-    note(notes, &format!("windfall.errors.{part}_sha256"), format!("{:x}", Sha256::digest(&bytes)));
+    note(notes, format!("windfall.errors.{part}_bytes"), bytes.len());
+    note(notes, format!("windfall.errors.{part}_sha256"), format!("{:x}", Sha256::digest(&bytes)));
 }
 
 fn frames(headers: &Headers) -> usize {

@@ -1,5 +1,6 @@
 //! Records as they came and as they go, detached from the client's memory.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl fmt::Display for TopicPartition {
 
 /// A record's headers, in order; a name may come twice and a value may be null.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, Option<Bytes>)>);
+pub struct Headers(Vec<(Cow<'static, str>, Option<Bytes>)>);
 
 impl Headers {
     /// Makes an empty list.
@@ -43,19 +44,19 @@ impl Headers {
     }
 
     /// Adds a header at the end.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
+    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         self.0.push((name.into(), Some(value.into())));
     }
 
     /// Adds a header at the end and returns the list.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
         self.push(name, value);
         self
     }
 
     /// Adds a header whose value may be null.
-    pub fn push_nullable(&mut self, name: impl Into<String>, value: Option<Bytes>) {
+    pub fn push_nullable(&mut self, name: impl Into<Cow<'static, str>>, value: Option<Bytes>) {
         self.0.push((name.into(), value));
     }
 
@@ -71,7 +72,7 @@ impl Headers {
 
     /// Goes through the headers in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_deref()))
+        self.0.iter().map(|(name, value)| (&**name, value.as_deref()))
     }
 
     /// Returns whether there are none.
@@ -95,8 +96,8 @@ impl Headers {
     }
 }
 
-impl FromIterator<(String, Option<Bytes>)> for Headers {
-    fn from_iter<I: IntoIterator<Item = (String, Option<Bytes>)>>(headers: I) -> Self {
+impl FromIterator<(Cow<'static, str>, Option<Bytes>)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, Option<Bytes>)>>(headers: I) -> Self {
         Self(headers.into_iter().collect())
     }
 }
@@ -134,7 +135,10 @@ impl Record {
     /// Copies a message out of librdkafka's memory; `topic` is its topic's name.
     pub fn detach(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Self {
         let headers = message.headers().map_or_else(Headers::new, |headers| {
-            headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect()
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned().into(), header.value.map(Bytes::copy_from_slice)))
+                .collect()
         });
         Self {
             topic,

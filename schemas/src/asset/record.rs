@@ -1,8 +1,8 @@
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Collection, FieldValue};
 use crate::{
-    row::RowReader,
+    row::{RowReader, RowWriter},
     wire::{Codec, WireError},
 };
 
@@ -67,12 +67,12 @@ pub struct AssetRow {
     pub values: Vec<FieldValue>,
 }
 
-/// A flat record with the collection that names its fields.
-struct FlatRecord<'a>(&'a Collection, &'a AssetRecord);
+/// A flat record with the codec of its schema and the collection that names its fields.
+struct FlatRecord<'a>(&'a Codec, &'a Collection, &'a AssetRecord);
 
 impl Serialize for FlatRecord<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(collection, AssetRecord { asset_id, fields, deleted, version, meta }) = self;
+        let Self(codec, collection, AssetRecord { asset_id, fields, deleted, version, meta }) = self;
         let AssetMeta {
             op,
             kind,
@@ -86,23 +86,23 @@ impl Serialize for FlatRecord<'_> {
             mapping,
             sources,
         } = meta;
-        let mut row = serializer.serialize_map(Some(fields.len() + 15))?;
-        row.serialize_entry("collection", collection.name())?;
-        row.serialize_entry("asset_id", asset_id)?;
-        collection.serialize_fields(&mut row, fields)?;
-        row.serialize_entry("__deleted", if *deleted { "true" } else { "false" })?;
-        row.serialize_entry("__op", op)?;
-        row.serialize_entry("__kind", kind)?;
-        row.serialize_entry("__org", org)?;
-        row.serialize_entry("__device_id", device_id)?;
-        row.serialize_entry("__source_ts_ms", source_ts_ms)?;
-        row.serialize_entry("__ts_ms", ts_ms)?;
-        row.serialize_entry("__event_id", event_id)?;
-        row.serialize_entry("__fingerprint", fingerprint)?;
-        row.serialize_entry("__version", &Some(version))?;
-        row.serialize_entry("__identifier", identifier)?;
-        row.serialize_entry("__mapping", mapping)?;
-        row.serialize_entry("__sources", sources)?;
+        let mut row = RowWriter::new(codec, serializer)?;
+        row.write("collection", collection.name())?;
+        row.write("asset_id", asset_id)?;
+        collection.write_fields(&mut row, fields)?;
+        row.write("__deleted", if *deleted { "true" } else { "false" })?;
+        row.write("__op", op)?;
+        row.write("__kind", kind)?;
+        row.write("__org", org)?;
+        row.write("__device_id", device_id)?;
+        row.write("__source_ts_ms", source_ts_ms)?;
+        row.write("__ts_ms", ts_ms)?;
+        row.write("__event_id", event_id)?;
+        row.write("__fingerprint", fingerprint)?;
+        row.write("__version", &Some(version))?;
+        row.write("__identifier", identifier)?;
+        row.write("__mapping", mapping)?;
+        row.write("__sources", sources)?;
         row.end()
     }
 }
@@ -113,7 +113,7 @@ impl Collection {
     /// A record has one value for each field of the collection, in its order.
     pub fn encode_asset(&self, codec: &Codec, record: &AssetRecord) -> Result<Vec<u8>, WireError> {
         self.fits(&record.fields, codec)?;
-        codec.encode(&FlatRecord(self, record))
+        codec.encode(&FlatRecord(codec, self, record))
     }
 
     /// Reads a framed flat record that was written with the schema of `codec`, of this or another version.
@@ -148,7 +148,7 @@ impl Collection {
         let asset_id = row.required_text("asset_id")?;
         let mut values = row.fields(self.own())?;
         let deleted = row.text("__deleted")?.as_deref() == Some("true");
-        values.extend(row.fields(Self::origin())?);
+        values.append(&mut row.fields(Self::origin())?);
         Ok(AssetRow { asset_id, deleted, values })
     }
 }

@@ -9,10 +9,12 @@ mod error;
 mod frame;
 pub mod guard;
 pub(crate) mod plain;
+mod record;
 
 pub use codec::Codec;
 pub use error::WireError;
 pub use frame::{SchemaReference, frame, unframe};
+pub(crate) use record::record;
 
 /// Largest datum that is written. An envelope has about 1 KiB; brokers refuse about 1 MiB by default.
 pub const MAX_WRITE_BYTES: usize = 256 * 1024;

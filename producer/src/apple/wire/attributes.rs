@@ -108,7 +108,7 @@ macro_rules! attributes {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
-            pub(super) value: $record,
+            pub(super) value: Box<$record>,
             $(pub(super) $beside: $kind,)*
             pub(super) kept: Kept,
         }
@@ -211,7 +211,7 @@ attributes! {
 
 impl OrgDeviceAttributes {
     /// Makes the record of a device; a list or a single read shows nothing of its management service and its cover.
-    pub(super) fn into_value(self, org: &str, id: DeviceId) -> (DeviceValue, Unread) {
+    pub(super) fn into_value(self, org: &str, id: DeviceId) -> (Box<DeviceValue>, Unread) {
         let Self { mut value, built_in_ethernet_mac_address, purchase_source_uid, kept } = self;
         let Kept { unmapped, mut unread, .. } = kept;
         value.ethernet_mac_address = value.ethernet_mac_address.or(built_in_ethernet_mac_address);
@@ -236,7 +236,7 @@ impl MdmServerAttributes {
     /// Makes the record of a management service.
     pub(super) fn into_value(self, org: &str, server_id: String) -> (ServerValue, Unread) {
         let Self { value, kept: Kept { unmapped, unread, .. } } = self;
-        (ServerValue { org: org.to_owned(), server_id, unmapped: unmapped_text(&unmapped), ..value }, unread)
+        (ServerValue { org: org.to_owned(), server_id, unmapped: unmapped_text(&unmapped), ..*value }, unread)
     }
 }
 

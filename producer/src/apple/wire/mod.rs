@@ -69,7 +69,7 @@ pub struct List<T> {
 ///
 /// # Errors
 /// When the body is no such document.
-pub fn devices(body: &[u8], org: &str) -> Result<List<DeviceValue>, Unreadable> {
+pub fn devices(body: &[u8], org: &str) -> Result<List<Box<DeviceValue>>, Unreadable> {
     list(body, DEVICES, |id, attributes: OrgDeviceAttributes| attributes.into_value(org, id))
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn linkage(body: &[u8]) -> Result<List<DeviceId>, Unreadable> {
 }
 
 /// Reads a document of one device.
-pub(crate) fn single_device(body: &[u8], org: &str) -> Result<(DeviceValue, Unread), Unreadable> {
+pub(crate) fn single_device(body: &[u8], org: &str) -> Result<(Box<DeviceValue>, Unread), Unreadable> {
     let body = text(body);
     let Some(data) = data(&body)? else { return Err(Unreadable("its `data` is empty".to_owned())) };
     let (id, attributes) = resource::<OrgDeviceAttributes>(data.get(), DEVICES)

@@ -16,7 +16,7 @@ fn page(items: serde_json::Value) -> Vec<u8> {
 fn read(item: serde_json::Value) -> Result<DeviceValue, Rejected> {
     let mut list = devices(&page(json!([item])), "acme").unwrap();
     match list.items.pop() {
-        Some(item) => Ok(item.value),
+        Some(item) => Ok(*item.value),
         None => Err(list.rejected.remove(0)),
     }
 }
@@ -185,7 +185,7 @@ fn odd(attributes: &str) -> (DeviceValue, Vec<&'static str>) {
         );
     }
     let item = list.items.remove(0);
-    (item.value, item.unread)
+    (*item.value, item.unread)
 }
 
 #[test]
