@@ -1,9 +1,9 @@
 //! From a change to the record that readers get: the envelope, its key and its headers.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
+use windfall_runtime::kafka::Headers;
 use windfall_schemas::device::DeviceValue;
 use windfall_schemas::envelope::{Channel, Envelope, Op, Snapshot, Source};
 use windfall_schemas::fingerprint::{event_id, sequence};
@@ -200,26 +200,22 @@ fn source<V: Recorded>(origin: &Origin, seen: &Seen, number: u64, ts_ms: i64, te
     }
 }
 
-/// A record's headers in their order.
-pub type Headers = Vec<(&'static str, Cow<'static, str>)>;
-
 /// Makes the CloudEvents headers of an event; the tombstone behind it carries the same but the content type.
 #[must_use]
 pub fn headers<V: Recorded>(envelope: &Envelope<Arc<V>>, traceparent: &str, tombstone: bool) -> Headers {
     let id = envelope.after.as_deref().or(envelope.before.as_deref()).map_or("", Recorded::id);
     let kind = envelope.kind.as_ref().map_or("", |kind| kind.as_str());
-    let mut headers = Headers::with_capacity(8);
-    headers.push(("ce_specversion", "1.0".into()));
-    headers.push(("ce_id", envelope.event_id.clone().unwrap_or_default().into()));
-    headers.push(("ce_type", ["abm.", V::NOUN, ".", kind].concat().into()));
-    headers.push(("ce_source", ["/abm/", &envelope.source.db, "/", V::TABLE].concat().into()));
-    headers.push(("ce_subject", id.to_owned().into()));
-    headers.push(("ce_time", rfc3339(envelope.source.ts_ms).into()));
+    let mut headers = Headers::new()
+        .with("ce_specversion", "1.0")
+        .with("ce_id", envelope.event_id.clone().unwrap_or_default())
+        .with("ce_type", format!("abm.{}.{kind}", V::NOUN))
+        .with("ce_source", format!("/abm/{}/{}", envelope.source.db, V::TABLE))
+        .with("ce_subject", id.to_owned())
+        .with("ce_time", rfc3339(envelope.source.ts_ms));
     if !tombstone {
-        headers.push(("content-type", "application/avro".into()));
+        headers.push("content-type", "application/avro");
     }
-    headers.push(("traceparent", traceparent.to_owned().into()));
-    headers
+    headers.with("traceparent", traceparent.to_owned())
 }
 
 /// Names the span of a page: one for all of its records, the same when the page is sent again.

@@ -650,7 +650,7 @@ fn an_event_names_its_scan_its_page_and_its_span() {
     assert_eq!((second.source.page, second.source.page_index), (Some(1), Some(1)));
     assert_eq!(second.source.scan_id.as_deref(), Some("acme-1"));
     let headers = event::headers(second, &step.traceparent, false);
-    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value);
+    let header = |name: &str| headers.text(name);
     assert_eq!(header("ce_type"), Some("abm.device.added"));
     assert_eq!(header("ce_source"), Some("/abm/acme/devices"));
     assert_eq!(header("ce_subject"), Some("D00007"));

@@ -270,7 +270,7 @@ impl<'c> RowReader<'c> {
         &mut self,
         fields: impl Iterator<Item = (&'f str, FieldType)>,
     ) -> Result<Vec<FieldValue>, WireError> {
-        let mut values = Vec::with_capacity(self.fields.len());
+        let mut values = Vec::with_capacity(fields.size_hint().0);
         for (name, kind) in fields {
             values.push(match (self.take(name), kind) {
                 (RawValue::Null, _) => FieldValue::Null,

@@ -11,12 +11,10 @@ mod fold;
 mod shared;
 mod unreadable;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use metrics::histogram;
 use serde::Serialize;
 use windfall_runtime::kafka::publisher::{Input, Publisher, Transaction};
@@ -195,20 +193,12 @@ impl Table<'_> {
                     continue;
                 }
             };
-            let headers = native(event::headers(envelope, traceparent, false));
+            let headers = event::headers(envelope, traceparent, false);
             records.push(Outgoing::new(Arc::clone(&self.topic), key.clone(), encoded).with_headers(headers));
             if envelope.after.is_none() {
-                let headers = native(event::headers(envelope, traceparent, true));
+                let headers = event::headers(envelope, traceparent, true);
                 records.push(Outgoing::tombstone(Arc::clone(&self.topic), key).with_headers(headers));
             }
         }
     }
-}
-
-fn native(headers: event::Headers) -> Headers {
-    let bytes = |value: Cow<'static, str>| match value {
-        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
-        Cow::Owned(text) => text.into(),
-    };
-    headers.into_iter().map(|(name, value)| (name.into(), Some(bytes(value)))).collect()
 }

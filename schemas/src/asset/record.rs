@@ -146,9 +146,8 @@ impl Collection {
     pub fn decode_row(&self, codec: &Codec, bytes: &[u8]) -> Result<AssetRow, WireError> {
         let mut row = RowReader::new(codec.decode(bytes)?, codec);
         let asset_id = row.required_text("asset_id")?;
-        let mut values = row.fields(self.own())?;
+        let values = row.fields(self.columns())?;
         let deleted = row.text("__deleted")?.as_deref() == Some("true");
-        values.append(&mut row.fields(Self::origin())?);
         Ok(AssetRow { asset_id, deleted, values })
     }
 }

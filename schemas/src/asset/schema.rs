@@ -134,7 +134,7 @@ impl Collection {
     }
 
     /// What every flat record says of its origin, by name and type.
-    pub(super) fn origin() -> impl Iterator<Item = (&'static str, FieldType)> {
+    fn origin() -> impl Iterator<Item = (&'static str, FieldType)> {
         FLAT_TAIL[1..].iter().filter_map(|column| {
             let kind = match column.kind {
                 NULLABLE_STRING => FieldType::String,
