@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value as Json, json};
@@ -316,8 +317,14 @@ sinks:
         for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
             all.add_partition_offset(&topic, partition.id(), Offset::End)?;
         }
-        for element in self.block_on(admin.delete_records(&all, &options))?.elements() {
-            element.error()?;
+        // The controller has taken the policy over; the broker refuses until it has, too.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let deleted = self.block_on(admin.delete_records(&all, &options))?;
+            match deleted.elements().iter().try_for_each(|element| element.error()) {
+                Err(KafkaError::OffsetFetch(RDKafkaErrorCode::PolicyViolation)) if Instant::now() < deadline => {}
+                outcome => break outcome?,
+            }
         }
         set("compact")
     }

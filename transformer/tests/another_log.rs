@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use windfall_runtime::diagnose::{Diagnose as _, Kind};
 use windfall_runtime::health::PartState;
@@ -51,8 +52,15 @@ async fn expire(bench: &Workbench, topic: &str) {
     let mut list = TopicPartitionList::new();
     let partitions = topics::partition_count(&bench.connection, topic).await.unwrap().unwrap();
     (0..partitions).for_each(|at| list.add_partition_offset(topic, at, Offset::End).unwrap());
-    let deleted = admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
-    deleted.elements().iter().for_each(|element| element.error().unwrap());
+    // The controller has taken the policy over; the broker refuses until it has, too.
+    eventually("the records are deleted", || async {
+        let deleted = admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+        match deleted.elements().iter().try_for_each(|element| element.error()) {
+            Err(KafkaError::OffsetFetch(RDKafkaErrorCode::PolicyViolation)) => false,
+            outcome => outcome.map(|()| true).unwrap(),
+        }
+    })
+    .await;
     alter("compact").await;
 }
 
